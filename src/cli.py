@@ -1,0 +1,149 @@
+"""The terminal: how log lines, errors and the exit status of every entry point reach it."""
+
+import logging
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import rich
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from src.data.sources import DataError
+from src.runs import Run
+
+# What a user can put right; anything else is a defect of ours and shows its traceback.
+USER_ERRORS = (ValueError, OSError, DataError, MisconfigurationException, HydraException, OmegaConfBaseException)
+
+FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user's wish, by Hydra's convention
+
+log = logging.getLogger(__name__)
+
+
+class ConsoleHandler(logging.Handler):
+    """Log lines on the console that rich draws on, above a progress bar if there is one, never wrapped."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        rich.get_console().print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+
+
+class ReportErrors(Callback):
+    """Hydra callback: a job that fails says why in its own log, and a single run ends there."""
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs) -> None:
+        if job_return.status != JobStatus.FAILED:
+            return
+        error = job_return._return_value
+        expected = isinstance(error, USER_ERRORS) and not FULL_ERROR
+        log.error("error: %s", explain(error), exc_info=None if expected else error)
+        if config.hydra.mode == RunMode.RUN:
+            sys.exit(1)
+
+
+def explain(error: BaseException) -> str:
+    """What was wrong, without the parts of Hydra's messages that help nobody: one line, but for lists."""
+    text = str(error)
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        text = re.split(r"\n\s*(?:Config search path|full_key|object_type)", text)[0]
+        if isinstance(error.__cause__, OmegaConfBaseException):
+            text += f": {explain(error.__cause__)}"
+        text = " ".join(text.split())
+    return text
+
+
+def summary(record: dict[str, Any], run: Run) -> str:
+    """The end of a run: its results as a small table, and where everything is."""
+    stages = [stage for stage in ("train", "val", "test") if f"{stage}/loss" in record]
+    names = [name for name in ("loss", "acc") if f"{stages[0]}/{name}" in record]
+    lines = ["", " " * 8 + "".join(f"{name:>10}" for name in names)]
+    for stage in stages:
+        lines.append(f"  {stage:6}" + "".join(f"{record[f'{stage}/{name}']:10.4f}" for name in names))
+    speed = f"{record['seconds']:.1f} s, {record['examples_per_second']:,.0f} examples/s"
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"  epoch {record['best_epoch']} of {record['epochs']} is the best; {speed}",
+            f"  run folder   {shown(run.path)}",
+            f"  checkpoints  {shown(run.best)}  {shown(run.last)}",
+            f"  metrics      {shown(run.metrics_json)}  {shown(run.metrics_csv)}",
+            f"  look at it   tensorboard --logdir {shown(run.path.parent)}",
+        ]
+    )
+
+
+def shown(path: Path) -> str:
+    """The path as a user would type it."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call a Hydra entry point and leave with the status it deserves.
+
+    0 if all was done, 1 after an error (one line; HYDRA_FULL_ERROR=1 adds the traceback), 143 after SIGTERM.
+    Ctrl-C is Lightning's to handle.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises to us instead of printing
+    try:
+        main()
+    except SIGTERMException:
+        sys.exit(128 + signal.SIGTERM)
+    except USER_ERRORS as error:
+        if FULL_ERROR:
+            raise
+        sys.exit(f"error: {explain(error)}")
+
+
+def summary(record: dict[str, Any], run: Run) -> str:
+    """The end of a run: its results as a small table, and where everything is."""
+    stages = [stage for stage in ("train", "val", "test") if f"{stage}/loss" in record]
+    names = [name for name in ("loss", "acc") if f"{stages[0]}/{name}" in record]
+    lines = ["", " " * 8 + "".join(f"{name:>10}" for name in names)]
+    for stage in stages:
+        lines.append(f"  {stage:6}" + "".join(f"{record[f'{stage}/{name}']:10.4f}" for name in names))
+    speed = f"{record['seconds']:.1f} s, {record['examples_per_second']:,.0f} examples/s"
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"  epoch {record['best_epoch']} of {record['epochs']} is the best; {speed}",
+            f"  run folder   {shown(run.path)}",
+            f"  checkpoints  {shown(run.best)}  {shown(run.last)}",
+            f"  metrics      {shown(run.metrics_json)}  {shown(run.metrics_csv)}",
+            f"  look at it   tensorboard --logdir {shown(run.path.parent)}",
+        ]
+    )
+
+
+def shown(path: Path) -> str:
+    """The path as a user would type it."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call a Hydra entry point and leave with the status it deserves.
+
+    0 if all was done, 1 after an error (one line for the user's, with the traceback where HYDRA_FULL_ERROR=1),
+    143 after SIGTERM. Ctrl-C is Lightning's to handle.
+    """
+    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands us the exception instead of printing it
+    try:
+        main()
+    except SIGTERMException:
+        sys.exit(128 + 15)
+    except Exception as error:
+        if full or not (isinstance(error, USER_ERRORS) or REPORTED in getattr(error, "__notes__", ())):
+            raise
+        if REPORTED not in getattr(error, "__notes__", ()):
+            print(f"error: {explain(error)}", file=sys.stderr)
+        sys.exit(1)

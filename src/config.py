@@ -1,0 +1,54 @@
+"""From YAML to objects: the resolvers that conf/ uses, and building a group with errors that name the key."""
+
+import inspect
+from datetime import datetime
+from typing import Any
+
+import pydantic
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+
+def output_dir() -> str:
+    """Folder of this run: Hydra's when it runs the program, else (a notebook) a new one named by the time."""
+    if HydraConfig.initialized():
+        return HydraConfig.get().runtime.output_dir
+    return f"outputs/runs/{datetime.now():%Y-%m-%d_%H-%M-%S}"
+
+
+for name, resolver in {
+    "output_dir": output_dir,
+    "square": lambda side: side * side,
+    "when": lambda condition, yes, no: yes if condition else no,
+}.items():
+    OmegaConf.register_new_resolver(name, resolver, replace=True, use_cache=name == "output_dir")
+
+
+def build(cfg: DictConfig, group: str, **objects: Any) -> Any:
+    """The object that cfg[group] describes, made with `objects` as further arguments.
+
+    Raises ValueError if a value is refused; the message names the key, the value and, where there is one,
+    the default.
+    """
+    try:
+        return instantiate(cfg[group], _convert_="all", **objects)
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, pydantic.ValidationError):
+            cause = "; ".join(_complaint(group, cfg[group]._target_, detail) for detail in cause.errors())
+            raise ValueError(cause) from None
+        raise ValueError(f"{group}: {cause}") from error
+
+
+def _complaint(group: str, target: str, detail: dict) -> str:
+    name, *_ = detail["loc"]
+    function = get_object(target)
+    function = function.__init__ if inspect.isclass(function) else function
+    message = detail["msg"][0].lower() + detail["msg"][1:]
+    complaint = f"{group}.{name}: {message}, got {detail['input']!r}"
+    parameter = inspect.signature(function).parameters.get(name)
+    if parameter is None or parameter.default is inspect.Parameter.empty:
+        return complaint
+    return f"{complaint}; try {group}.{name}={parameter.default}"

@@ -1,0 +1,212 @@
+"""Where the four files of FashionMNIST come from. Nothing else in the project touches the network.
+
+Sources are tried in order until one delivers: the data folder itself, a copy on this system, the mirrors,
+Debian's package. What counts is the content: the decompressed bytes must have the published SHA-256, because
+the same images are compressed differently by different distributors.
+"""
+
+import errno
+import gzip
+import hashlib
+import http.client
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+import urllib.request
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import rich
+from filelock import FileLock
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+
+SHA256 = {  # of the decompressed files
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+STALL_SECONDS = 20  # a server that sends nothing for so long is given up
+FETCH_SECONDS = 900  # a source that takes longer than this altogether is given up
+CHUNK = 1 << 20  # bytes
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # no other source would do better
+
+log = logging.getLogger(__name__)
+
+
+class DataError(RuntimeError):
+    """The real data cannot be had; the message says why and what to do."""
+
+
+FAILURES = (  # of one source, after which the next is tried
+    OSError,  # no such folder, no route, time-out, not gzip
+    EOFError,  # truncated gzip
+    zlib.error,  # damaged gzip
+    http.client.HTTPException,
+    subprocess.SubprocessError,
+    ValueError,  # not a URL
+    DataError,  # wrong content
+)
+
+def provide(
+    folder: Path,
+    *,
+    system_copies: Sequence[str] = (),
+    mirrors: Sequence[str] = (),
+    debian_package: str | None = None,
+    checksums: dict[str, str] = SHA256,
+) -> None:
+    """Return once `folder` holds every file named in `checksums`, verified.
+
+    Files that are missing come from the first source that works: `system_copies` (folders), `mirrors` (URLs
+    of folders), `debian_package` (by apt-get and dpkg-deb into a private folder, no root needed). Each is
+    verified, then moved into place in one step; a lock lets processes that start together do the work once.
+
+    Raises DataError if a file is damaged (it is left as it is), `folder` cannot be written, or no source works.
+    """
+    folder = folder.absolute()
+    if not missing(folder, checksums):
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            _fetch(folder, _sources(system_copies, mirrors, debian_package), checksums)
+    except OSError as error:
+        raise DataError(
+            f"cannot write the data folder {folder}: {error.strerror or error}; "
+            "make room or choose another with data.root=DIR"
+        ) from error
+
+
+def missing(folder: Path, checksums: dict[str, str] = SHA256) -> list[str]:
+    """Names of the files that are not in `folder`. Raises DataError if one is there but damaged."""
+    absent = []
+    for name, expected in checksums.items():
+        path = folder / name
+        try:
+            with open(path, "rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except (FileNotFoundError, NotADirectoryError):
+            absent.append(name)
+            continue
+        except OSError as error:
+            raise DataError(f"cannot read data file {path}: {error.strerror}") from error
+        if found != expected:
+            raise DataError(
+                f"data file {path} is damaged: its SHA-256 begins {found[:12]}, expected {expected[:12]}; "
+                "delete it, and the next start fetches it again"
+            )
+    return absent
+
+
+# A source puts the named files, compressed or not, into the scratch folder, or names the folder that has them.
+Source = Callable[[Path, Sequence[str]], Path]
+
+
+def _sources(
+    system_copies: Sequence[str], mirrors: Sequence[str], debian_package: str | None
+) -> dict[str, Source]:
+    sources: dict[str, Source] = {}
+    for copy in system_copies:
+        sources[f"system copy {copy}"] = lambda scratch, names, copy=copy: Path(copy)
+    for url in mirrors:
+        sources[f"mirror {url}"] = lambda scratch, names, url=url: _download(url, scratch, names)
+    if debian_package:
+        sources[f"Debian package {debian_package}"] = lambda scratch, names: _debian(debian_package, scratch)
+    return sources
+
+
+def _fetch(folder: Path, sources: dict[str, Source], checksums: dict[str, str]) -> None:
+    wanted = missing(folder, checksums)  # again, now under the lock: another process may have been faster
+    if not wanted:
+        return
+    reasons = [f"data folder {folder}: no {', '.join(wanted)}"]
+    for title, source in sources.items():
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".incoming-") as scratch:
+            try:
+                origin = source(Path(scratch), wanted)
+                for name in wanted:
+                    _unpack(origin, name, Path(scratch), checksums[name])
+            except FAILURES as error:
+                if getattr(error, "errno", None) in NO_ROOM:
+                    raise
+                reasons.append(f"{title}: {error}")
+                continue
+            for name in wanted:
+                os.replace(Path(scratch) / name, folder / name)
+            log.info("FashionMNIST comes from %s, verified, and is kept in %s", title, folder)
+            return
+    raise DataError(
+        "FashionMNIST cannot be had from any source:\n"
+        + "\n".join(f"  - {reason}" for reason in reasons)
+        + f"\nPut the four files ({', '.join(checksums)}) into {folder}, or name a folder that has them, "
+        "compressed or not: 'data.system_copies=[DIR]'"
+    )
+
+
+def _download(url: str, scratch: Path, names: Sequence[str]) -> Path:
+    """Fetch url/NAME.gz for each name; a broken attempt leaves nothing behind, the next starts afresh."""
+    deadline = time.monotonic() + FETCH_SECONDS
+    columns = "{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn()
+    with Progress(*columns, transient=True, disable=not rich.get_console().is_terminal) as progress:
+        for name in names:
+            with urllib.request.urlopen(f"{url.rstrip('/')}/{name}.gz", timeout=STALL_SECONDS) as response:
+                size = response.length  # bytes, None if the server does not say
+                task = progress.add_task(name, total=size)
+                with open(scratch / f"{name}.gz", "wb") as file:
+                    while chunk := response.read1(CHUNK):
+                        file.write(chunk)
+                        progress.advance(task, len(chunk))
+                        if time.monotonic() > deadline:
+                            raise DataError(f"took longer than {FETCH_SECONDS} s")
+    return scratch
+
+
+def _debian(package: str, scratch: Path) -> Path:
+    """Download and unpack Debian's (or Ubuntu's) package with package lists and cache of our own."""
+    if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
+        raise DataError("apt-get and dpkg-deb are not on this system")
+    for private in ("lists/partial", "cache/archives/partial"):
+        (scratch / private).mkdir(parents=True)
+    apt_get = ["apt-get", f"-oDir::State::Lists={scratch}/lists", f"-oDir::Cache={scratch}/cache"]
+    _command([*apt_get, "update"], scratch)
+    _command([*apt_get, "download", package], scratch)
+    (archive,) = scratch.glob("*.deb")
+    _command(["dpkg-deb", "-x", str(archive), str(scratch)], scratch)
+    return scratch / "usr/share/datasets/fashion-mnist"
+
+
+def _command(command: list[str], folder: Path) -> None:
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=FETCH_SECONDS,
+    )
+    if done.returncode:
+        last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no message"]
+        raise DataError(f"{' '.join(command[-2:])} failed: {last[0]}")
+
+
+def _unpack(origin: Path, name: str, scratch: Path, expected: str) -> None:
+    """Write origin/name or origin/name.gz, decompressed and verified, to scratch/name."""
+    packed, plain = origin / f"{name}.gz", origin / name
+    if not packed.exists() and not plain.exists():
+        raise DataError(f"no {name} or {name}.gz in {origin}")
+    with gzip.open(packed) if packed.exists() else open(plain, "rb") as source:
+        with open(scratch / f"{name}.part", "wb") as target:
+            shutil.copyfileobj(source, target, CHUNK)
+            target.flush()
+            os.fsync(target.fileno())
+    with open(scratch / f"{name}.part", "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise DataError(f"{name} has SHA-256 {found[:12]}..., expected {expected[:12]}...")
+    os.replace(scratch / f"{name}.part", scratch / name)

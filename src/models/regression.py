@@ -1,0 +1,84 @@
+"""What all models share, whoever does the arithmetic: the steps, exact epoch means, checks of the input."""
+
+from typing import Annotated
+
+import lightning as L
+import torch
+from pydantic import Field
+from torch import Tensor
+
+# Ranges of the hyperparameters, checked by pydantic wherever a model is made.
+LearningRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Decay = Annotated[float, Field(gt=0, le=1)]  # factor of the learning rate after each epoch; 1 is constant
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Regression(L.LightningModule):
+    """X W + b with a loss. A subclass gives `forward`, `loss`, perhaps `sums`, and drives the updates.
+
+    Metrics are logged once per epoch as `stage/name`, stage being train, val or test. Each is the exact mean
+    over the examples of the epoch, however uneven the minibatches and the processes. Training metrics are
+    those of the model as it was when it saw each minibatch.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self._totals: dict[str, dict[str, Tensor]] = {}  # stage -> metric -> sum over the epoch so far
+
+    def loss(self, output: Tensor, y: Tensor) -> Tensor:
+        """Mean loss of a minibatch."""
+        raise NotImplementedError
+
+    def sums(self, output: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Further metrics, each summed over the minibatch."""
+        return {}
+
+    def measure(self, batch: list[Tensor], stage: str) -> tuple[Tensor, Tensor]:
+        """(output, mean loss) of the minibatch (X, y); its sums are added to the totals of the epoch."""
+        X, y = batch
+        self.check_inputs(X)
+        output = self(X)
+        loss = self.loss(output, y)
+        n = len(y)
+        totals = self._totals.setdefault(stage, {})
+        exact = torch.float64 if loss.device.type != "mps" else torch.float32  # mps has no float64
+        for name, value in {"loss": loss.detach() * n, **self.sums(output, y), "n": loss.new_tensor(n)}.items():
+            value = value.to(exact)
+            totals[name] = totals[name] + value if name in totals else value
+        return output, loss
+
+    def check_inputs(self, X: Tensor) -> None:
+        """Raises ValueError unless each example has as many features as the model has inputs."""
+        features = X[0].numel()
+        if features != self.hparams.num_inputs:
+            raise ValueError(
+                f"model.num_inputs is {self.hparams.num_inputs}, but each example of the data has {features} "
+                f"features; set model.num_inputs={features} or change the data (data.resize)"
+            )
+
+    def report(self, stage: str) -> None:
+        """Log the means of the epoch that ends, over all processes, and begin new totals."""
+        totals = self._totals.pop(stage)
+        *sums, n = self.trainer.strategy.reduce(torch.stack(list(totals.values())), reduce_op="sum")
+        for name, value in zip(totals, sums, strict=False):
+            self.log(f"{stage}/{name}", value / n)
+
+    def on_train_epoch_start(self) -> None:
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        self.log("lr", optimizer.param_groups[0]["lr"])
+
+    def on_train_epoch_end(self) -> None:
+        self.report("train")
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        self.measure(batch, "val")
+
+    def on_validation_epoch_end(self) -> None:
+        self._totals[self.trainer.datamodule.validates_on] = self._totals.pop("val")
+        self.report(self.trainer.datamodule.validates_on)
+
+    def test_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        self.measure(batch, "test")
+
+    def on_test_epoch_end(self) -> None:
+        self.report("test")
