@@ -28,11 +28,11 @@ class History(Checkpoint):
         self.rows: list[dict[str, float]] = []
 
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        metrics = {name: value.item() for name, value in sorted(trainer.callback_metrics.items())}
         self.rows.append({"epoch": trainer.current_epoch + 1, "step": trainer.global_step, **metrics})
         if trainer.is_global_zero:
             write_csv(self.path, self.rows)
-            said = "  ".join(f"{name} {value:.4g}" for name, value in sorted(metrics.items()))
+            said = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
             log.info("epoch %d/%d  %s", trainer.current_epoch + 1, trainer.max_epochs, said)
 
     def state_dict(self) -> dict[str, Any]:
@@ -49,14 +49,15 @@ class FitProgress(ProgressBar):
 
     def __init__(self):
         super().__init__()
+        self.enabled = rich.get_console().is_terminal
         self.bar: Progress | None = None
 
     def disable(self) -> None:
         """Called by Lightning on every process but the first."""
-        self.on_train_start = lambda trainer, model: None
+        self.enabled = False
 
     def on_train_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        if not rich.get_console().is_terminal:
+        if not self.enabled:
             return
         self.bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),

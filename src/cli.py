@@ -22,7 +22,8 @@ from src.data.sources import DataError
 from src.runs import Run
 
 # What a user can put right; anything else is a defect of ours and shows its traceback.
-USER_ERRORS = (ValueError, OSError, DataError, MisconfigurationException, HydraException, OmegaConfBaseException)
+HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
+USER_ERRORS = (ValueError, OSError, DataError, MisconfigurationException, *HYDRA_ERRORS)
 
 FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user's wish, by Hydra's convention
 
@@ -52,7 +53,7 @@ class ReportErrors(Callback):
 def explain(error: BaseException) -> str:
     """What was wrong, without the parts of Hydra's messages that help nobody: one line, but for lists."""
     text = str(error)
-    if isinstance(error, (HydraException, OmegaConfBaseException)):
+    if isinstance(error, HYDRA_ERRORS):
         text = re.split(r"\n\s*(?:Config search path|full_key|object_type)", text)[0]
         if isinstance(error.__cause__, OmegaConfBaseException):
             text += f": {explain(error.__cause__)}"
@@ -73,17 +74,16 @@ def summary(record: dict[str, Any], run: Run) -> str:
             *lines,
             "",
             f"  epoch {record['best_epoch']} of {record['epochs']} is the best; {speed}",
-            f"  run folder   {shown(run.path)}",
-            f"  checkpoints  {shown(run.best)}  {shown(run.last)}",
-            f"  metrics      {shown(run.metrics_json)}  {shown(run.metrics_csv)}",
-            f"  look at it   tensorboard --logdir {shown(run.path.parent)}",
+            f"  run folder  {shown(run.path)}",
+            f"              {', '.join(run.written())}",
+            f"  look at it  tensorboard --logdir {shown(run.path.parent)}",
         ]
     )
 
 
 def shown(path: Path) -> str:
-    """The path as a user would type it."""
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+    """The path as the user would type it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def run(main: Callable[[], None]) -> None:
@@ -101,49 +101,3 @@ def run(main: Callable[[], None]) -> None:
         if FULL_ERROR:
             raise
         sys.exit(f"error: {explain(error)}")
-
-
-def summary(record: dict[str, Any], run: Run) -> str:
-    """The end of a run: its results as a small table, and where everything is."""
-    stages = [stage for stage in ("train", "val", "test") if f"{stage}/loss" in record]
-    names = [name for name in ("loss", "acc") if f"{stages[0]}/{name}" in record]
-    lines = ["", " " * 8 + "".join(f"{name:>10}" for name in names)]
-    for stage in stages:
-        lines.append(f"  {stage:6}" + "".join(f"{record[f'{stage}/{name}']:10.4f}" for name in names))
-    speed = f"{record['seconds']:.1f} s, {record['examples_per_second']:,.0f} examples/s"
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"  epoch {record['best_epoch']} of {record['epochs']} is the best; {speed}",
-            f"  run folder   {shown(run.path)}",
-            f"  checkpoints  {shown(run.best)}  {shown(run.last)}",
-            f"  metrics      {shown(run.metrics_json)}  {shown(run.metrics_csv)}",
-            f"  look at it   tensorboard --logdir {shown(run.path.parent)}",
-        ]
-    )
-
-
-def shown(path: Path) -> str:
-    """The path as a user would type it."""
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def run(main: Callable[[], None]) -> None:
-    """Call a Hydra entry point and leave with the status it deserves.
-
-    0 if all was done, 1 after an error (one line for the user's, with the traceback where HYDRA_FULL_ERROR=1),
-    143 after SIGTERM. Ctrl-C is Lightning's to handle.
-    """
-    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands us the exception instead of printing it
-    try:
-        main()
-    except SIGTERMException:
-        sys.exit(128 + 15)
-    except Exception as error:
-        if full or not (isinstance(error, USER_ERRORS) or REPORTED in getattr(error, "__notes__", ())):
-            raise
-        if REPORTED not in getattr(error, "__notes__", ()):
-            print(f"error: {explain(error)}", file=sys.stderr)
-        sys.exit(1)

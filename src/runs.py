@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,11 @@ class Run:
     def save_record(self, record: dict[str, Any]) -> None:
         """Write metrics.json: the status of the run, its results, and what they depend on."""
         write(self.metrics_json, json.dumps(record, indent=2) + "\n")
+
+    def written(self) -> list[str]:
+        """What is in the folder, two levels deep at most, as paths from the folder."""
+        found = [*self.path.glob("*"), *self.path.glob("checkpoints/*")]
+        return sorted(f"{path.relative_to(self.path)}{'/' if path.is_dir() else ''}" for path in found)
 
     def load(self, checkpoint: Path) -> dict[str, Any]:
         """Content of a checkpoint; nothing but tensors and plain values is ever unpickled."""
@@ -70,7 +76,7 @@ def provenance() -> dict[str, Any]:
             "lightning": lightning.__version__,
         },
         "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": bool(_git("status", "--porcelain")),
+        "git_dirty": _git("status", "--porcelain") != "",
         "threads": torch.get_num_threads(),
     }
 
@@ -107,8 +113,8 @@ class ClaimFolder(Callback):
                 elif folder.is_dir() and not any(folder.iterdir()):
                     break
                 else:
-                    raise SystemExit(f"error: run folder {folder} is not empty; choose another hydra.run.dir")
+                    sys.exit(f"error: run folder {folder} is not empty; choose another with hydra.run.dir=DIR")
             except OSError as error:
-                raise SystemExit(f"error: cannot make the run folder {folder}: {error.strerror}")
+                sys.exit(f"error: cannot make the run folder {folder}: {error.strerror}")
         with read_write(config):
             config.hydra.run.dir = str(folder)

@@ -29,7 +29,8 @@ def train(cfg: DictConfig) -> float | None:
         record |= fit(cfg, run)
         record["status"] = "finished"
     except BaseException as error:
-        record |= {"status": "failed", "reason": str(error) or type(error).__name__}
+        status = "failed" if isinstance(error, Exception) else "interrupted"  # by SIGTERM, by Ctrl-C
+        record |= {"status": status, "reason": str(error) or type(error).__name__}
         raise
     finally:
         run.save_record(record)

@@ -61,6 +61,20 @@ class BatchSampler(Sampler[Tensor]):
         return -(-count // self.batch_size)
 
 
+class Examples(Dataset):
+    """Images (n, ...) and labels (n,) in memory; `examples[indices]` is the minibatch (images, labels)."""
+
+    def __init__(self, images: Tensor, labels: Tensor):
+        self.images, self.labels = images, labels
+
+    def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        # index_select copies whole rows: four times faster than images[indices]
+        return self.images.index_select(0, indices), self.labels.index_select(0, indices)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
 class BatchLoader(DataLoader):
     """DataLoader that indexes a whole minibatch at once and knows how far into the epoch it is.
 

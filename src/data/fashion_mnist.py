@@ -9,13 +9,23 @@ import torch
 import torchvision
 from pydantic import Field, PositiveInt, validate_call
 from torch import Tensor
-from torch.utils.data import TensorDataset
 from torchvision.transforms.v2.functional import resize as resize_images
 
 from src.data import sources
-from src.data.batches import BatchLoader, BatchSampler
+from src.data.batches import BatchLoader, BatchSampler, Examples
 
-CLASSES = "t-shirt trouser pullover dress coat sandal shirt sneaker bag".split() + ["ankle boot"]
+CLASSES = [
+    "t-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+]  # by label
 SPLIT_SEED = 2017  # of the validation split: the same images are held out whatever the seed of the run
 EVAL_BATCH_SIZE = 1000  # means over a split do not depend on it
 
@@ -58,13 +68,15 @@ class FashionMNIST(L.LightningDataModule):
         super().__init__()
         available = 60_000 - val_size
         if train_size is not None and train_size > available:
-            raise ValueError(f"train_size must be at most {available} beside val_size={val_size}, got {train_size}")
+            raise ValueError(
+                f"train_size must be at most {available} beside val_size={val_size}, got {train_size}"
+            )
         self.train_size = train_size or available
         self.root, self.batch_size, self.val_size, self.resize = Path(root), batch_size, val_size, resize
         self.num_workers, self.seed = num_workers, seed
         self.origin = {"system_copies": system_copies, "mirrors": mirrors, "debian_package": debian_package}
         self.validates_on = "val" if val_size else "test"
-        self.train_set: TensorDataset | None = None  # all 60,000: train_indices and val_indices divide it
+        self.train_set: Examples | None = None  # all 60,000: train_indices and val_indices divide it
 
     def prepare_data(self) -> None:
         sources.provide(self.root / "FashionMNIST" / "raw", **self.origin)
@@ -77,14 +89,14 @@ class FashionMNIST(L.LightningDataModule):
         self.val_indices = order[: self.val_size]
         self.train_indices = order[self.val_size : self.val_size + self.train_size]
 
-    def _load(self, *, train: bool) -> TensorDataset:
+    def _load(self, *, train: bool) -> Examples:
         """Images (n, 1, resize, resize) uint8 and labels (n,) int64 of one official part."""
         part = torchvision.datasets.FashionMNIST(str(self.root), train=train)
         images = part.data[:, None]  # (n, 1, 28, 28)
         if self.resize != images.shape[-1]:
             chunks = images.split(5_000)  # bounds the float copies that interpolation makes
             images = torch.cat([resize_images(chunk, [self.resize, self.resize]) for chunk in chunks])
-        return TensorDataset(images, part.targets)
+        return Examples(images, part.targets)
 
     def on_after_batch_transfer(self, batch: list[Tensor], dataloader_idx: int) -> list[Tensor]:
         X, y = batch
@@ -102,7 +114,7 @@ class FashionMNIST(L.LightningDataModule):
         return self._loader(self.test_set, torch.arange(len(self.test_set)), EVAL_BATCH_SIZE)
 
     def _loader(
-        self, dataset: TensorDataset, indices: Tensor, batch_size: int, shuffle: bool = False
+        self, dataset: Examples, indices: Tensor, batch_size: int, shuffle: bool = False
     ) -> BatchLoader:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         sampler = BatchSampler(

@@ -52,6 +52,7 @@ FAILURES = (  # of one source, after which the next is tried
     DataError,  # wrong content
 )
 
+
 def provide(
     folder: Path,
     *,
@@ -200,11 +201,11 @@ def _unpack(origin: Path, name: str, scratch: Path, expected: str) -> None:
     packed, plain = origin / f"{name}.gz", origin / name
     if not packed.exists() and not plain.exists():
         raise DataError(f"no {name} or {name}.gz in {origin}")
-    with gzip.open(packed) if packed.exists() else open(plain, "rb") as source:
-        with open(scratch / f"{name}.part", "wb") as target:
-            shutil.copyfileobj(source, target, CHUNK)
-            target.flush()
-            os.fsync(target.fileno())
+    opener, path = (gzip.open, packed) if packed.exists() else (open, plain)
+    with opener(path, "rb") as source, open(scratch / f"{name}.part", "wb") as target:
+        shutil.copyfileobj(source, target, CHUNK)
+        target.flush()
+        os.fsync(target.fileno())
     with open(scratch / f"{name}.part", "rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != expected:

@@ -27,9 +27,7 @@ class Concise(Regression):
         return loss
 
     def configure_optimizers(self) -> dict:
-        optimizer = optim.SGD(
-            self.parameters(), lr=self.hparams.lr, weight_decay=self.hparams.weight_decay
-        )
+        optimizer = optim.SGD(self.parameters(), lr=self.hparams.lr, weight_decay=self.hparams.weight_decay)
         return {
             "optimizer": optimizer,
             "lr_scheduler": optim.lr_scheduler.ExponentialLR(optimizer, self.hparams.gamma),

@@ -25,6 +25,11 @@ class Regression(L.LightningModule):
         super().__init__()
         self._totals: dict[str, dict[str, Tensor]] = {}  # stage -> metric -> sum over the epoch so far
 
+    @property
+    def exact(self) -> torch.dtype:
+        """Type of the sums over an epoch: float64, but on Apple's mps, which has none."""
+        return torch.float32 if self.device.type == "mps" else torch.float64
+
     def loss(self, output: Tensor, y: Tensor) -> Tensor:
         """Mean loss of a minibatch."""
         raise NotImplementedError
@@ -41,10 +46,9 @@ class Regression(L.LightningModule):
         loss = self.loss(output, y)
         n = len(y)
         totals = self._totals.setdefault(stage, {})
-        exact = torch.float64 if loss.device.type != "mps" else torch.float32  # mps has no float64
-        for name, value in {"loss": loss.detach() * n, **self.sums(output, y), "n": loss.new_tensor(n)}.items():
-            value = value.to(exact)
-            totals[name] = totals[name] + value if name in totals else value
+        sums = {"loss": loss.detach() * n, **self.sums(output, y), "n": torch.tensor(n, device=loss.device)}
+        for name, value in sums.items():
+            totals[name] = totals.get(name, 0) + value.to(self.exact)
         return output, loss
 
     def check_inputs(self, X: Tensor) -> None:
@@ -65,7 +69,7 @@ class Regression(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         optimizer = self.optimizers(use_pl_optimizer=False)
-        self.log("lr", optimizer.param_groups[0]["lr"])
+        self.log("lr", torch.tensor(optimizer.param_groups[0]["lr"], dtype=self.exact))
 
     def on_train_epoch_end(self) -> None:
         self.report("train")

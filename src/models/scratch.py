@@ -44,9 +44,7 @@ class Scratch(Regression):
         self.lr_schedulers().step()
 
     def configure_optimizers(self) -> dict:
-        optimizer = optim.SGD(
-            self.parameters(), lr=self.hparams.lr, weight_decay=self.hparams.weight_decay
-        )
+        optimizer = optim.SGD(self.parameters(), lr=self.hparams.lr, weight_decay=self.hparams.weight_decay)
         return {
             "optimizer": optimizer,
             "lr_scheduler": optim.ExponentialLR(optimizer, self.hparams.gamma),

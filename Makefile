@@ -1,0 +1,38 @@
+# On a fresh machine with Python 3.11 or later: make train, make test. Set-up happens once, by itself.
+PYTHON ?= python3
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+.DEFAULT_GOAL := help
+.PHONY: help setup train test lint format tensorboard clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(INSTALLED)  ## make .venv with everything in it
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+train: setup  ## train softmax regression from scratch for 20 epochs
+	$(VENV)/bin/python -m src.train model=scratch trainer.max_epochs=20
+
+test: setup  ## run the whole test suite
+	$(VENV)/bin/python -m pytest
+
+lint: setup  ## check style
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+format: setup  ## put style right
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+tensorboard: setup  ## look at the runs, http://127.0.0.1:6006
+	$(VENV)/bin/tensorboard --host 127.0.0.1 --logdir outputs
+
+clean:  ## remove .venv and caches; data and outputs stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info
+	find src tests -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,121 @@
+"""Fixtures: the real data, configs, and the command line in real processes."""
+
+import ctypes
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+import src.config  # noqa: F401  (registers the resolvers)
+from src.data import sources
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """Folder with the real FashionMNIST. In CI it must be had; elsewhere the test skips with the reason."""
+    cfg = OmegaConf.load(ROOT / "conf/data/fashion_mnist.yaml")
+    root = ROOT / cfg.root
+    try:
+        sources.provide(
+            root / "FashionMNIST/raw",
+            system_copies=list(cfg.system_copies),
+            mirrors=list(cfg.mirrors),
+            debian_package=cfg.debian_package,
+        )
+    except sources.DataError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    return root
+
+
+@pytest.fixture
+def config(data_root: Path, tmp_path: Path) -> Callable[..., DictConfig]:
+    """config(*overrides) composes the config of src.train, with a run folder of its own."""
+
+    def composed(*overrides: str) -> DictConfig:
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            defaults = [f"data.root={data_root}", f"run_dir={tmp_path / 'run'}"]
+            return compose("train", overrides=[*defaults, *overrides])
+
+    return composed
+
+
+class Finished(NamedTuple):
+    """How a command ended: its exit status and all it printed."""
+
+    status: int
+    output: str
+
+
+# Every command runs in a process of its own, forked from a server that has done the slow imports: real exit
+# statuses and real signals at a hundredth of the start-up time.
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(
+    [
+        "lightning",
+        "torchvision",
+        "tensorboard",
+        "hydra",
+        "src.cli",
+        "src.data.fashion_mnist",
+        "src.models.concise",
+    ]
+)
+
+
+@pytest.fixture
+def cli(data_root: Path, tmp_path: Path) -> Callable[..., Finished]:
+    """cli("src.train", "key=value", ...) is `python -m src.train key=value ...`, outputs under tmp_path.
+
+    `disk` (mount options) runs it with a file system of its own mounted on tmp_path / "disk".
+    """
+
+    def call(module: str, *arguments: str, disk: str | None = None) -> Finished:
+        if not any(argument.startswith("data.root=") for argument in arguments):
+            arguments = (*arguments, f"data.root={data_root}")
+        output = tmp_path / "output.txt"
+        process = processes.Process(target=_command, args=(module, arguments, tmp_path, output, disk))
+        process.start()
+        process.join()
+        if process.exitcode == CANNOT_MOUNT:
+            pytest.skip("this system lets us mount no file system of our own")
+        return Finished(process.exitcode, output.read_text())
+
+    return call
+
+
+CANNOT_MOUNT = 77
+
+
+def _command(module: str, arguments: tuple[str, ...], folder: Path, output: Path, disk: str | None) -> None:
+    terminal = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(terminal, 1)
+    os.dup2(terminal, 2)
+    os.chdir(folder)
+    if disk:
+        _mount(folder / "disk", disk)
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _mount(folder: Path, options: str) -> None:
+    """Mount a tmpfs that only this process and its children see."""
+    folder.mkdir()
+    new_mounts, new_user, user = 0x00020000, 0x10000000, os.getuid()
+    if ctypes.CDLL(None).unshare(new_mounts | (new_user if user else 0)) != 0:
+        os._exit(CANNOT_MOUNT)
+    if user:
+        Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", folder]).returncode != 0:
+        os._exit(CANNOT_MOUNT)

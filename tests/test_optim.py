@@ -1,0 +1,85 @@
+"""src.optim against torch.optim, step by step, and its state through a checkpoint."""
+
+import pytest
+import torch
+
+from src import optim
+
+
+def minimize(optimizer_class, scheduler_class, weight_decay: float) -> list[torch.Tensor]:
+    """The parameter after each of six steps on |p - target|^2, the lr decaying every second step."""
+    p = torch.tensor([1.0, -2.0, 3.0], requires_grad=True)
+    unused = torch.zeros(2, requires_grad=True)  # has no gradient
+    optimizer = optimizer_class([p, unused], lr=0.1, weight_decay=weight_decay)
+    scheduler = scheduler_class(optimizer, gamma=0.5)
+    path = []
+    for step in range(6):
+        optimizer.zero_grad()
+        ((p - torch.tensor([0.0, 1.0, 2.0])) ** 2).sum().backward()
+        optimizer.step()
+        if step % 2:
+            scheduler.step()
+        path.append(p.detach().clone())
+    return path
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+def test_sgd_with_decay_takes_the_steps_of_torch(weight_decay):
+    ours = minimize(optim.SGD, optim.ExponentialLR, weight_decay)
+    torchs = minimize(torch.optim.SGD, torch.optim.lr_scheduler.ExponentialLR, weight_decay)
+    torch.testing.assert_close(ours, torchs)
+
+
+def test_sgd_by_hand():
+    p = torch.tensor([2.0], requires_grad=True)
+    optimizer = optim.SGD([p], lr=0.1, weight_decay=0.5)
+    (3 * p).sum().backward()
+    optimizer.step()
+    assert p.item() == pytest.approx(2.0 - 0.1 * (3.0 + 0.5 * 2.0))
+
+
+def test_step_calls_a_closure_with_gradients_enabled():
+    p = torch.tensor([2.0], requires_grad=True)
+    optimizer = optim.SGD([p], lr=0.1)
+
+    def closure():
+        loss = (p**2).sum()
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure).item() == 4.0
+    assert p.item() == pytest.approx(2.0 - 0.1 * 4.0)
+
+
+def test_exponential_lr_is_a_geometric_sequence_and_survives_its_state_dict():
+    optimizer = optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    scheduler = optim.ExponentialLR(optimizer, gamma=0.9)
+    for epoch in range(5):
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * 0.9**epoch)
+        optimizer.step()
+        scheduler.step()
+    again = optim.SGD([torch.zeros(1, requires_grad=True)], lr=123.0)
+    scheduler_again = optim.ExponentialLR(again, gamma=0.9)
+    again.load_state_dict(optimizer.state_dict())
+    scheduler_again.load_state_dict(scheduler.state_dict())
+    again.step()
+    scheduler_again.step()
+    assert again.param_groups[0]["lr"] == pytest.approx(0.1 * 0.9**6)
+
+
+@pytest.mark.parametrize("lr", [0.0, -1.0, float("nan")])
+def test_learning_rate_must_be_positive(lr):
+    with pytest.raises(ValueError, match="lr must be > 0, got"):
+        optim.SGD([torch.zeros(1)], lr=lr)
+
+
+def test_weight_decay_must_not_be_negative():
+    with pytest.raises(ValueError, match="weight_decay must be >= 0, got -1"):
+        optim.SGD([torch.zeros(1)], lr=0.1, weight_decay=-1)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.1, -0.5])
+def test_gamma_must_be_in_its_range(gamma):
+    optimizer = optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    with pytest.raises(ValueError, match=r"gamma must be in \(0, 1\], got"):
+        optim.ExponentialLR(optimizer, gamma)
