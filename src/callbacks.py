@@ -32,7 +32,7 @@ class History(Checkpoint):
         self.rows.append({"epoch": trainer.current_epoch + 1, "step": trainer.global_step, **metrics})
         if trainer.is_global_zero:
             write_csv(self.path, self.rows)
-            said = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+            said = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
             log.info("epoch %d/%d  %s", trainer.current_epoch + 1, trainer.max_epochs, said)
 
     def state_dict(self) -> dict[str, Any]:

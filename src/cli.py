@@ -25,8 +25,6 @@ from src.runs import Run
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
 USER_ERRORS = (ValueError, OSError, DataError, MisconfigurationException, *HYDRA_ERRORS)
 
-FULL_ERROR = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user's wish, by Hydra's convention
-
 log = logging.getLogger(__name__)
 
 
@@ -40,11 +38,13 @@ class ConsoleHandler(logging.Handler):
 class ReportErrors(Callback):
     """Hydra callback: a job that fails says why in its own log, and a single run ends there."""
 
+    tracebacks = False  # of the user's errors too
+
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs) -> None:
         if job_return.status != JobStatus.FAILED:
             return
         error = job_return._return_value
-        expected = isinstance(error, USER_ERRORS) and not FULL_ERROR
+        expected = isinstance(error, USER_ERRORS) and not self.tracebacks
         log.error("error: %s", explain(error), exc_info=None if expected else error)
         if config.hydra.mode == RunMode.RUN:
             sys.exit(1)
@@ -92,12 +92,13 @@ def run(main: Callable[[], None]) -> None:
     0 if all was done, 1 after an error (one line; HYDRA_FULL_ERROR=1 adds the traceback), 143 after SIGTERM.
     Ctrl-C is Lightning's to handle.
     """
+    ReportErrors.tracebacks = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises to us instead of printing
     try:
         main()
     except SIGTERMException:
         sys.exit(128 + signal.SIGTERM)
     except USER_ERRORS as error:
-        if FULL_ERROR:
+        if ReportErrors.tracebacks:
             raise
         sys.exit(f"error: {explain(error)}")

@@ -12,8 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 
 def output_dir() -> str:
-    """Folder of this run: Hydra's when it runs the program, else (a notebook) a new one named by the time."""
-    if HydraConfig.initialized():
+    """Folder of this run: the one Hydra made, or without Hydra (in a notebook) a new one named by the time."""
+    if HydraConfig.initialized() and not OmegaConf.is_missing(HydraConfig.get().runtime, "output_dir"):
         return HydraConfig.get().runtime.output_dir
     return f"outputs/runs/{datetime.now():%Y-%m-%d_%H-%M-%S}"
 

@@ -22,6 +22,8 @@ def train(cfg: DictConfig) -> float | None:
     that cannot work and DataError if the data cannot be had.
     """
     run = Run(cfg.run_dir)
+    if run.metrics_json.exists():
+        raise ValueError(f"run_dir {run.path} holds a run already, and no run is overwritten; choose another")
     run.save_config(cfg)
     record = {"status": "running", "seed": cfg.seed, **provenance()}
     run.save_record(record)
@@ -46,7 +48,7 @@ def fit(cfg: DictConfig, run: Run) -> dict[str, Any]:
     callbacks = build(cfg, "callbacks")
     if not cfg.trainer.enable_progress_bar:
         callbacks.pop("progress", None)
-    logger = build(cfg, "logger") if "logger" in cfg else False
+    logger = build(cfg, "logger") if cfg.get("logger") else False
     trainer = build(cfg, "trainer", callbacks=list(callbacks.values()), logger=logger)
 
     started = time.perf_counter()

@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,14 +79,21 @@ processes.set_forkserver_preload(
 def cli(data_root: Path, tmp_path: Path) -> Callable[..., Finished]:
     """cli("src.train", "key=value", ...) is `python -m src.train key=value ...`, outputs under tmp_path.
 
-    `disk` (mount options) runs it with a file system of its own mounted on tmp_path / "disk".
+    `disk` (mount options) runs it with a file system of its own mounted on tmp_path / "disk", `env` with
+    further environment variables.
     """
 
-    def call(module: str, *arguments: str, disk: str | None = None) -> Finished:
+    numbers = count()
+
+    def call(
+        module: str, *arguments: str, disk: str | None = None, env: dict[str, str] | None = None
+    ) -> Finished:
         if not any(argument.startswith("data.root=") for argument in arguments):
             arguments = (*arguments, f"data.root={data_root}")
-        output = tmp_path / "output.txt"
-        process = processes.Process(target=_command, args=(module, arguments, tmp_path, output, disk))
+        output = tmp_path / f"output{next(numbers)}.txt"
+        process = processes.Process(
+            target=_command, args=(module, arguments, tmp_path, output, disk, env or {})
+        )
         process.start()
         process.join()
         if process.exitcode == CANNOT_MOUNT:
@@ -98,7 +106,10 @@ def cli(data_root: Path, tmp_path: Path) -> Callable[..., Finished]:
 CANNOT_MOUNT = 77
 
 
-def _command(module: str, arguments: tuple[str, ...], folder: Path, output: Path, disk: str | None) -> None:
+def _command(
+    module: str, arguments: tuple[str, ...], folder: Path, output: Path, disk: str | None, env: dict[str, str]
+) -> None:
+    os.environ.update(env)
     terminal = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(terminal, 1)
     os.dup2(terminal, 2)

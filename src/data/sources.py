@@ -125,6 +125,8 @@ def _fetch(folder: Path, sources: dict[str, Source], checksums: dict[str, str]) 
     wanted = missing(folder, checksums)  # again, now under the lock: another process may have been faster
     if not wanted:
         return
+    for abandoned in folder.glob(".incoming-*"):  # by a process that was killed
+        shutil.rmtree(abandoned, ignore_errors=True)
     reasons = [f"data folder {folder}: no {', '.join(wanted)}"]
     for title, source in sources.items():
         with tempfile.TemporaryDirectory(dir=folder, prefix=".incoming-") as scratch:

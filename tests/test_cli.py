@@ -1,0 +1,206 @@
+"""The command line as a user meets it: real processes, their output, exit status and files."""
+
+import contextlib
+import os
+import pty
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+QUICK = ["debug=fast", "data.train_size=2000"]
+
+
+def runs(folder: Path) -> list[Path]:
+    return sorted((folder / "outputs/runs").glob("*"))
+
+
+def test_a_run_prints_a_line_per_epoch_and_a_table_and_nothing_else(cli, tmp_path):
+    status, output = cli("src.train", "trainer.max_epochs=2", "data.train_size=2000", "data.val_size=500")
+    assert status == 0, output
+    (run,) = runs(tmp_path)
+    shown = run.relative_to(tmp_path)
+    lines = output.splitlines()
+    assert lines[0].startswith("epoch 1/2  lr 0.1000  train/acc 0.")
+    assert lines[1].startswith("epoch 2/2  lr 0.0900  train/acc 0.")
+    assert lines[2] == ""
+    assert lines[3].split() == ["loss", "acc"]
+    assert [line.split()[0] for line in lines[4:7]] == ["train", "val", "test"]
+    assert lines[7] == ""
+    assert lines[8].startswith("  epoch 2 of 2 is the best; ")
+    assert lines[9] == f"  run folder  {shown}"
+    for name in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "metrics.csv", "metrics.json", "train.log"):
+        assert name in lines[10]
+    assert lines[11:] == [f"  look at it  tensorboard --logdir {shown.parent}"]
+    log = (run / "train.log").read_text()
+    assert all(line in log for line in lines)
+
+
+def test_hydra_records_the_config_in_the_run_folder(cli, tmp_path):
+    assert cli("src.train", *QUICK, "model.lr=0.05").status == 0
+    (run,) = runs(tmp_path)
+    assert yaml.safe_load((run / ".hydra/config.yaml").read_text())["model"]["lr"] == 0.05
+    assert "model.lr=0.05" in yaml.safe_load((run / ".hydra/overrides.yaml").read_text())
+
+
+BAD = {
+    "model=nope": ["Could not find 'model/nope'", "scratch"],
+    "model.lrr=1": ["model.lrr", "Key 'lrr' is not in struct"],
+    "model.lr=-1": ["model.lr: input should be greater than 0, got -1; try model.lr=0.1"],
+    "model.lr=abc": ["model.lr: input should be a valid number", "got 'abc'; try model.lr=0.1"],
+    "model.gamma=0": ["model.gamma: input should be greater than 0, got 0; try model.gamma=0.9"],
+    "model.numerics=fast": ["model.numerics: input should be 'stable' or 'textbook', got 'fast'"],
+    "trainer.max_epochs=abc": ["trainer.max_epochs: input should be a valid integer", "got 'abc'"],
+    "trainer.max_epochs=1.5": ["trainer.max_epochs: input should be a valid integer", "got 1.5"],
+    "trainer.max_epochs=-3": ["trainer.max_epochs: input should be greater than 0, got -3"],
+    "trainer.devices=0": ["trainer.devices: input should be greater than 0, got 0"],
+    "trainer.accelerator=tpv": ["trainer.accelerator: input should be 'cpu', ", "got 'tpv'"],
+    "data.batch_size=0": ["data.batch_size: input should be greater than 0, got 0; try data.batch_size=256"],
+    "data.val_size=60000": ["data.val_size: input should be less than 60000, got 60000"],
+    "data.train_size=55001": ["train_size must be at most 55000 beside val_size=5000, got 55001"],
+    "model.num_inputs=100": ["model.num_inputs is 100, but each example of the data has 784 features"],
+    "seed=-1": ["data.seed: input should be greater than or equal to 0, got -1"],
+    "trainer.max_epochs=": ["trainer.max_epochs"],
+}
+
+
+@pytest.mark.parametrize("argument", BAD)
+def test_bad_input_gives_one_clear_line_and_a_non_zero_exit(cli, argument):
+    status, output = cli("src.train", argument)
+    assert status == 1
+    (line,) = output.splitlines()
+    assert line.startswith("error: ")
+    for part in BAD[argument]:
+        assert part in line
+
+
+@pytest.mark.parametrize("argument", ["trainer.accelerator=gpu", "trainer=gpu"])
+def test_gpu_without_a_gpu_is_refused(cli, argument):
+    status, output = cli("src.train", argument, env={"CUDA_VISIBLE_DEVICES": ""})
+    assert status == 1
+    (line,) = output.splitlines()
+    assert line.startswith("error: trainer: trainer.accelerator=gpu trainer.devices=1 cannot be had here")
+    assert line.endswith("try trainer.accelerator=cpu")
+
+
+def test_an_error_reaches_the_log_and_the_record_of_the_run(cli, tmp_path):
+    assert cli("src.train", "model.lr=-1").status == 1
+    (run,) = runs(tmp_path)
+    assert "model.lr: input should be greater than 0" in (run / "train.log").read_text()
+    assert '"status": "failed"' in (run / "metrics.json").read_text()
+
+
+def test_full_error_shows_the_traceback(cli):
+    for argument in ("model.lr=-1", "model=nope"):
+        status, output = cli("src.train", argument, env={"HYDRA_FULL_ERROR": "1"})
+        assert status == 1
+        assert "Traceback (most recent call last)" in output
+
+
+@pytest.mark.parametrize("damage", ["truncated", "bit-flipped"])
+def test_a_damaged_data_file_is_named_and_left_alone(cli, data_root, tmp_path, damage):
+    folder = tmp_path / "data/FashionMNIST/raw"
+    folder.mkdir(parents=True)
+    for path in (data_root / "FashionMNIST/raw").glob("*-ubyte"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    labels = folder / "t10k-labels-idx1-ubyte"
+    content = bytearray(labels.read_bytes())
+    if damage == "truncated":
+        del content[5000:]
+    else:
+        content[5000] ^= 1
+    labels.write_bytes(content)
+    status, output = cli("src.train", "data.root=data")
+    assert status == 1
+    (line,) = output.splitlines()
+    assert line.startswith(f"error: data file {labels} is damaged")
+    assert labels.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"), [("size=20m", "No space left on device"), ("ro", "Read-only file system")]
+)
+def test_a_full_or_read_only_disk_is_said_in_one_line(cli, data_root, options, reason):
+    origin = f"data.system_copies=[{data_root}/FashionMNIST/raw]"
+    status, output = cli("src.train", "data.root=disk/data", origin, disk=options)
+    assert status == 1
+    (line,) = output.splitlines()
+    assert line.startswith("error: cannot write the data folder")
+    assert reason in line
+    assert "data.root=DIR" in line
+
+
+def test_no_data_from_anywhere_lists_the_sources_and_what_to_do(cli):
+    nothing = ["data.root=empty", "data.system_copies=[]", "data.mirrors=[]", "data.debian_package=null"]
+    status, output = cli("src.train", *nothing)
+    assert status == 1
+    assert output.startswith("error: FashionMNIST cannot be had from any source:\n  - data folder ")
+    assert output.count("\n") == 3
+
+
+def test_runs_started_at_the_same_moment_get_folders_of_their_own(cli, tmp_path):
+    with ThreadPoolExecutor() as pool:
+        finished = list(pool.map(lambda _: cli("src.train", *QUICK), range(3)))
+    assert [status for status, _ in finished] == [0, 0, 0]
+    assert len(runs(tmp_path)) == 3
+    assert all((run / "checkpoints/last.ckpt").exists() for run in runs(tmp_path))
+
+
+def test_a_folder_that_holds_a_run_is_refused_and_left_alone(cli, tmp_path):
+    arguments = [*QUICK, "hydra.run.dir=outputs/runs/mine"]
+    assert cli("src.train", *arguments).status == 0
+    (run,) = runs(tmp_path)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    status, output = cli("src.train", *arguments)
+    assert status == 1
+    assert output.splitlines() == [
+        "error: run folder outputs/runs/mine is not empty; choose another with hydra.run.dir=DIR"
+    ]
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_folder_that_cannot_be_made_is_said(cli, tmp_path):
+    (tmp_path / "file").touch()
+    status, output = cli("src.train", *QUICK, "hydra.run.dir=file/run")
+    assert status == 1
+    assert output.splitlines() == ["error: cannot make the run folder file/run: Not a directory"]
+
+
+def test_help_lists_groups_and_keys(cli):
+    status, output = cli("src.train", "--help")
+    assert status == 0
+    for expected in ("model: concise, scratch", "experiment: concise, scratch_constant", "max_epochs: 20"):
+        assert expected in output
+
+
+def test_cfg_job_shows_the_config_with_references_filled_in(cli):
+    status, output = cli("src.train", "--cfg", "job", "--resolve", "data.resize=64")
+    assert status == 0
+    assert yaml.safe_load(output)["model"]["num_inputs"] == 64 * 64
+
+
+@pytest.mark.slow
+def test_a_terminal_shows_a_progress_bar_with_time_left(data_root, tmp_path):
+    primary, secondary = pty.openpty()
+    command = [sys.executable, "-m", "src.train", "trainer.max_epochs=2", f"hydra.run.dir={tmp_path / 'run'}"]
+    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "120"}
+    with subprocess.Popen(
+        [*command, f"data.root={data_root}"], cwd=ROOT, env=environment, stdout=secondary, stderr=secondary
+    ) as process:
+        os.close(secondary)
+        screen = b""
+        with contextlib.suppress(OSError):  # the other end is closed
+            while chunk := os.read(primary, 4096):
+                screen += chunk
+    os.close(primary)
+    assert process.returncode == 0
+    text = screen.decode()
+    assert "epoch 1/2" in text
+    assert "examples/s" in text
+    assert "0:00:0" in text  # time left
+    assert "test" in text.splitlines()[-6]

@@ -1,0 +1,113 @@
+"""The real data set through the data module."""
+
+import pytest
+import torch
+import torchvision
+from torchvision.transforms import v2
+
+from src.data import sources
+from src.data.fashion_mnist import CLASSES, FashionMNIST
+
+
+@pytest.fixture(scope="module")
+def data(data_root) -> FashionMNIST:
+    module = FashionMNIST(str(data_root))
+    module.prepare_data()
+    module.setup("fit")
+    return module
+
+
+def everything(loader) -> tuple[torch.Tensor, torch.Tensor]:
+    images, labels = zip(*loader, strict=True)
+    return torch.cat(images), torch.cat(labels)
+
+
+def test_the_real_files_are_there_and_verified(data_root):
+    assert sources.missing(data_root / "FashionMNIST/raw") == []
+
+
+def test_sizes_classes_and_the_first_published_labels(data):
+    assert len(everything(data.train_dataloader())[1]) == 55_000
+    assert len(everything(data.val_dataloader())[1]) == 5_000
+    images, labels = everything(data.test_dataloader())
+    assert images.shape == (10_000, 1, 28, 28)
+    assert [CLASSES[label] for label in labels[:3]] == ["ankle boot", "pullover", "trouser"]
+    assert labels.bincount().tolist() == [1_000] * 10
+
+
+def test_validation_split_is_disjoint_fixed_and_independent_of_the_seed(data, data_root):
+    other = FashionMNIST(str(data_root), seed=7)
+    other.setup()
+    assert torch.equal(data.val_indices, other.val_indices)
+    together = torch.cat([data.train_indices, data.val_indices])
+    assert together.sort().values.tolist() == list(range(60_000))
+
+
+def test_setup_twice_does_the_work_once(data):
+    before = data.train_set
+    data.setup("test")
+    assert data.train_set is before
+
+
+def test_minibatches_are_scaled_as_totensor_scales(data, data_root):
+    loader = data.test_dataloader()
+    X, _ = data.on_after_batch_transfer(next(iter(loader)), 0)
+    official = torchvision.datasets.FashionMNIST(
+        str(data_root), train=False, transform=v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+    )
+    torch.testing.assert_close(X[:20], torch.stack([official[i][0] for i in range(20)]))
+    assert (X.min(), X.max()) == (0, 1)
+
+
+def test_without_a_validation_split_the_test_set_is_watched_under_its_name(data_root):
+    module = FashionMNIST(str(data_root), val_size=0)
+    module.setup()
+    assert module.validates_on == "test"
+    assert len(everything(module.train_dataloader())[1]) == 60_000
+    assert len(everything(module.val_dataloader())[1]) == 10_000
+
+
+def test_train_size_takes_a_part_and_leaves_validation_alone(data, data_root):
+    module = FashionMNIST(str(data_root), train_size=100)
+    module.setup()
+    assert torch.equal(module.train_indices, data.train_indices[:100])
+    assert torch.equal(module.val_indices, data.val_indices)
+
+
+def test_resize_interpolates(data_root):
+    module = FashionMNIST(str(data_root), resize=14)
+    module.setup()
+    images, _ = everything(module.test_dataloader())
+    assert images.shape == (10_000, 1, 14, 14)
+    official = torchvision.datasets.FashionMNIST(str(data_root), train=False)
+    expected = v2.functional.resize(official.data[:50, None], [14, 14])
+    torch.testing.assert_close(images[:50], expected)
+
+
+@pytest.mark.parametrize("num_workers", [2])
+def test_workers_deliver_the_same_minibatches(data, data_root, num_workers):
+    module = FashionMNIST(str(data_root), num_workers=num_workers)
+    module.setup()
+    for with_workers, without in zip(module.val_dataloader(), data.val_dataloader(), strict=True):
+        assert torch.equal(with_workers[0], without[0])
+        assert torch.equal(with_workers[1], without[1])
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"batch_size": 0},
+        {"batch_size": 1.5},
+        {"val_size": 60_000},
+        {"val_size": -1},
+        {"train_size": 0},
+        {"train_size": 55_001},
+        {"resize": 0},
+        {"num_workers": -1},
+        {"seed": -1},
+    ],
+)
+def test_values_out_of_range_are_refused(bad):
+    (name,) = bad
+    with pytest.raises(ValueError, match=name):
+        FashionMNIST(**bad)

@@ -1,0 +1,152 @@
+"""Scratch and concise against each other and against a plain loop that knows nothing of this project."""
+
+import lightning as L
+import pytest
+import torch
+from torch.nn import functional as torch_F
+
+from src.config import build
+from src.models import concise, scratch
+
+FORMS = {"scratch": scratch.SoftmaxRegression, "concise": concise.SoftmaxRegression}
+
+
+def weights(model: L.LightningModule) -> tuple[torch.Tensor, torch.Tensor]:
+    """(W (d, q), b (q,)) of either form."""
+    if isinstance(model, scratch.Scratch):
+        return model.W.detach(), model.b.detach()
+    return model.linear.weight.detach().T, model.linear.bias.detach()
+
+
+def set_weights(model: L.LightningModule, W: torch.Tensor, b: torch.Tensor) -> None:
+    for target, value in zip(weights(model), (W, b), strict=True):
+        target.copy_(value)
+
+
+def fit(cfg, W: torch.Tensor) -> L.LightningModule:
+    """Fit the configured model from (W, 0), and nothing else: no callbacks, no logger."""
+    model, data = build(cfg, "model"), build(cfg, "data")
+    set_weights(model, W, torch.zeros(10))
+    trainer = build(cfg, "trainer", logger=False, enable_checkpointing=False)
+    trainer.fit(model, data)
+    assert trainer.global_step == trainer.num_training_batches * cfg.trainer.max_epochs
+    return model
+
+
+def plain_loop(cfg, W: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Minibatch SGD by torch alone, on the same minibatches."""
+    data = build(cfg, "data")
+    data.prepare_data()
+    data.setup()
+    loader = data.train_dataloader()
+    W, b = W.clone().requires_grad_(), torch.zeros(10, requires_grad=True)
+    for epoch in range(cfg.trainer.max_epochs):
+        loader.sampler.set_epoch(epoch)
+        lr = cfg.model.lr * cfg.model.gamma**epoch
+        for images, y in loader:
+            logits = images.flatten(1).to(torch.float32) / 255 @ W + b
+            if cfg.model.get("numerics") == "textbook":
+                y_hat = logits.exp() / logits.exp().sum(dim=1, keepdim=True)
+                loss = -(y_hat[torch.arange(len(y)), y] + 1e-9).log().mean()
+            else:
+                loss = torch_F.cross_entropy(logits, y)
+            loss = loss + cfg.model.weight_decay / 2 * ((W**2).sum() + (b**2).sum())
+            dW, db = torch.autograd.grad(loss, (W, b))
+            with torch.no_grad():
+                W -= lr * dW
+                b -= lr * db
+    return W.detach(), b.detach()
+
+
+@pytest.fixture
+def W() -> torch.Tensor:
+    return 0.01 * torch.randn(784, 10, generator=torch.Generator().manual_seed(0))
+
+
+SCRATCH = [
+    [f"model.numerics={numerics}", f"model.gradient={gradient}"]
+    for numerics in ("stable", "textbook")
+    for gradient in ("autograd", "closed_form")
+]
+
+
+@pytest.mark.parametrize("overrides", [*SCRATCH, ["model=concise"]], ids=str)
+def test_an_epoch_of_real_data_equals_an_independent_plain_loop(config, W, overrides):
+    cfg = config(*overrides, "trainer.max_epochs=1")
+    for ours, expected in zip(weights(fit(cfg, W)), plain_loop(cfg, W), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("overrides", [SCRATCH[0], SCRATCH[1], ["model=concise"]], ids=str)
+def test_lr_decay_weight_decay_and_uneven_minibatches_equal_the_plain_loop(config, W, overrides):
+    small = ["data.train_size=1000", "data.batch_size=64"]  # the last minibatch has 40
+    recipe = ["model.lr=0.3", "model.gamma=0.5", "model.weight_decay=0.01", "trainer.max_epochs=4"]
+    cfg = config(*overrides, *small, *recipe)
+    for ours, expected in zip(weights(fit(cfg, W)), plain_loop(cfg, W), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
+
+
+def test_scratch_and_concise_reach_the_same_weights_from_the_same_start(config, W):
+    recipe = ["data.train_size=5000", "trainer.max_epochs=3", "model.weight_decay=0.001"]
+    by_hand, by_torch = (fit(config(f"model={form}", *recipe), W) for form in FORMS)
+    for ours, theirs in zip(weights(by_hand), weights(by_torch), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", FORMS.values())
+def test_initial_weights_have_the_given_spread_and_zero_bias(form):
+    L.seed_everything(0, verbose=False)
+    W, b = weights(form(sigma=0.02))
+    assert W.shape == (784, 10)
+    assert W.std().item() == pytest.approx(0.02, rel=0.03)  # 7840 draws: standard error 0.8 %
+    assert torch.equal(b, torch.zeros(10))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"lr": -1},
+        {"lr": 0},
+        {"lr": float("inf")},
+        {"lr": "abc"},
+        {"gamma": 0},
+        {"gamma": 1.01},
+        {"weight_decay": -0.1},
+        {"sigma": -1},
+        {"num_inputs": 0},
+        {"num_outputs": 2.5},
+        {"lrr": 0.1},
+    ],
+    ids=str,
+)
+def test_hyperparameters_out_of_range_are_refused(form, bad):
+    (name,) = bad
+    with pytest.raises(ValueError, match=name):
+        FORMS[form](**bad)
+
+
+@pytest.mark.parametrize("bad", [{"numerics": "fast"}, {"gradient": "numeric"}])
+def test_unknown_variants_are_refused(bad):
+    with pytest.raises(ValueError, match=r"stable|autograd"):
+        scratch.SoftmaxRegression(**bad)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_width_that_does_not_fit_the_data_names_both_numbers(config, form):
+    cfg = config(f"model={form}", "model.num_inputs=784", "data.resize=14", "data.train_size=10")
+    trainer = build(cfg, "trainer", logger=False, enable_checkpointing=False)
+    with pytest.raises(ValueError, match=r"model\.num_inputs is 784, .* 196 features"):
+        trainer.fit(build(cfg, "model"), build(cfg, "data"))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_resize_changes_the_width_of_the_model(config, form):
+    assert build(config(f"model={form}", "data.resize=10"), "model").hparams.num_inputs == 100
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_hyperparameters_are_plain_values_that_a_checkpoint_can_hold(config, form):
+    hparams = dict(build(config(f"model={form}"), "model").hparams)
+    assert {type(value) for value in hparams.values()} <= {int, float, str}
+    assert hparams["lr"] == 0.1

@@ -1,0 +1,275 @@
+"""Where the data comes from: every source, and every way in which one fails, on small made-up files."""
+
+import functools
+import gzip
+import hashlib
+import http.server
+import multiprocessing
+import os
+import shutil
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from src.data import sources
+
+CONTENT = {"train-images": b"\x00\x00\x08\x03" + bytes(range(256)) * 40, "train-labels": b"labels" * 100}
+CHECKSUMS = {name: hashlib.sha256(content).hexdigest() for name, content in CONTENT.items()}
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A folder with the files as a distributor has them: compressed."""
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for name, content in CONTENT.items():
+        (folder / f"{name}.gz").write_bytes(gzip.compress(content))
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "raw"
+
+
+def provide(folder: Path, **origin) -> None:
+    sources.provide(folder, checksums=CHECKSUMS, **origin)
+
+
+def assert_complete(folder: Path) -> None:
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"} == CONTENT
+
+
+def test_a_system_copy_is_unpacked(folder, copy):
+    provide(folder, system_copies=["/nowhere", str(copy)])
+    assert_complete(folder)
+
+
+def test_uncompressed_copies_serve_too(folder, tmp_path):
+    for name, content in CONTENT.items():
+        (tmp_path / name).write_bytes(content)
+    provide(folder, system_copies=[str(tmp_path)])
+    assert_complete(folder)
+
+
+def test_a_complete_folder_needs_no_source_and_no_lock(folder, copy):
+    provide(folder, system_copies=[str(copy)])
+    (folder / ".lock").unlink()
+    provide(folder)
+    assert not (folder / ".lock").exists()
+
+
+def test_only_what_is_missing_is_fetched(folder, copy):
+    folder.mkdir(parents=True)
+    (folder / "train-labels").write_bytes(CONTENT["train-labels"])
+    (copy / "train-labels.gz").unlink()
+    provide(folder, system_copies=[str(copy)])
+    assert_complete(folder)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip"])
+def test_a_damaged_file_is_named_and_left_as_it_is(folder, copy, damage):
+    provide(folder, system_copies=[str(copy)])
+    path = folder / "train-images"
+    content = bytearray(CONTENT["train-images"])
+    if damage == "truncate":
+        del content[1000:]
+    else:
+        content[5000] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(sources.DataError, match=rf"data file {path} is damaged: .* delete it"):
+        provide(folder, system_copies=[str(copy)])
+    assert path.read_bytes() == content
+
+
+def damage_nothing(path: Path) -> None:
+    path.unlink()
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def flip(path: Path) -> None:
+    packed = bytearray(path.read_bytes())
+    packed[len(packed) // 2] ^= 0xFF
+    path.write_bytes(packed)
+
+
+def other_content(path: Path) -> None:
+    path.write_bytes(gzip.compress(b"something else"))
+
+
+def no_gzip(path: Path) -> None:
+    path.write_bytes(b"<html>not found</html>")
+
+
+@pytest.mark.parametrize("harm", [damage_nothing, truncate, flip, other_content, no_gzip])
+def test_a_bad_copy_is_passed_over_for_the_next(folder, copy, tmp_path, harm):
+    bad = tmp_path / "bad"
+    shutil.copytree(copy, bad)
+    harm(bad / "train-images.gz")
+    provide(folder, system_copies=[str(bad), str(copy)])
+    assert_complete(folder)
+
+
+def test_without_any_source_the_error_lists_each_with_its_reason(folder, tmp_path):
+    with pytest.raises(sources.DataError) as raised:
+        provide(
+            folder,
+            system_copies=["/nowhere"],
+            mirrors=["http://127.0.0.1:9"],
+            debian_package="no-such-package-as-this",
+        )
+    message = str(raised.value)
+    assert "system copy /nowhere: no train-images or train-images.gz in /nowhere" in message
+    assert "mirror http://127.0.0.1:9: " in message
+    assert "Connection refused" in message
+    assert "Debian package no-such-package-as-this: " in message
+    assert "data.system_copies=[DIR]" in message
+    assert [path.name for path in folder.iterdir()] == [".lock"]  # nothing half-done stays
+
+
+class Mirror(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder; what it does wrong is set by `fault`."""
+
+    fault = ""
+
+    def do_GET(self):
+        if self.fault == "missing":
+            self.send_error(404)
+        elif self.fault == "stalls":
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.flush()
+            time.sleep(2)
+        elif self.fault == "breaks off":
+            self.send_response(200)
+            self.send_header("Content-Length", "100000")
+            self.end_headers()
+            self.wfile.write(b"\x1f\x8b" + bytes(100))
+        else:
+            super().do_GET()
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def mirror(copy):
+    """mirror(fault) starts a server on the copy and returns its address."""
+    servers = []
+
+    def start(fault: str = "") -> str:
+        handler = type("Faulty", (Mirror,), {"fault": fault})
+        server = http.server.ThreadingHTTPServer(
+            ("127.0.0.1", 0), functools.partial(handler, directory=str(copy))
+        )
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_mirror_is_downloaded(folder, mirror):
+    provide(folder, mirrors=[mirror()])
+    assert_complete(folder)
+
+
+@pytest.mark.parametrize("fault", ["missing", "stalls", "breaks off"])
+def test_a_faulty_mirror_is_passed_over_for_the_next(folder, mirror, fault, monkeypatch):
+    monkeypatch.setattr(sources, "STALL_SECONDS", 0.3)
+    provide(folder, mirrors=[mirror(fault), mirror()])
+    assert_complete(folder)
+
+
+def test_a_mirror_that_only_trickles_is_given_up(folder, mirror, monkeypatch):
+    monkeypatch.setattr(sources, "FETCH_SECONDS", 0)
+    with pytest.raises(sources.DataError, match="took longer than 0 s"):
+        provide(folder, mirrors=[mirror()])
+
+
+def test_something_that_is_no_address_is_passed_over(folder, mirror):
+    provide(folder, mirrors=["not an address", mirror()])
+    assert_complete(folder)
+
+
+@pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="needs dpkg-deb to build a package")
+def test_a_debian_package_is_unpacked_without_root(folder, copy, tmp_path, monkeypatch):
+    # A real package, built here; only apt-get's part, bringing it, is played by a script.
+    tree = tmp_path / "tree"
+    shutil.copytree(copy, tree / "usr/share/datasets/fashion-mnist")
+    (tree / "DEBIAN").mkdir()
+    (tree / "DEBIAN/control").write_text(
+        "Package: tiny\nVersion: 1\nArchitecture: all\nMaintainer: none <none@example.org>\nDescription: test\n"
+    )
+    subprocess.run(["dpkg-deb", "-b", tree, tmp_path / "tiny_1_all.deb"], check=True, capture_output=True)
+    script = tmp_path / "bin/apt-get"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\ncase "$*" in *"download tiny") cp {tmp_path}/tiny_1_all.deb . ;; esac\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
+    provide(folder, debian_package="tiny")
+    assert_complete(folder)
+
+
+def test_a_system_without_apt_says_so(folder, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(sources.DataError, match="apt-get and dpkg-deb are not on this system"):
+        provide(folder, debian_package="dataset-fashion-mnist")
+
+
+def test_a_file_in_the_way_of_the_folder_is_said(tmp_path, copy):
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(
+        sources.DataError, match=r"cannot write the data folder .* choose another with data\.root"
+    ):
+        provide(tmp_path / "data" / "raw", system_copies=[str(copy)])
+
+
+def fetch_and_count(folder: Path, copy: Path, unpacked: multiprocessing.Value) -> None:
+    unpack = sources._unpack
+
+    def counting(*args):
+        with unpacked.get_lock():
+            unpacked.value += 1
+        time.sleep(0.2)  # long enough for all eight to be waiting
+        unpack(*args)
+
+    sources._unpack = counting
+    provide(folder, system_copies=[str(copy)])
+    assert_complete(folder)
+
+
+def test_eight_processes_starting_at_once_all_succeed_and_the_work_is_done_once(folder, copy):
+    context = multiprocessing.get_context("spawn")
+    unpacked = context.Value("i", 0)
+    processes = [context.Process(target=fetch_and_count, args=(folder, copy, unpacked)) for _ in range(8)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 8
+    assert unpacked.value == len(CONTENT)
+    assert_complete(folder)
+
+
+def test_a_process_killed_while_unpacking_leaves_nothing_in_the_way(folder, copy):
+    context = multiprocessing.get_context("spawn")
+    unpacked = context.Value("i", 0)
+    process = context.Process(target=fetch_and_count, args=(folder, copy, unpacked))
+    process.start()
+    while unpacked.value == 0:
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    provide(folder, system_copies=[str(copy)])
+    assert_complete(folder)

@@ -1,0 +1,139 @@
+"""What a run leaves behind, on the real data."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from src.runs import Run
+from src.train import train
+
+SMALL = ["data.train_size=2000", "data.val_size=500", "trainer.max_epochs=3"]
+
+
+@pytest.fixture
+def finished(config):
+    """finished(*overrides) trains and returns the run."""
+
+    def run(*overrides: str) -> Run:
+        cfg = config(*SMALL, *overrides)
+        train(cfg)
+        return Run(cfg.run_dir)
+
+    return run
+
+
+def rows(run: Run) -> list[dict[str, str]]:
+    with open(run.metrics_csv, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("form", ["scratch", "concise"])
+def test_run_folder_holds_what_the_contract_says(finished, form):
+    run = finished(f"model={form}")
+    record = json.loads(run.metrics_json.read_text())
+    assert record["status"] == "finished"
+    for name in ("train/loss", "train/acc", "val/loss", "val/acc", "test/loss", "test/acc"):
+        assert math.isfinite(record[name])
+    assert record["test/acc"] > 0.5
+    assert record["steps"] == 3 * 8  # updates: 2000 examples in minibatches of 256, three times
+    assert (record["epochs"], record["seed"], record["device"]) == (3, 0, "cpu")
+    assert record["versions"]["torch"] == torch.__version__
+    assert record["data_sha256"]["t10k-labels-idx1-ubyte"].startswith("0402a96d")
+    for path in (run.best, run.last):
+        checkpoint = run.load(path)
+        assert checkpoint["global_step"] == 24
+        assert checkpoint["hyper_parameters"]["lr"] == 0.1
+    scalars = EventAccumulator(str(run.tensorboard)).Reload()
+    names = {"train/loss", "train/acc", "val/loss", "val/acc", "test/loss", "test/acc", "lr"}
+    assert names <= set(scalars.Tags()["scalars"])
+    assert [event.value for event in scalars.Scalars("lr")] == pytest.approx([0.1, 0.09, 0.081])
+    assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
+    assert [row["step"] for row in rows(run)] == ["8", "16", "24"]
+    assert [float(row["lr"]) for row in rows(run)] == pytest.approx([0.1, 0.09, 0.081], rel=1e-12)
+    assert float(rows(run)[-1]["val/loss"]) == record["val/loss"]
+
+
+def test_means_are_exact_over_uneven_minibatches(finished):
+    # 500 validation images; accuracy must be a whole number of them, whatever the minibatches
+    for row in rows(finished("data.batch_size=300")):
+        assert float(row["val/acc"]) * 500 == pytest.approx(round(float(row["val/acc"]) * 500), abs=1e-9)
+        assert float(row["train/acc"]) * 2000 == pytest.approx(round(float(row["train/acc"]) * 2000), abs=1e-9)
+
+
+def test_best_checkpoint_is_the_epoch_of_lowest_validation_loss_and_the_one_tested(finished):
+    run = finished("model.lr=30", "model.gamma=1", "data.batch_size=32", "trainer.max_epochs=6")  # jumps about
+    losses = [float(row["val/loss"]) for row in rows(run)]
+    record = json.loads(run.metrics_json.read_text())
+    best = losses.index(min(losses))
+    assert best != 5  # else the test shows nothing
+    assert record["best_epoch"] == best + 1
+    assert record["val/loss"] == losses[best]
+    assert run.load(run.best)["epoch"] == best
+    assert run.load(run.last)["epoch"] == 5
+
+
+def test_without_validation_split_the_test_set_is_watched_and_the_last_epoch_kept(finished):
+    run = finished("data.val_size=0")
+    assert set(rows(run)[0]) == {"epoch", "step", "lr", "train/loss", "train/acc", "test/loss", "test/acc"}
+    assert run.load(run.best)["epoch"] == 2
+    record = json.loads(run.metrics_json.read_text())
+    assert record["test/acc"] == float(rows(run)[-1]["test/acc"])
+    assert "val/loss" not in record
+
+
+def test_train_returns_the_validation_loss_to_sweeps(config):
+    cfg = config(*SMALL)
+    value = train(cfg)
+    assert value == json.loads((Path(cfg.run_dir) / "metrics.json").read_text())["val/loss"]
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(config, tmp_path):
+    W = {}
+    for name, seed in {"a": 0, "b": 0, "c": 1}.items():
+        train(config(*SMALL, f"seed={seed}", f"run_dir={tmp_path / name}"))
+        run = Run(tmp_path / name)
+        W[name] = run.load(run.last)["state_dict"]["W"]
+    assert torch.equal(W["a"], W["b"])
+    assert not torch.equal(W["a"], W["c"])
+
+
+def test_an_existing_run_is_never_written_into(finished):
+    run = finished()
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=r"holds a run already.*choose another"):
+        finished("seed=1")
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+
+def test_without_a_logger_the_files_are_written_all_the_same(finished):
+    run = finished("logger=none")
+    assert not run.tensorboard.exists()
+    assert len(rows(run)) == 3
+
+
+def test_debug_overfit_brings_a_few_examples_to_nearly_zero_loss(config):
+    cfg = config("debug=overfit")
+    train(cfg)
+    run = Run(cfg.run_dir)
+    assert float(rows(run)[-1]["train/loss"]) < 0.01
+    assert float(rows(run)[-1]["train/acc"]) == 1.0
+
+
+def test_debug_fast_takes_a_few_minibatches_of_everything(config):
+    cfg = config("debug=fast")
+    train(cfg)
+    assert rows(Run(cfg.run_dir))[-1]["step"] == "4"
+
+
+def test_a_failed_run_records_its_reason(config):
+    cfg = config(*SMALL, "model.num_inputs=5")
+    with pytest.raises(ValueError, match="num_inputs is 5"):
+        train(cfg)
+    record = json.loads((Path(cfg.run_dir) / "metrics.json").read_text())
+    assert record["status"] == "failed"
+    assert "num_inputs is 5" in record["reason"]
