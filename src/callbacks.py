@@ -65,6 +65,7 @@ class FitProgress(ProgressBar):
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
+            TextColumn("left"),
             transient=True,
         )
         total = trainer.max_epochs * trainer.num_training_batches
