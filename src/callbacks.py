@@ -1,15 +1,20 @@
-"""What is written and shown while a model trains: the history of its metrics, and a progress bar."""
+"""When to write, draw and print: the history of the metrics, figures, a progress bar."""
 
 import logging
+import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import lightning as L
 import rich
+import torch
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from matplotlib.figure import Figure
+from pydantic import Field, validate_call
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from src import plots
 from src.runs import write_csv
 
 log = logging.getLogger(__name__)
@@ -40,6 +45,99 @@ class History(Checkpoint):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows = state["rows"]
+
+
+class Figures(Checkpoint):
+    """PNG files in `folder`: curves.png while the model trains; after the test, pictures of the tested model.
+
+    The curves are redrawn after an epoch as long as drawing takes at most `share` of the time since the start,
+    and at the end. In a Jupyter notebook they are redrawn in place after every epoch.
+
+    Args:
+        folder: made when first needed.
+        scale: of the loss axis, "linear" or "log".
+        share: of the time, in [0, 1]; 1 draws after every epoch.
+    """
+
+    @validate_call
+    def __init__(
+        self,
+        folder: Path,
+        scale: Literal["linear", "log"] = "linear",
+        share: Annotated[float, Field(ge=0, le=1)] = 0.03,
+    ):
+        self.folder, self.scale, self.share = folder, scale, share
+        self.drawing = 0.0  # seconds
+        self.display = None  # of the notebook
+
+    def on_train_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        self.started = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        last = trainer.current_epoch + 1 == trainer.max_epochs
+        now = time.monotonic()
+        affordable = self.drawing <= self.share * (now - self.started)
+        if trainer.is_global_zero and (last or affordable or in_notebook()):
+            curves = plots.curves(history(trainer), self.scale)
+            plots.save(curves, self.folder / "curves.png")
+            self.drawing += time.monotonic() - now
+            if in_notebook():
+                self.show(self.folder / "curves.png")
+
+    def show(self, picture: Path) -> None:
+        """Show the picture in the notebook, in the place of the last one."""
+        from IPython.display import Image, display
+
+        image = Image(picture.read_bytes())
+        if self.display is None:
+            self.display = display(image, display_id=True)
+        else:
+            self.display.update(image)
+
+    def on_test_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        if trainer.is_global_zero:
+            for name, picture in pictures(model, trainer.datamodule).items():
+                plots.save(picture, self.folder / f"{name}.png")
+
+
+def history(trainer: L.Trainer) -> list[dict[str, float]]:
+    """The rows of the trainer's History."""
+    return next(callback.rows for callback in trainer.callbacks if isinstance(callback, History))
+
+
+def in_notebook() -> bool:
+    """Whether a Jupyter kernel runs this."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+
+
+@torch.inference_mode()
+def pictures(model: L.LightningModule, data: L.LightningDataModule, most: int = 18) -> dict[str, Figure]:
+    """What there is to see of a trained model on its test split, by file name.
+
+    Of a classifier of images: its weights as images, the confusion matrix, the first `most` test images and
+    the first `most` misclassified ones. Of a linear regression with known parameters: the fit.
+    """
+    examples, _ = data.splits["test"]
+    X, y = data.on_after_batch_transfer([examples.X, examples.y], 0)
+    W, b = (parameter.cpu() for parameter in model.weights())
+    if data.classes is None:
+        return {"fit": plots.fit(X, y, W, b, data.truth)}
+    y_hat = (X.flatten(1) @ W + b).argmax(dim=1)
+    wrong = (y_hat != y).nonzero()[:, 0]
+    matrix = torch.zeros(len(data.classes), len(data.classes), dtype=torch.long)
+    matrix.index_put_((y, y_hat), torch.ones_like(y), accumulate=True)
+    shown = {"first": torch.arange(most), "misclassified": wrong[:most]}
+    return {
+        "weights": plots.weight_images(W, data.classes),
+        "confusion": plots.confusion(matrix, data.classes),
+        **{
+            f"predictions_{name}": plots.predictions(
+                X[which, 0], y[which], y_hat[which], data.classes, f"{name} test images"
+            )
+            for name, which in shown.items()
+        },
+    }
 
 
 class FitProgress(ProgressBar):

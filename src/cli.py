@@ -68,17 +68,14 @@ def summary(record: dict[str, Any], run: Run) -> str:
     lines = ["", " " * 8 + "".join(f"{name:>10}" for name in names)]
     for stage in stages:
         lines.append(f"  {stage:6}" + "".join(f"{record[f'{stage}/{name}']:10.4f}" for name in names))
+    for name in record:
+        stage, _, metric = name.partition("/")
+        if metric and stage not in stages:
+            lines.append(f"  {name:8}{record[name]:10.4f}")
     speed = f"{record['seconds']:.1f} s, {record['examples_per_second']:,.0f} examples/s"
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"  epoch {record['best_epoch']} of {record['epochs']} is the best; {speed}",
-            f"  run folder  {shown(run.path)}",
-            f"              {', '.join(run.written())}",
-            f"  look at it  tensorboard --logdir {shown(run.path.parent)}",
-        ]
-    )
+    lines += ["", f"  epoch {record['best_epoch']} of {record['epochs']} is the best; {speed}", ""]
+    lines += [f"  {shown(folder)}/  {' '.join(names)}" for folder, names in run.written().items()]
+    return "\n".join([*lines, f"  look at it: tensorboard --logdir {shown(run.path.parent)}"])
 
 
 def shown(path: Path) -> str:

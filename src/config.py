@@ -20,6 +20,7 @@ def output_dir() -> str:
 
 for name, resolver in {
     "output_dir": output_dir,
+    "len": len,
     "square": lambda side: side * side,
     "when": lambda condition, yes, no: yes if condition else no,
 }.items():

@@ -38,10 +38,13 @@ class Run:
         """Write metrics.json: the status of the run, its results, and what they depend on."""
         write(self.metrics_json, json.dumps(record, indent=2) + "\n")
 
-    def written(self) -> list[str]:
-        """What is in the folder, two levels deep at most, as paths from the folder."""
-        found = [*self.path.glob("*"), *self.path.glob("checkpoints/*")]
-        return sorted(f"{path.relative_to(self.path)}{'/' if path.is_dir() else ''}" for path in found)
+    def record(self) -> dict[str, Any]:
+        return json.loads(self.metrics_json.read_text())
+
+    def written(self) -> dict[Path, list[str]]:
+        """What is in the folder and in those of checkpoints and figures: folder -> sorted names."""
+        folders = [self.path, self.best.parent, self.path / "figures"]
+        return {folder: sorted(path.name for path in folder.glob("*")) for folder in folders if folder.exists()}
 
     def load(self, checkpoint: Path) -> dict[str, Any]:
         """Content of a checkpoint; nothing but tensors and plain values is ever unpickled."""

@@ -1,11 +1,19 @@
 """The Trainer of every run: Lightning's, with this project's fixed choices and checked arguments."""
 
+import logging
 import warnings
 from typing import Any, Literal
 
 import lightning as L
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from pydantic import PositiveInt, validate_call
+
+# Called for every minibatch, of every callback.
+BATCH_HOOKS = [
+    *("on_train_batch_start", "on_train_batch_end", "on_before_backward", "on_after_backward"),
+    *("on_before_optimizer_step", "on_before_zero_grad"),
+    *("on_validation_batch_start", "on_validation_batch_end", "on_test_batch_start", "on_test_batch_end"),
+]
 
 
 @validate_call
@@ -20,10 +28,13 @@ def build_trainer(
 
     Raises ValueError for a value out of range or hardware that is not there.
     """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no announcements and tips
     # Lightning's own use of a torch name that is on its way out; nothing of ours is behind it.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
     # Workers would only slow down a data set that is in memory.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    for callback in options.get("callbacks", ()):
+        switch_off_idle_hooks(callback)
     try:
         return L.Trainer(
             max_epochs=max_epochs,
@@ -39,3 +50,14 @@ def build_trainer(
     except MisconfigurationException as error:
         asked = f"trainer.accelerator={accelerator} trainer.devices={devices}"
         raise ValueError(f"{asked} cannot be had here ({error}); try trainer.accelerator=cpu") from error
+
+
+def switch_off_idle_hooks(callback: L.Callback) -> None:
+    """Spare Lightning the calls of batch hooks that the callback does not override.
+
+    It calls each hook of each callback within a profiler context, empty or not, unless it is not callable.
+    With five callbacks that took half of the time of a small training step.
+    """
+    for hook in BATCH_HOOKS:
+        if getattr(type(callback), hook) is getattr(L.Callback, hook):
+            setattr(callback, hook, None)

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """Folder with the real FashionMNIST. In CI it must be had; elsewhere the test skips with the reason."""
-    cfg = OmegaConf.load(ROOT / "conf/data/fashion_mnist.yaml")
+    cfg = OmegaConf.load(ROOT / "conf/data/fashion_mnist.yaml").data
     root = ROOT / cfg.root
     try:
         sources.provide(
@@ -46,8 +46,10 @@ def config(data_root: Path, tmp_path: Path) -> Callable[..., DictConfig]:
 
     def composed(*overrides: str) -> DictConfig:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            defaults = [f"data.root={data_root}", f"run_dir={tmp_path / 'run'}"]
-            return compose("train", overrides=[*defaults, *overrides])
+            cfg = compose("train", overrides=[f"run_dir={tmp_path / 'run'}", *overrides])
+        if "root" in cfg.data:
+            cfg.data.root = str(data_root)
+        return cfg
 
     return composed
 
@@ -88,7 +90,7 @@ def cli(data_root: Path, tmp_path: Path) -> Callable[..., Finished]:
     def call(
         module: str, *arguments: str, disk: str | None = None, env: dict[str, str] | None = None
     ) -> Finished:
-        if not any(argument.startswith("data.root=") for argument in arguments):
+        if not any("data.root=" in argument or "linear" in argument for argument in arguments):
             arguments = (*arguments, f"data.root={data_root}")
         output = tmp_path / f"output{next(numbers)}.txt"
         process = processes.Process(

@@ -13,6 +13,8 @@ import yaml
 
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow  # about a second for each command
+
 QUICK = ["debug=fast", "data.train_size=2000"]
 
 
@@ -33,10 +35,17 @@ def test_a_run_prints_a_line_per_epoch_and_a_table_and_nothing_else(cli, tmp_pat
     assert [line.split()[0] for line in lines[4:7]] == ["train", "val", "test"]
     assert lines[7] == ""
     assert lines[8].startswith("  epoch 2 of 2 is the best; ")
-    assert lines[9] == f"  run folder  {shown}"
-    for name in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "metrics.csv", "metrics.json", "train.log"):
-        assert name in lines[10]
-    assert lines[11:] == [f"  look at it  tensorboard --logdir {shown.parent}"]
+    assert lines[9] == ""
+    assert lines[10].split() == [
+        *(f"{shown}/", ".hydra", "checkpoints", "figures", "metrics.csv", "metrics.json"),
+        *("tensorboard", "train.log"),
+    ]
+    assert lines[11].split() == [f"{shown}/checkpoints/", "best.ckpt", "last.ckpt"]
+    assert lines[12].split() == [
+        *(f"{shown}/figures/", "confusion.png", "curves.png", "predictions_first.png"),
+        *("predictions_misclassified.png", "weights.png"),
+    ]
+    assert lines[13:] == [f"  look at it: tensorboard --logdir {shown.parent}"]
     log = (run / "train.log").read_text()
     assert all(line in log for line in lines)
 
@@ -184,7 +193,6 @@ def test_cfg_job_shows_the_config_with_references_filled_in(cli):
     assert yaml.safe_load(output)["model"]["num_inputs"] == 64 * 64
 
 
-@pytest.mark.slow
 def test_a_terminal_shows_a_progress_bar_with_time_left(data_root, tmp_path):
     primary, secondary = pty.openpty()
     command = [sys.executable, "-m", "src.train", "trainer.max_epochs=2", f"hydra.run.dir={tmp_path / 'run'}"]
@@ -203,4 +211,4 @@ def test_a_terminal_shows_a_progress_bar_with_time_left(data_root, tmp_path):
     assert "epoch 1/2" in text
     assert "examples/s" in text
     assert "0:00:0" in text  # time left
-    assert "test" in text.splitlines()[-6]
+    assert "0.8" in next(line for line in text.splitlines() if line.startswith("  test"))

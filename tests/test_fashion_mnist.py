@@ -38,15 +38,15 @@ def test_sizes_classes_and_the_first_published_labels(data):
 def test_validation_split_is_disjoint_fixed_and_independent_of_the_seed(data, data_root):
     other = FashionMNIST(str(data_root), seed=7)
     other.setup()
-    assert torch.equal(data.val_indices, other.val_indices)
-    together = torch.cat([data.train_indices, data.val_indices])
+    assert torch.equal(data.splits["val"][1], other.splits["val"][1])
+    together = torch.cat([data.splits["train"][1], data.splits["val"][1]])
     assert together.sort().values.tolist() == list(range(60_000))
 
 
 def test_setup_twice_does_the_work_once(data):
-    before = data.train_set
+    before = data.splits
     data.setup("test")
-    assert data.train_set is before
+    assert data.splits is before
 
 
 def test_minibatches_are_scaled_as_totensor_scales(data, data_root):
@@ -70,8 +70,8 @@ def test_without_a_validation_split_the_test_set_is_watched_under_its_name(data_
 def test_train_size_takes_a_part_and_leaves_validation_alone(data, data_root):
     module = FashionMNIST(str(data_root), train_size=100)
     module.setup()
-    assert torch.equal(module.train_indices, data.train_indices[:100])
-    assert torch.equal(module.val_indices, data.val_indices)
+    assert torch.equal(module.splits["train"][1], data.splits["train"][1][:100])
+    assert torch.equal(module.splits["val"][1], data.splits["val"][1])
 
 
 def test_resize_interpolates(data_root):

@@ -11,15 +11,8 @@ from src.models import concise, scratch
 FORMS = {"scratch": scratch.SoftmaxRegression, "concise": concise.SoftmaxRegression}
 
 
-def weights(model: L.LightningModule) -> tuple[torch.Tensor, torch.Tensor]:
-    """(W (d, q), b (q,)) of either form."""
-    if isinstance(model, scratch.Scratch):
-        return model.W.detach(), model.b.detach()
-    return model.linear.weight.detach().T, model.linear.bias.detach()
-
-
 def set_weights(model: L.LightningModule, W: torch.Tensor, b: torch.Tensor) -> None:
-    for target, value in zip(weights(model), (W, b), strict=True):
+    for target, value in zip(model.weights(), (W, b), strict=True):
         target.copy_(value)
 
 
@@ -70,10 +63,11 @@ SCRATCH = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", [*SCRATCH, ["model=concise"]], ids=str)
 def test_an_epoch_of_real_data_equals_an_independent_plain_loop(config, W, overrides):
     cfg = config(*overrides, "trainer.max_epochs=1")
-    for ours, expected in zip(weights(fit(cfg, W)), plain_loop(cfg, W), strict=True):
+    for ours, expected in zip(fit(cfg, W).weights(), plain_loop(cfg, W), strict=True):
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
 
 
@@ -82,21 +76,21 @@ def test_lr_decay_weight_decay_and_uneven_minibatches_equal_the_plain_loop(confi
     small = ["data.train_size=1000", "data.batch_size=64"]  # the last minibatch has 40
     recipe = ["model.lr=0.3", "model.gamma=0.5", "model.weight_decay=0.01", "trainer.max_epochs=4"]
     cfg = config(*overrides, *small, *recipe)
-    for ours, expected in zip(weights(fit(cfg, W)), plain_loop(cfg, W), strict=True):
+    for ours, expected in zip(fit(cfg, W).weights(), plain_loop(cfg, W), strict=True):
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
 
 
 def test_scratch_and_concise_reach_the_same_weights_from_the_same_start(config, W):
     recipe = ["data.train_size=5000", "trainer.max_epochs=3", "model.weight_decay=0.001"]
     by_hand, by_torch = (fit(config(f"model={form}", *recipe), W) for form in FORMS)
-    for ours, theirs in zip(weights(by_hand), weights(by_torch), strict=True):
+    for ours, theirs in zip(by_hand.weights(), by_torch.weights(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("form", FORMS.values())
 def test_initial_weights_have_the_given_spread_and_zero_bias(form):
     L.seed_everything(0, verbose=False)
-    W, b = weights(form(sigma=0.02))
+    W, b = form(sigma=0.02).weights()
     assert W.shape == (784, 10)
     assert W.std().item() == pytest.approx(0.02, rel=0.03)  # 7840 draws: standard error 0.8 %
     assert torch.equal(b, torch.zeros(10))

@@ -1,18 +1,19 @@
 """What a run leaves behind, on the real data."""
 
 import csv
-import json
 import math
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from src.runs import Run
 from src.train import train
 
-SMALL = ["data.train_size=2000", "data.val_size=500", "trainer.max_epochs=3"]
+# Small enough to take a second.
+SMALL = ["data.train_size=2000", "data.val_size=500", "trainer.max_epochs=3", "~callbacks.figures"]
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def rows(run: Run) -> list[dict[str, str]]:
 @pytest.mark.parametrize("form", ["scratch", "concise"])
 def test_run_folder_holds_what_the_contract_says(finished, form):
     run = finished(f"model={form}")
-    record = json.loads(run.metrics_json.read_text())
+    record = run.record()
     assert record["status"] == "finished"
     for name in ("train/loss", "train/acc", "val/loss", "val/acc", "test/loss", "test/acc"):
         assert math.isfinite(record[name])
@@ -68,7 +69,7 @@ def test_means_are_exact_over_uneven_minibatches(finished):
 def test_best_checkpoint_is_the_epoch_of_lowest_validation_loss_and_the_one_tested(finished):
     run = finished("model.lr=30", "model.gamma=1", "data.batch_size=32", "trainer.max_epochs=6")  # jumps about
     losses = [float(row["val/loss"]) for row in rows(run)]
-    record = json.loads(run.metrics_json.read_text())
+    record = run.record()
     best = losses.index(min(losses))
     assert best != 5  # else the test shows nothing
     assert record["best_epoch"] == best + 1
@@ -81,7 +82,7 @@ def test_without_validation_split_the_test_set_is_watched_and_the_last_epoch_kep
     run = finished("data.val_size=0")
     assert set(rows(run)[0]) == {"epoch", "step", "lr", "train/loss", "train/acc", "test/loss", "test/acc"}
     assert run.load(run.best)["epoch"] == 2
-    record = json.loads(run.metrics_json.read_text())
+    record = run.record()
     assert record["test/acc"] == float(rows(run)[-1]["test/acc"])
     assert "val/loss" not in record
 
@@ -89,7 +90,7 @@ def test_without_validation_split_the_test_set_is_watched_and_the_last_epoch_kep
 def test_train_returns_the_validation_loss_to_sweeps(config):
     cfg = config(*SMALL)
     value = train(cfg)
-    assert value == json.loads((Path(cfg.run_dir) / "metrics.json").read_text())["val/loss"]
+    assert value == Run(cfg.run_dir).record()["val/loss"]
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(config, tmp_path):
@@ -116,6 +117,17 @@ def test_without_a_logger_the_files_are_written_all_the_same(finished):
     assert len(rows(run)) == 3
 
 
+def test_pictures_of_the_tested_model_are_drawn(config):
+    cfg = config("data.train_size=2000", "trainer.max_epochs=2")
+    train(cfg)
+    drawn = {path.stem: Image.open(path) for path in (Path(cfg.run_dir) / "figures").iterdir()}
+    assert set(drawn) == {"curves", "weights", "confusion", "predictions_first", "predictions_misclassified"}
+    for picture in drawn.values():
+        assert picture.width > 600
+        assert len(picture.convert("L").getcolors()) > 20  # not an empty sheet
+
+
+@pytest.mark.slow
 def test_debug_overfit_brings_a_few_examples_to_nearly_zero_loss(config):
     cfg = config("debug=overfit")
     train(cfg)
@@ -134,6 +146,6 @@ def test_a_failed_run_records_its_reason(config):
     cfg = config(*SMALL, "model.num_inputs=5")
     with pytest.raises(ValueError, match="num_inputs is 5"):
         train(cfg)
-    record = json.loads((Path(cfg.run_dir) / "metrics.json").read_text())
+    record = Run(cfg.run_dir).record()
     assert record["status"] == "failed"
     assert "num_inputs is 5" in record["reason"]

@@ -1,11 +1,20 @@
 """Minibatches whose order is a function of (seed, epoch) alone, and a loader that can stop and go on."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+
+def generator(*numbers: int) -> torch.Generator:
+    """A random generator that is a function of the numbers alone, and of all of them.
+
+    SeedSequence mixes them: seed + epoch, say, would be the same for (0, 1) and (1, 0).
+    """
+    (state,) = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
 class BatchSampler(Sampler[Tensor]):
@@ -36,19 +45,22 @@ class BatchSampler(Sampler[Tensor]):
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
         self.skip = 0  # minibatches at the start of the epoch that were used before a resume
+        self.redraw: Callable[[int], None] | None = (
+            None  # called with the number of each epoch before it starts
+        )
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
+        if self.redraw is not None:
+            self.redraw(epoch)
 
     def order(self) -> Tensor:
         """Indices of this process' examples in this epoch, in order."""
         n = len(self.indices)
         if not self.shuffle:
             return self.indices[self.rank :: self.world_size]
-        # SeedSequence mixes the pair: seed + epoch would give (0, 1) and (1, 0) the same order
-        (state,) = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1, np.uint64)
-        generator = torch.Generator().manual_seed(int(state >> np.uint64(1)))
-        order = torch.randperm(n, generator=generator)[self.rank : n - n % self.world_size : self.world_size]
+        order = torch.randperm(n, generator=generator(self.seed, self.epoch))
+        order = order[self.rank : n - n % self.world_size : self.world_size]
         return self.indices[order]
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -62,17 +74,17 @@ class BatchSampler(Sampler[Tensor]):
 
 
 class Examples(Dataset):
-    """Images (n, ...) and labels (n,) in memory; `examples[indices]` is the minibatch (images, labels)."""
+    """Inputs X (n, ...) and targets y (n, ...) in memory; `examples[indices]` is a minibatch (X, y)."""
 
-    def __init__(self, images: Tensor, labels: Tensor):
-        self.images, self.labels = images, labels
+    def __init__(self, X: Tensor, y: Tensor):
+        self.X, self.y = X, y
 
     def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        # index_select copies whole rows: four times faster than images[indices]
-        return self.images.index_select(0, indices), self.labels.index_select(0, indices)
+        # index_select copies whole rows: four times faster than X[indices] on images
+        return self.X.index_select(0, indices), self.y.index_select(0, indices)
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.y)
 
 
 class BatchLoader(DataLoader):

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import lightning as L
 import torch
 import torchvision
 from pydantic import Field, PositiveInt, validate_call
@@ -12,7 +11,8 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import resize as resize_images
 
 from src.data import sources
-from src.data.batches import BatchLoader, BatchSampler, Examples
+from src.data.batches import Examples
+from src.data.module import SplitDataModule
 
 CLASSES = [
     "t-shirt",
@@ -27,15 +27,13 @@ CLASSES = [
     "ankle boot",
 ]  # by label
 SPLIT_SEED = 2017  # of the validation split: the same images are held out whatever the seed of the run
-EVAL_BATCH_SIZE = 1000  # means over a split do not depend on it
 
 
-class FashionMNIST(L.LightningDataModule):
+class FashionMNIST(SplitDataModule):
     """Minibatches (X, y): X float32 (n, 1, resize, resize) in [0, 1], y int64 (n,) in [0, 10).
 
     `val_size` of the 60,000 training images are held out for validation; the 10,000 official test images are
-    left alone until the end. With val_size=0 the model trains on all 60,000 and the validation loop watches
-    the test set, under its true name (`validates_on`): nothing may be selected on it then.
+    left alone until the end, unless val_size is 0.
 
     The images stay uint8 in memory and are scaled on the device, one minibatch at a time.
 
@@ -49,7 +47,8 @@ class FashionMNIST(L.LightningDataModule):
         system_copies, mirrors, debian_package: see `sources.provide`.
     """
 
-    checksums = sources.SHA256  # of the files that every run was verified to use
+    checksums = sources.SHA256
+    classes = CLASSES
 
     @validate_call
     def __init__(
@@ -65,29 +64,30 @@ class FashionMNIST(L.LightningDataModule):
         mirrors: Sequence[str] = (),
         debian_package: str | None = None,
     ):
-        super().__init__()
+        super().__init__(batch_size, val_size, seed, num_workers)
         available = 60_000 - val_size
         if train_size is not None and train_size > available:
             raise ValueError(
                 f"train_size must be at most {available} beside val_size={val_size}, got {train_size}"
             )
         self.train_size = train_size or available
-        self.root, self.batch_size, self.val_size, self.resize = Path(root), batch_size, val_size, resize
-        self.num_workers, self.seed = num_workers, seed
+        self.root, self.resize = Path(root), resize
         self.origin = {"system_copies": system_copies, "mirrors": mirrors, "debian_package": debian_package}
-        self.validates_on = "val" if val_size else "test"
-        self.train_set: Examples | None = None  # all 60,000: train_indices and val_indices divide it
 
     def prepare_data(self) -> None:
         sources.provide(self.root / "FashionMNIST" / "raw", **self.origin)
 
     def setup(self, stage: str | None = None) -> None:
-        if self.train_set is not None:
+        if self.splits:
             return
-        self.train_set, self.test_set = self._load(train=True), self._load(train=False)
-        order = torch.randperm(len(self.train_set), generator=torch.Generator().manual_seed(SPLIT_SEED))
-        self.val_indices = order[: self.val_size]
-        self.train_indices = order[self.val_size : self.val_size + self.train_size]
+        train, test = self._load(train=True), self._load(train=False)
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(SPLIT_SEED))
+        held_out, kept = order.split([self.val_size, len(train) - self.val_size])
+        self.splits = {
+            "train": (train, kept[: self.train_size]),
+            "val": (train, held_out),
+            "test": (test, torch.arange(len(test))),
+        }
 
     def _load(self, *, train: bool) -> Examples:
         """Images (n, 1, resize, resize) uint8 and labels (n,) int64 of one official part."""
@@ -101,23 +101,3 @@ class FashionMNIST(L.LightningDataModule):
     def on_after_batch_transfer(self, batch: list[Tensor], dataloader_idx: int) -> list[Tensor]:
         X, y = batch
         return [X.float() / 255, y]
-
-    def train_dataloader(self) -> BatchLoader:
-        return self._loader(self.train_set, self.train_indices, self.batch_size, shuffle=True)
-
-    def val_dataloader(self) -> BatchLoader:
-        if not self.val_size:
-            return self.test_dataloader()
-        return self._loader(self.train_set, self.val_indices, EVAL_BATCH_SIZE)
-
-    def test_dataloader(self) -> BatchLoader:
-        return self._loader(self.test_set, torch.arange(len(self.test_set)), EVAL_BATCH_SIZE)
-
-    def _loader(
-        self, dataset: Examples, indices: Tensor, batch_size: int, shuffle: bool = False
-    ) -> BatchLoader:
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        sampler = BatchSampler(
-            indices, batch_size, shuffle=shuffle, seed=self.seed, rank=rank, world_size=world_size
-        )
-        return BatchLoader(dataset, sampler, self.num_workers)

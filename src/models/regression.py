@@ -14,12 +14,15 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Regression(L.LightningModule):
-    """X W + b with a loss. A subclass gives `forward`, `loss`, perhaps `sums`, and drives the updates.
+    """X W + b with a loss. A subclass gives `weights`, `forward`, `loss`, perhaps `sums`, and the updates.
 
     Metrics are logged once per epoch as `stage/name`, stage being train, val or test. Each is the exact mean
     over the examples of the epoch, however uneven the minibatches and the processes. Training metrics are
-    those of the model as it was when it saw each minibatch.
+    those of the model as it was when it saw each minibatch. If the data knows the parameters that made it
+    (`truth`), the largest absolute errors of the estimates are logged as error/w and error/b.
     """
+
+    classifies = False  # whether the targets are labels
 
     def __init__(self):
         super().__init__()
@@ -29,6 +32,10 @@ class Regression(L.LightningModule):
     def exact(self) -> torch.dtype:
         """Type of the sums over an epoch: float64, but on Apple's mps, which has none."""
         return torch.float32 if self.device.type == "mps" else torch.float64
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """(W (d, q), b (q,)), detached."""
+        raise NotImplementedError
 
     def loss(self, output: Tensor, y: Tensor) -> Tensor:
         """Mean loss of a minibatch."""
@@ -43,6 +50,7 @@ class Regression(L.LightningModule):
         X, y = batch
         self.check_inputs(X)
         output = self(X)
+        self.check_targets(output, y)
         loss = self.loss(output, y)
         n = len(y)
         totals = self._totals.setdefault(stage, {})
@@ -60,6 +68,23 @@ class Regression(L.LightningModule):
                 f"features; set model.num_inputs={features} or change the data (data.resize)"
             )
 
+    def check_targets(self, output: Tensor, y: Tensor) -> None:
+        """Raises ValueError unless the targets are what the model predicts: labels, or values of its shape.
+
+        Without the check, (n, 1) minus (n,) would broadcast to (n, n), and the loss would mean nothing.
+        """
+        if y.is_floating_point() == self.classifies:
+            predicted, given = ("labels", "values") if self.classifies else ("values", "labels")
+            raise ValueError(
+                f"the model predicts {predicted}, but the targets of the data are {given}; "
+                "use model=scratch or concise with data=fashion_mnist, the linear models with data=synthetic"
+            )
+        if not self.classifies and y.shape != output.shape:
+            raise ValueError(
+                f"the targets have shape {tuple(y.shape)}, the predictions {tuple(output.shape)}; "
+                "give the data one column per output of the model (model.num_outputs)"
+            )
+
     def report(self, stage: str) -> None:
         """Log the means of the epoch that ends, over all processes, and begin new totals."""
         totals = self._totals.pop(stage)
@@ -73,6 +98,9 @@ class Regression(L.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self.report("train")
+        if self.trainer.datamodule.truth is not None:
+            for name, estimate, true in zip("wb", self.weights(), self.trainer.datamodule.truth, strict=True):
+                self.log(f"error/{name}", (estimate - true.to(estimate)).abs().max())
 
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
         self.measure(batch, "val")

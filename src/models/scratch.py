@@ -23,6 +23,9 @@ class Scratch(Regression):
         self.W = nn.Parameter(sigma * torch.randn(num_inputs, num_outputs))
         self.b = nn.Parameter(torch.zeros(num_outputs))
 
+    def weights(self) -> tuple[Tensor, Tensor]:
+        return self.W.detach(), self.b.detach()
+
     def forward(self, X: Tensor) -> Tensor:
         return F.linear(X.flatten(1), self.W, self.b)
 
@@ -63,6 +66,8 @@ class SoftmaxRegression(Scratch):
         gradient: "autograd", or "closed_form": X^T (softmax(o) - y) / n, without a graph.
     """
 
+    classifies = True
+
     @validate_call
     def __init__(
         self,
@@ -90,3 +95,39 @@ class SoftmaxRegression(Scratch):
 
     def sums(self, logits: Tensor, y: Tensor) -> dict[str, Tensor]:
         return {"acc": F.num_correct(logits, y)}
+
+
+class LinearRegression(Scratch):
+    """y = x W + b + noise, fitted by minibatch stochastic gradient descent.
+
+    Args:
+        num_inputs, num_outputs: d features and q targets.
+        lr: learning rate of the first epoch; gamma: its factor after each epoch.
+        weight_decay: L2 penalty, weight_decay / 2 * (|W|^2 + |b|^2).
+        sigma: standard deviation of the initial W.
+        loss: "l2" is 1/2 d^2, the textbook's: half of the concise form's; "l1" is |d|; "huber" has delta 1.
+        gradient: "autograd", or "closed_form": X^T (the loss' derivative) / n, without a graph.
+    """
+
+    @validate_call
+    def __init__(
+        self,
+        num_inputs: PositiveInt = 2,
+        num_outputs: PositiveInt = 1,
+        lr: LearningRate = 0.03,
+        gamma: Decay = 1.0,
+        weight_decay: NonNegative = 0.0,
+        sigma: NonNegative = 0.01,
+        loss: Literal["l2", "l1", "huber"] = "l2",
+        gradient: Literal["autograd", "closed_form"] = "autograd",
+    ):
+        super().__init__(num_inputs, num_outputs, sigma)
+        self.save_hyperparameters(logger=False)
+
+    def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        losses = {"l2": F.squared_loss, "l1": F.l1_loss, "huber": F.huber_loss}
+        return losses[self.hparams.loss](y_hat, y)
+
+    def loss_grad(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        grads = {"l2": F.squared_loss_grad, "l1": F.l1_loss_grad, "huber": F.huber_loss_grad}
+        return grads[self.hparams.loss](y_hat, y)

@@ -1,0 +1,43 @@
+"""What the data modules share: three splits of examples in memory, and the loaders of their minibatches."""
+
+import lightning as L
+from torch import Tensor
+
+from src.data.batches import BatchLoader, BatchSampler, Examples
+
+EVAL_BATCH_SIZE = 1000  # means over a split do not depend on it
+
+
+class SplitDataModule(L.LightningDataModule):
+    """Loaders over `splits`, which a subclass fills in `setup`: name -> (examples, indices of the split).
+
+    With val_size=0 the validation loop watches the test set, and `validates_on` says so: its metrics are then
+    logged under the name test, and nothing may be selected on them.
+    """
+
+    checksums: dict[str, str] | None = None  # SHA-256 of the files that were verified, if there are files
+    classes: list[str] | None = None  # names of the labels, if the targets are labels
+    truth: tuple[Tensor, Tensor] | None = None  # (W (d, q), b (q,)) that made the targets, if they are known
+
+    def __init__(self, batch_size: int, val_size: int, seed: int, num_workers: int = 0):
+        super().__init__()
+        self.batch_size, self.val_size, self.seed, self.num_workers = batch_size, val_size, seed, num_workers
+        self.validates_on = "val" if val_size else "test"
+        self.splits: dict[str, tuple[Examples, Tensor]] = {}
+
+    def train_dataloader(self) -> BatchLoader:
+        return self.loader("train", self.batch_size, shuffle=True)
+
+    def val_dataloader(self) -> BatchLoader:
+        return self.loader(self.validates_on, EVAL_BATCH_SIZE)
+
+    def test_dataloader(self) -> BatchLoader:
+        return self.loader("test", EVAL_BATCH_SIZE)
+
+    def loader(self, split: str, batch_size: int, shuffle: bool = False) -> BatchLoader:
+        examples, indices = self.splits[split]
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        sampler = BatchSampler(
+            indices, batch_size, shuffle=shuffle, seed=self.seed, rank=rank, world_size=world_size
+        )
+        return BatchLoader(examples, sampler, self.num_workers)

@@ -1,0 +1,70 @@
+"""Synthetic linear data with known parameters: y = X w + b + noise."""
+
+from typing import Annotated
+
+import torch
+from pydantic import Field, PositiveInt, validate_call
+
+from src.data.batches import BatchLoader, Examples, generator
+from src.data.module import SplitDataModule
+
+Size = Annotated[int, Field(ge=0)]
+
+
+class SyntheticRegression(SplitDataModule):
+    """Minibatches (X, y): X ~ N(0, 1) float32 (n, d), y = X w + b + N(0, noise^2) float32 (n, 1).
+
+    Args:
+        w, b: the true parameters, d weights and a bias.
+        noise: standard deviation of the noise.
+        train_size, val_size, test_size: examples of each split, drawn independently.
+        batch_size: training examples in a minibatch, on each process.
+        resample: draw new training examples every epoch, instead of the same ones in another order.
+        seed: of the examples and of their order.
+    """
+
+    @validate_call
+    def __init__(
+        self,
+        w: Annotated[list[float], Field(min_length=1)] = [2.0, -3.4],  # noqa: B006  (pydantic copies it)
+        b: float = 4.2,
+        noise: Annotated[float, Field(ge=0)] = 0.1,
+        train_size: PositiveInt = 10_000,
+        val_size: Size = 1_000,
+        test_size: PositiveInt = 1_000,
+        batch_size: PositiveInt = 10,
+        resample: bool = False,
+        seed: Size = 0,
+    ):
+        super().__init__(batch_size, val_size, seed)
+        self.truth = torch.tensor(w)[:, None], torch.tensor([b])  # (d, 1), (1,)
+        self.noise, self.resample = noise, resample
+        self.train_size, self.test_size = train_size, test_size
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.splits:
+            return
+        sizes = {"train": self.train_size, "val": self.val_size, "test": self.test_size}
+        self.splits = {
+            name: (self.draw(size, stream), torch.arange(size))
+            for stream, (name, size) in enumerate(sizes.items())
+        }
+
+    def train_dataloader(self) -> BatchLoader:
+        loader = super().train_dataloader()
+        if self.resample:
+            loader.sampler.redraw = self.redraw
+        return loader
+
+    def redraw(self, epoch: int) -> None:
+        """Replace the training examples by those of the epoch."""
+        examples, _ = self.splits["train"]
+        fresh = self.draw(self.train_size, 0, epoch)
+        examples.X, examples.y = fresh.X, fresh.y
+
+    def draw(self, n: int, *stream: int) -> Examples:
+        """`n` examples, a function of the seed and the stream's numbers alone."""
+        random = generator(self.seed, *stream)
+        w, b = self.truth
+        X = torch.randn(n, len(w), generator=random)
+        return Examples(X, X @ w + b + self.noise * torch.randn(n, 1, generator=random))

@@ -1,0 +1,168 @@
+"""Pictures: data in, matplotlib Figure out. When to draw them is for callbacks.py and the entry points.
+
+Colours are Okabe and Ito's, told apart by the colour-blind; each line is labelled. Grids of images are
+drawn as one picture: a grid of axes costs ten times as much.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+COLOURS = {"train": "#0072B2", "val": "#E69F00", "test": "#009E73", "lr": "#888888", "wrong": "#D55E00"}
+GAP = 2  # pixels between the images of a grid, of 28
+
+
+def figure(width: float, height: float) -> Figure:
+    """An empty figure, width x height inches, that clips no label."""
+    return Figure(figsize=(width, height), dpi=100, layout="constrained", facecolor="white")
+
+
+def curves(rows: Sequence[dict[str, float]], scale: str = "linear") -> Figure:
+    """Loss, and accuracy or the errors of the parameters, against the epoch; the learning rate in grey.
+
+    Args:
+        rows: one dict per epoch: epoch, lr, train/loss, ...
+        scale: of the loss axis, "linear" or "log".
+    """
+    others = [name for name in ("acc", "error") if any(name in key for key in rows[0])]
+    panel = figure(4.6 * (1 + len(others)), 3.4)
+    axes = panel.subplots(1, 1 + len(others), squeeze=False)[0]
+    epochs = [row["epoch"] for row in rows]
+    for ax, name in zip(axes, ["loss", *others], strict=True):
+        for key in rows[0]:
+            if name not in key.split("/"):
+                continue
+            stage, _, _ = key.partition("/")
+            label = stage if name != "error" else f"error of {key.partition('/')[2]}"
+            colour = COLOURS.get(stage, COLOURS["train" if key.endswith("w") else "val"])
+            marker = "." if len(rows) < 30 else None
+            ax.plot(epochs, [row[key] for row in rows], label=label, color=colour, marker=marker)
+        ax.set(xlabel="epoch", title={"acc": "accuracy", "error": "error of the estimates"}.get(name, name))
+        ax.set_yscale("log" if name == "error" else scale if name == "loss" else "linear")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.grid(alpha=0.3)
+        ax.legend(frameon=False)
+    _learning_rate(axes[0], epochs, [row["lr"] for row in rows])
+    return panel
+
+
+def _learning_rate(ax: Axes, epochs: list[float], rates: list[float]) -> None:
+    right = ax.twinx()
+    right.plot(epochs, rates, color=COLOURS["lr"], linestyle=":", linewidth=1)
+    right.set_ylabel("learning rate", color=COLOURS["lr"])
+    right.tick_params(colors=COLOURS["lr"])
+    right.set_ylim(bottom=0)
+
+
+def image_grid(
+    ax: Axes,
+    images: Tensor,
+    captions: Sequence[Sequence[tuple[str, str]]],
+    *,
+    columns: int,
+    fill: float,
+    **style,
+):
+    """Images (n, s, s) in rows of `columns`, each under its captions, lines of (text, colour); one imshow."""
+    side = images.shape[-1]
+    line = 0.27 * side
+    head = int(line * len(captions[0])) + 2
+    height, width = head + side + GAP, side + 2 * GAP
+    canvas = np.full((-(-len(images) // columns) * height, columns * width), fill)
+    for i, (image, lines) in enumerate(zip(images, captions, strict=True)):
+        top, left = i // columns * height + head, i % columns * width + GAP
+        canvas[top : top + side, left : left + side] = image.numpy()
+        for k, (text, colour) in enumerate(reversed(lines)):
+            x, y = left + side / 2, top - 2 - k * line
+            ax.text(x, y, text, color=colour, ha="center", va="bottom", fontsize=9)
+    ax.set_axis_off()
+    return ax.imshow(canvas, **style)
+
+
+def weight_images(W: Tensor, classes: Sequence[str]) -> Figure:
+    """The columns of W (s * s, q) as images: red raises the logit of the class, blue lowers it."""
+    side = int(len(W) ** 0.5)
+    limit = W.abs().max().item()
+    panel = figure(8, 3.8)
+    ax = panel.subplots()
+    captions = [[(name, "black")] for name in classes]
+    style = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
+    shown = image_grid(ax, W.T.reshape(-1, side, side), captions, columns=5, fill=0.0, **style)
+    panel.colorbar(shown, ax=ax, shrink=0.8, label="weight")
+    return panel
+
+
+def predictions(images: Tensor, y: Tensor, y_hat: Tensor, classes: Sequence[str], title: str) -> Figure:
+    """Images (n, s, s) in [0, 1] with the true label over the predicted one, which is red where it is wrong."""
+    columns = 9
+    panel = figure(1.15 * columns, 1.9 * -(-len(images) // columns) + 0.5)
+    ax = panel.subplots()
+    captions = [
+        [(classes[true], "black"), (classes[guess], "black" if true == guess else COLOURS["wrong"])]
+        for true, guess in zip(y.tolist(), y_hat.tolist(), strict=True)
+    ]
+    image_grid(ax, 1 - images, captions, columns=columns, fill=1.0, cmap="gray", vmin=0, vmax=1)
+    ax.set_title(f"{title}: true label over predicted label", fontsize=10)
+    return panel
+
+
+def confusion(matrix: Tensor, classes: Sequence[str]) -> Figure:
+    """Counts (q, q), row = true class, column = predicted class; coloured by the share of the true class."""
+    share = matrix / matrix.sum(dim=1, keepdim=True).clamp(min=1)
+    panel = figure(7, 6.4)
+    ax = panel.subplots()
+    ax.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1)
+    for i, j in np.ndindex(*matrix.shape):
+        if matrix[i, j]:
+            colour = "white" if share[i, j] > 0.5 else "black"
+            ax.text(j, i, f"{int(matrix[i, j])}", ha="center", va="center", color=colour, fontsize=8)
+    ax.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+    ax.set_yticks(range(len(classes)), classes)
+    ax.set(xlabel="predicted", ylabel="true", title="test images: true class against predicted class")
+    return panel
+
+
+def fit(X: Tensor, y: Tensor, W: Tensor, b: Tensor, truth: tuple[Tensor, Tensor], most: int = 4) -> Figure:
+    """Linear regression, one panel per feature j (the first `most`): y less what the other features explain,
+    against x_j, with the fitted line and the true one.
+
+    Args:
+        X, y: examples, (n, d) and (n, 1).
+        W, b, truth: fitted and true parameters, each (d, 1) and (1,).
+    """
+    shown = min(len(W), most)
+    panel = figure(4.2 * shown, 3.6)
+    axes = panel.subplots(1, shown, squeeze=False)[0]
+    for j, ax in enumerate(axes):
+        rest = y - X @ W + X[:, [j]] * W[j]  # (n, 1), the part left to feature j, and b
+        ax.plot(
+            X[:, j].numpy(),
+            rest[:, 0].numpy(),
+            ".",
+            color=COLOURS["lr"],
+            markersize=2,
+            alpha=0.5,
+            label="examples",
+        )
+        ends = np.array([X[:, j].min(), X[:, j].max()])
+        slope, true_slope = W[j].item(), truth[0][j].item()
+        ax.plot(ends, ends * true_slope + truth[1].item(), color=COLOURS["val"], linewidth=4, label="true")
+        ax.plot(ends, ends * slope + b.item(), color=COLOURS["train"], label="fitted")
+        ax.set(xlabel=f"x{j}", title=f"w{j} = {slope:.4f} (true {true_slope:g})")
+        ax.grid(alpha=0.3)
+    axes[0].set_ylabel("y without the other features")
+    axes[0].legend(frameon=False)
+    return panel
+
+
+def save(picture: Figure, path: Path) -> None:
+    """Write the figure as PNG in one step: whoever looks meanwhile sees the old picture or the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    picture.savefig(part, format="png")
+    part.replace(path)

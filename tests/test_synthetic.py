@@ -1,0 +1,147 @@
+"""Synthetic linear data: what the generator draws, and that both linear models find what made it."""
+
+import pytest
+import torch
+
+from src.config import build
+from src.data.synthetic import SyntheticRegression
+from src.models import concise, scratch
+from src.runs import Run
+from src.train import train
+
+
+def examples(split: str = "train", **arguments) -> tuple[torch.Tensor, torch.Tensor]:
+    data = SyntheticRegression(**arguments)
+    data.setup()
+    drawn, _ = data.splits[split]
+    return drawn.X, drawn.y
+
+
+def test_without_noise_the_targets_are_exactly_linear():
+    X, y = examples(w=[1.0, -2.0, 0.5], b=3.0, noise=0.0)
+    assert X.shape == (10_000, 3)
+    torch.testing.assert_close(y[:, 0], X[:, 0] - 2 * X[:, 1] + 0.5 * X[:, 2] + 3)
+
+
+def test_noise_and_features_have_the_given_spread():
+    X, y = examples(noise=0.1)
+    noise = y[:, 0] - X @ torch.tensor([2.0, -3.4]) - 4.2
+    assert noise.std().item() == pytest.approx(0.1, rel=0.03)  # 10,000 draws: standard error 0.7 %
+    assert noise.mean().item() == pytest.approx(0, abs=0.004)
+    assert X.std(dim=0).tolist() == pytest.approx([1, 1], rel=0.03)
+
+
+def test_splits_and_seeds_are_drawn_independently():
+    train_X, _ = examples()
+    assert torch.equal(train_X, examples()[0])
+    assert not torch.equal(train_X[:1000], examples("test")[0])
+    assert not torch.equal(examples("val")[0], examples("test")[0])
+    assert not torch.equal(train_X, examples(seed=1)[0])
+
+
+def epochs(resample: bool) -> list[torch.Tensor]:
+    data = SyntheticRegression(resample=resample, train_size=50)
+    data.setup()
+    loader = data.train_dataloader()
+    seen = []
+    for epoch in (0, 1, 0):
+        loader.sampler.set_epoch(epoch)
+        seen.append(torch.cat([y for _, y in loader]).sort(dim=0).values)
+    return seen
+
+
+def test_fixed_examples_come_back_every_epoch():
+    first, second, _ = epochs(resample=False)
+    assert torch.equal(first, second)
+
+
+def test_resampled_examples_are_new_every_epoch_and_a_function_of_its_number():
+    first, second, first_again = epochs(resample=True)
+    assert not torch.equal(first, second)
+    assert torch.equal(first, first_again)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"w": []}, {"noise": -1}, {"train_size": 0}, {"val_size": -1}, {"batch_size": 0}, {"w": "abc"}],
+    ids=str,
+)
+def test_values_out_of_range_are_refused(bad):
+    (name,) = bad
+    with pytest.raises(ValueError, match=name):
+        SyntheticRegression(**bad)
+
+
+LINEAR = ["data=synthetic", "data.train_size=500", "data.batch_size=32", "trainer.max_epochs=3"]
+
+
+def fitted(config, form: str, *overrides: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Parameters after a fit from zero."""
+    cfg = config(f"model=linear_{form}", "model.sigma=0", *LINEAR, *overrides)
+    model = build(cfg, "model")
+    build(cfg, "trainer", logger=False, enable_checkpointing=False).fit(model, build(cfg, "data"))
+    return model.weights()
+
+
+def test_concise_takes_the_steps_of_scratch_at_half_the_learning_rate_for_its_loss_lacks_the_half(config):
+    by_hand = fitted(config, "scratch", "model.lr=0.1")
+    by_torch = fitted(config, "concise", "model.lr=0.05")
+    for ours, theirs in zip(by_hand, by_torch, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["l1", "huber"])
+def test_the_other_losses_agree_at_the_same_learning_rate(config, loss):
+    by_hand = fitted(config, "scratch", f"model.loss={loss}", "model.lr=0.1")
+    by_torch = fitted(config, "concise", f"model.loss={loss}", "model.lr=0.1")
+    for ours, theirs in zip(by_hand, by_torch, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["l2", "l1", "huber"])
+def test_closed_form_gradients_take_the_steps_of_autograd(config, loss):
+    autograd, closed = (
+        fitted(config, "scratch", f"model.loss={loss}", f"model.gradient={gradient}")
+        for gradient in ("autograd", "closed_form")
+    )
+    for ours, theirs in zip(autograd, closed, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+def test_any_number_of_features_sets_the_width_of_the_model(config):
+    w, _ = fitted(config, "scratch", "data.w=[1,2,3,4,5]", "data.train_size=5000", "model.lr=0.1")
+    torch.testing.assert_close(w[:, 0], torch.arange(1.0, 6.0), rtol=0, atol=0.02)
+
+
+def test_run_reports_the_error_of_the_estimates_every_epoch_and_draws_the_fit(config):
+    cfg = config("model=linear_scratch", "data=synthetic", "data.train_size=3000", "trainer.max_epochs=2")
+    train(cfg)
+    run = Run(cfg.run_dir)
+    record = run.record()
+    w, b = (run.load(run.best)["state_dict"][name] for name in "Wb")
+    assert record["error/w"] == pytest.approx(
+        (w[:, 0] - torch.tensor([2.0, -3.4])).abs().max().item(), abs=1e-6
+    )
+    assert record["error/b"] == pytest.approx(abs(b.item() - 4.2), abs=1e-6)
+    assert record["error/w"] < 0.02
+    assert run.metrics_csv.read_text().startswith("epoch,step,error/b,error/w,lr,train/loss,val/loss")
+    assert {path.name for path in (run.path / "figures").iterdir()} == {"curves.png", "fit.png"}
+
+
+@pytest.mark.parametrize("model", [scratch.LinearRegression(), concise.LinearRegression()])
+def test_targets_without_a_column_are_refused_before_they_broadcast(model):
+    with pytest.raises(ValueError, match=r"targets have shape \(4,\), the predictions \(4, 1\)"):
+        model.measure([torch.zeros(4, 2), torch.zeros(4)], "train")
+
+
+def test_labels_for_a_linear_regression_and_values_for_a_classifier_are_refused():
+    with pytest.raises(ValueError, match="predicts values, but the targets of the data are labels"):
+        scratch.LinearRegression().measure([torch.zeros(4, 2), torch.zeros(4, dtype=torch.long)], "train")
+    with pytest.raises(ValueError, match="predicts labels, but the targets of the data are values"):
+        scratch.SoftmaxRegression().measure([torch.zeros(4, 784), torch.zeros(4, 1)], "train")
+
+
+@pytest.mark.parametrize("model", [scratch.LinearRegression, concise.LinearRegression])
+def test_unknown_losses_are_refused(model):
+    with pytest.raises(ValueError, match="'l2', 'l1' or 'huber'"):
+        model(loss="l3")
