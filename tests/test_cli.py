@@ -183,7 +183,7 @@ def test_a_run_folder_that_cannot_be_made_is_said(cli, tmp_path):
 def test_help_lists_groups_and_keys(cli):
     status, output = cli("src.train", "--help")
     assert status == 0
-    for expected in ("model: concise, scratch", "experiment: concise, scratch_constant", "max_epochs: 20"):
+    for expected in ("data: fashion_mnist, synthetic", "scratch_constant", "max_epochs: 20"):
         assert expected in output
 
 
