@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+import src.config  # noqa: F401  (registers the resolvers that conf/ uses)
 from src.data.sources import DataError
 from src.runs import Run
 

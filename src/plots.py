@@ -6,6 +6,7 @@ drawn as one picture: a grid of axes costs ten times as much.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -157,6 +158,30 @@ def fit(X: Tensor, y: Tensor, W: Tensor, b: Tensor, truth: tuple[Tensor, Tensor]
         ax.grid(alpha=0.3)
     axes[0].set_ylabel("y without the other features")
     axes[0].legend(frameon=False)
+    return panel
+
+
+def stability(rows: Sequence[Any]) -> Figure:
+    """Share of the examples with inf or nan, probability 0, or a lost gradient, by logits and numerics.
+
+    Args:
+        rows: `src.stability.Outcome`s.
+    """
+    names = list(dict.fromkeys(row.logits for row in rows))
+    panels = {"not_finite": "inf or nan", "underflow": "P(true class) = 0", "no_gradient": "gradient lost"}
+    panel = figure(10.5, 3.2)
+    axes = panel.subplots(1, len(panels), sharey=True)
+    for ax, (field, title) in zip(axes, panels.items(), strict=True):
+        for k, (kind, colour) in enumerate({"textbook": COLOURS["wrong"], "stable": COLOURS["train"]}.items()):
+            shares = [getattr(row, field) for row in rows if row.numerics == kind]
+            places = np.arange(len(names)) + 0.4 * (k - 0.5)
+            ax.bar(places, shares, 0.38, color=colour, label=kind)
+            for place, share in zip(places, shares, strict=True):
+                ax.text(place, share + 0.02, f"{share:.0%}", ha="center", fontsize=8, color=colour)
+        ax.set_xticks(range(len(names)), names)
+        ax.set(title=title, xlabel="logits ~ N(0, 1)", ylim=(0, 1.15))
+    axes[0].set_ylabel("share of the examples")
+    axes[0].legend(frameon=False, loc="upper left")
     return panel
 
 

@@ -81,16 +81,20 @@ processes.set_forkserver_preload(
 def cli(data_root: Path, tmp_path: Path) -> Callable[..., Finished]:
     """cli("src.train", "key=value", ...) is `python -m src.train key=value ...`, outputs under tmp_path.
 
-    `disk` (mount options) runs it with a file system of its own mounted on tmp_path / "disk", `env` with
-    further environment variables.
+    It is told the folder of the real data unless `data` is false, has a file system of its own mounted on
+    tmp_path / "disk" if there are mount options `disk`, and `env` as further environment variables.
     """
 
     numbers = count()
 
     def call(
-        module: str, *arguments: str, disk: str | None = None, env: dict[str, str] | None = None
+        module: str,
+        *arguments: str,
+        data: bool = True,
+        disk: str | None = None,
+        env: dict[str, str] | None = None,
     ) -> Finished:
-        if not any("data.root=" in argument or "linear" in argument for argument in arguments):
+        if data and not any("data.root=" in argument for argument in arguments):
             arguments = (*arguments, f"data.root={data_root}")
         output = tmp_path / f"output{next(numbers)}.txt"
         process = processes.Process(

@@ -1,0 +1,51 @@
+"""The demonstration of numerical stability shows what it claims, from the real functions."""
+
+import math
+
+from PIL import Image
+
+from src import plots
+from src.stability import outcomes, table
+
+
+def by_case() -> dict[tuple[str, str], object]:
+    rows = outcomes([1, 10, 100, 1000], shift=100, num_examples=500, num_outputs=10, seed=0)
+    return {(row.logits, row.numerics): row for row in rows}
+
+
+def test_stable_numerics_survive_every_scale_and_shift():
+    rows = by_case()
+    assert len(rows) == 2 * 5
+    for (_, numerics), row in rows.items():
+        if numerics == "stable":
+            assert (row.not_finite, row.no_gradient) == (0, 0)
+            assert row.error < 1e-6 * row.loss
+    assert math.isclose(rows["+ 100", "stable"].loss, rows["x 1", "stable"].loss, rel_tol=1e-5)
+
+
+def test_textbook_numerics_break_in_three_ways():
+    rows = by_case()
+    assert rows["x 1", "textbook"].error < 1e-6  # all is well with small logits
+    assert rows["x 10", "textbook"].not_finite == 0  # nothing overflows yet, but
+    assert rows["x 10", "textbook"].no_gradient > 0.1  # the epsilon hides the gradient
+    assert rows["x 10", "textbook"].loss < 0.9 * rows["x 10", "stable"].loss  # and caps the loss
+    assert rows["x 100", "textbook"].not_finite > 0.5  # exp overflows
+    assert rows["x 100", "textbook"].underflow > 0.5  # or the true class gets probability 0
+    assert rows["+ 100", "textbook"].not_finite == 1  # a mere shift is enough
+    assert math.isnan(rows["+ 100", "textbook"].loss)
+
+
+def test_command_prints_the_table_and_draws_the_picture(cli, tmp_path):
+    status, output = cli("src.stability", "num_examples=50", data=False)
+    assert status == 0, output
+    expected = table(outcomes([1, 10, 100, 1000], shift=100, num_examples=50, num_outputs=10, seed=0))
+    assert output.startswith(expected)
+    picture = tmp_path / output.splitlines()[-1]
+    with Image.open(picture) as image:
+        assert image.width > 900
+
+
+def test_picture_has_a_bar_for_every_case():
+    rows = list(by_case().values())
+    axes = plots.stability(rows).axes
+    assert [len(ax.patches) for ax in axes] == [len(rows)] * 3
