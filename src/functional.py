@@ -147,3 +147,11 @@ def num_correct(logits: Float[Tensor, "n q"], y: Int[Tensor, " n"]) -> Int[Tenso
 def accuracy(logits: Float[Tensor, "n q"], y: Int[Tensor, " n"]) -> Float[Tensor, ""]:
     """Share of the examples classified correctly, in [0, 1]."""
     return num_correct(logits, y) / len(y)
+
+
+def expected_cost(p: Float[Tensor, "n q"], costs: Float[Tensor, "q a"]) -> Float[Tensor, "n a"]:
+    """sum_i p_i c_ij: what answer j costs on average if the true class is i with probability p_i.
+
+    The best answer is the cheapest, not the most probable; the two agree if all errors cost the same.
+    """
+    return p @ costs

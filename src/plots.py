@@ -100,15 +100,20 @@ def weight_images(W: Tensor, classes: Sequence[str]) -> Figure:
 
 def predictions(images: Tensor, y: Tensor, y_hat: Tensor, classes: Sequence[str], title: str) -> Figure:
     """Images (n, s, s) in [0, 1] with the true label over the predicted one, which is red where it is wrong."""
-    columns = 9
-    panel = figure(1.15 * columns, 1.9 * -(-len(images) // columns) + 0.5)
-    ax = panel.subplots()
     captions = [
         [(classes[true], "black"), (classes[guess], "black" if true == guess else COLOURS["wrong"])]
         for true, guess in zip(y.tolist(), y_hat.tolist(), strict=True)
     ]
+    return captioned(images, captions, f"{title}: true label over predicted label")
+
+
+def captioned(images: Tensor, captions: Sequence[Sequence[tuple[str, str]]], title: str) -> Figure:
+    """Images (n, s, s) in [0, 1], dark on light, each under its captions, lines of (text, colour)."""
+    columns = 9
+    panel = figure(1.15 * columns, (1.2 + 0.27 * len(captions[0])) * -(-len(images) // columns) + 0.5)
+    ax = panel.subplots()
     image_grid(ax, 1 - images, captions, columns=columns, fill=1.0, cmap="gray", vmin=0, vmax=1)
-    ax.set_title(f"{title}: true label over predicted label", fontsize=10)
+    ax.set_title(title, fontsize=10)
     return panel
 
 

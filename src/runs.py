@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import lightning
+import lightning as L
 import torch
 import torchvision
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
+
+from src.config import build
 
 
 class Run:
@@ -37,6 +39,22 @@ class Run:
     def save_record(self, record: dict[str, Any]) -> None:
         """Write metrics.json: the status of the run, its results, and what they depend on."""
         write(self.metrics_json, json.dumps(record, indent=2) + "\n")
+
+    def restore(self, checkpoint: Path) -> tuple[L.LightningDataModule, L.LightningModule]:
+        """The data of the run, ready for use, and its model as it was at the checkpoint.
+
+        Raises ValueError if this is no folder of a run.
+        """
+        if not self.config.exists():
+            raise ValueError(
+                f"{self.path} is no run folder (it has no .hydra/config.yaml); try outputs/runs/NAME"
+            )
+        cfg = OmegaConf.load(self.config)
+        data, model = build(cfg, "data"), build(cfg, "model")
+        data.prepare_data()
+        data.setup()
+        model.load_state_dict(self.load(checkpoint)["state_dict"])
+        return data, model.eval()
 
     def record(self) -> dict[str, Any]:
         return json.loads(self.metrics_json.read_text())
@@ -76,7 +94,7 @@ def provenance() -> dict[str, Any]:
             "python": platform.python_version(),
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,
-            "lightning": lightning.__version__,
+            "lightning": L.__version__,
         },
         "git_commit": _git("rev-parse", "HEAD"),
         "git_dirty": _git("status", "--porcelain") != "",
