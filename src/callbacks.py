@@ -67,22 +67,32 @@ class Figures(Checkpoint):
         share: Annotated[float, Field(ge=0, le=1)] = 0.03,
     ):
         self.folder, self.scale, self.share = folder, scale, share
-        self.drawing = 0.0  # seconds
+        self.drawing = 0.0  # seconds spent
+        self.drawn = 0  # epochs in the last picture
         self.display = None  # of the notebook
 
     def on_train_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         self.started = time.monotonic()
 
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        last = trainer.current_epoch + 1 == trainer.max_epochs
-        now = time.monotonic()
-        affordable = self.drawing <= self.share * (now - self.started)
-        if trainer.is_global_zero and (last or affordable or in_notebook()):
-            curves = plots.curves(history(trainer), self.scale)
-            plots.save(curves, self.folder / "curves.png")
-            self.drawing += time.monotonic() - now
-            if in_notebook():
-                self.show(self.folder / "curves.png")
+        affordable = self.drawing <= self.share * (time.monotonic() - self.started)
+        if affordable or in_notebook():
+            self.draw_curves(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        self.draw_curves(trainer)
+
+    def draw_curves(self, trainer: L.Trainer) -> None:
+        rows = history(trainer)
+        if not trainer.is_global_zero or len(rows) == self.drawn:
+            return
+        started = time.monotonic()
+        path = self.folder / "curves.png"
+        plots.save(plots.curves(rows, self.scale), path)
+        if in_notebook():
+            self.show(path)
+        self.drawing += time.monotonic() - started
+        self.drawn = len(rows)
 
     def show(self, picture: Path) -> None:
         """Show the picture in the notebook, in the place of the last one."""
