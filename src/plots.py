@@ -52,6 +52,28 @@ def curves(rows: Sequence[dict[str, float]], scale: str = "linear") -> Figure:
     return panel
 
 
+def side_by_side(runs: dict[str, Sequence[dict[str, float]]]) -> Figure:
+    """Loss and accuracy of several runs against the epoch, one column per run, on common scales."""
+    panel = figure(4.4 * len(runs), 5.4)
+    axes = panel.subplots(2, len(runs), sharex=True, sharey="row", squeeze=False)
+    for column, (title, rows) in zip(axes.T, runs.items(), strict=True):
+        for ax, name in zip(column, ("loss", "acc"), strict=True):
+            for stage in ("train", "val"):
+                ax.plot(
+                    [row["epoch"] for row in rows],
+                    [row[f"{stage}/{name}"] for row in rows],
+                    label=stage,
+                    color=COLOURS[stage],
+                )
+            ax.grid(alpha=0.3)
+        column[0].set_title(title)
+        column[1].set_xlabel("epoch")
+    axes[0, 0].set_ylabel("loss")
+    axes[1, 0].set_ylabel("accuracy")
+    axes[0, 0].legend(frameon=False)
+    return panel
+
+
 def _learning_rate(ax: Axes, epochs: list[float], rates: list[float]) -> None:
     right = ax.twinx()
     right.plot(epochs, rates, color=COLOURS["lr"], linestyle=":", linewidth=1)
@@ -187,6 +209,21 @@ def stability(rows: Sequence[Any]) -> Figure:
         ax.set(title=title, xlabel="logits ~ N(0, 1)", ylim=(0, 1.15))
     axes[0].set_ylabel("share of the examples")
     axes[0].legend(frameon=False, loc="upper left")
+    return panel
+
+
+def classes(rows: Sequence[dict[str, Any]]) -> Figure:
+    """Time and peak memory against the number of classes, one line per form; see `src.benchmark.classes`."""
+    panel = figure(9.2, 3.4)
+    units = {"milliseconds": "median time, ms", "megabytes": "peak memory, MB"}
+    colours = {"torch": "black", "stable": "#0072B2", "textbook": "#D55E00", "closed_form": "#009E73"}
+    for ax, (field, label) in zip(panel.subplots(1, 2), units.items(), strict=True):
+        for form, colour in colours.items():
+            points = [(row["classes"], row[field]) for row in rows if row["form"] == form]
+            ax.loglog(*zip(*points, strict=True), marker="o", color=colour, label=form)
+        ax.set(xlabel="classes", title=label)
+        ax.grid(alpha=0.3)
+    panel.axes[0].legend(frameon=False)
     return panel
 
 

@@ -59,6 +59,11 @@ class Run:
     def record(self) -> dict[str, Any]:
         return json.loads(self.metrics_json.read_text())
 
+    def rows(self) -> list[dict[str, float]]:
+        """The rows of metrics.csv, one per epoch."""
+        with open(self.metrics_csv, newline="") as file:
+            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
     def written(self) -> dict[Path, list[str]]:
         """What is in the folder and in those of checkpoints and figures: folder -> sorted names."""
         folders = [self.path, self.best.parent, self.path / "figures"]
