@@ -1,0 +1,130 @@
+"""The pictures show the numbers they are given; how they look was judged by eye."""
+
+import numpy as np
+import pytest
+import torch
+
+from src import callbacks, plots
+from src.train import train
+
+ROWS = [
+    {
+        "epoch": 1.0,
+        "step": 4.0,
+        "lr": 0.1,
+        "train/acc": 0.6,
+        "train/loss": 1.0,
+        "val/acc": 0.5,
+        "val/loss": 1.1,
+    },
+    {
+        "epoch": 2.0,
+        "step": 8.0,
+        "lr": 0.05,
+        "train/acc": 0.8,
+        "train/loss": 0.5,
+        "val/acc": 0.7,
+        "val/loss": 0.6,
+    },
+]
+
+
+def lines(ax) -> dict[str, list[float]]:
+    return {line.get_label(): list(line.get_ydata()) for line in ax.get_lines()}
+
+
+def test_curves_show_every_metric_and_the_learning_rate():
+    loss, accuracy, rate = plots.curves(ROWS).axes
+    assert lines(loss) == {"train": [1.0, 0.5], "val": [1.1, 0.6]}
+    assert lines(accuracy) == {"train": [0.6, 0.8], "val": [0.5, 0.7]}
+    assert list(rate.get_lines()[0].get_ydata()) == [0.1, 0.05]
+    assert [text.get_text() for text in loss.get_legend().get_texts()] == ["train", "val"]
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_loss_axis_has_the_scale_asked_for(scale):
+    loss, accuracy, _ = plots.curves(ROWS, scale).axes
+    assert (loss.get_yscale(), accuracy.get_yscale()) == (scale, "linear")
+
+
+def test_curves_of_a_linear_regression_show_the_errors_of_the_estimates():
+    rows = [
+        {"epoch": e, "lr": 0.03, "train/loss": 1 / e, "error/w": 0.1 / e, "error/b": 0.2 / e} for e in (1, 2)
+    ]
+    loss, error, _ = plots.curves(rows).axes
+    assert lines(loss) == {"train": [1.0, 0.5]}
+    assert lines(error) == {"error of w": [0.1, 0.05], "error of b": [0.2, 0.1]}
+
+
+def test_weight_images_are_the_columns_of_w():
+    W = torch.randn(9, 10, generator=torch.Generator().manual_seed(0))
+    ax = plots.weight_images(W, [f"class{i}" for i in range(10)]).axes[0]
+    canvas = ax.get_images()[0].get_array()
+    rows, columns = np.nonzero(canvas == W[0, 7].item())  # upper left pixel of class 7
+    top, left = rows[0], columns[0]
+    np.testing.assert_array_equal(canvas[top : top + 3, left : left + 3], W[:, 7].view(3, 3))
+    low, high = ax.get_images()[0].get_clim()
+    assert -low == high == W.abs().max()  # zero is white
+    assert [text.get_text() for text in ax.texts] == [f"class{i}" for i in range(10)]
+
+
+def test_predictions_show_the_true_label_over_the_predicted_one_red_where_it_is_wrong():
+    picture = plots.predictions(
+        torch.rand(2, 28, 28), torch.tensor([0, 1]), torch.tensor([0, 0]), ["a", "b"], "x"
+    )
+    texts = sorted(picture.axes[0].texts, key=lambda text: (text.get_position()[0], text.get_position()[1]))
+    assert [(text.get_text(), text.get_color()) for text in texts] == [
+        *(("a", "black"), ("a", "black")),
+        *(("b", "black"), ("a", plots.COLOURS["wrong"])),
+    ]
+
+
+def test_confusion_matrix_shows_the_counts_at_their_places():
+    ax = plots.confusion(torch.tensor([[8, 2], [0, 5]]), ["a", "b"]).axes[0]
+    assert {(text.get_position(), text.get_text()) for text in ax.texts} == {
+        ((0, 0), "8"),
+        ((1, 0), "2"),
+        ((1, 1), "5"),
+    }
+
+
+def test_fit_draws_the_true_and_the_fitted_line_of_each_feature():
+    X = torch.tensor([[0.0, 1.0], [1.0, 0.0], [2.0, 2.0]])
+    W, b = torch.tensor([[1.0], [2.0]]), torch.tensor([3.0])
+    truth = torch.tensor([[1.5], [2.0]]), torch.tensor([3.0])
+    first, _ = plots.fit(X, X @ W + b, W, b, truth).axes
+    drawn = lines(first)
+    assert drawn["examples"] == [3.0, 4.0, 5.0]  # y - 2 x1 = x0 + 3
+    assert drawn["fitted"] == [3.0, 5.0]
+    assert drawn["true"] == [3.0, 6.0]
+
+
+def test_save_replaces_the_picture_in_one_step(tmp_path):
+    path = tmp_path / "figures" / "x.png"
+    plots.save(plots.curves(ROWS), path)
+    before = path.read_bytes()
+    plots.save(plots.curves(ROWS, "log"), path)
+    assert path.read_bytes() != before
+    assert [file.name for file in path.parent.iterdir()] == ["x.png"]
+
+
+@pytest.mark.parametrize(("share", "pictures"), [(1, 4), (0, 2)])
+def test_curves_are_redrawn_as_often_as_their_share_of_the_time_allows(config, monkeypatch, share, pictures):
+    drawn = []
+    curves = plots.curves
+    monkeypatch.setattr(
+        callbacks.plots, "curves", lambda rows, scale: drawn.append(len(rows)) or curves(rows, scale)
+    )
+    train(
+        config(
+            *("data=synthetic", "model=linear_scratch", "data.train_size=50", "trainer.max_epochs=4"),
+            f"callbacks.figures.share={share}",
+        )
+    )
+    assert len(drawn) == pictures
+    assert drawn[-1] == 4
+
+
+def test_share_of_the_time_must_be_one():
+    with pytest.raises(ValueError, match="share"):
+        callbacks.Figures("folder", share=1.5)

@@ -1,0 +1,77 @@
+"""The page of results: its verdicts, and that every preset has its place on it."""
+
+import json
+
+import pytest
+
+from src.reproduce import CHECKS, Check, judge, markdown
+from src.runs import Run
+from src.train import train
+from tests.test_config import options
+
+CHECK = Check("name", "recipe", {"test/acc": (0.8, 0.9), "test/loss": (0, 1)}, "yardstick", seeds=(0, 1))
+
+
+def record(acc: float, loss: float) -> dict[str, float]:
+    return {"test/acc": acc, "test/loss": loss, "seconds": 1.4}
+
+
+def test_means_within_the_bounds_pass_and_show_their_spread():
+    row = judge(CHECK, [record(0.79, 0.5), record(0.83, 0.7)])  # mean 0.81
+    assert row["verdict"] == "pass"
+    assert (
+        row["ours"]
+        == "test/acc 0.8100 (0.7900 to 0.8300, 2 seeds); test/loss 0.6000 (0.5000 to 0.7000, 2 seeds)"
+    )
+    assert row["seconds"] == 3
+
+
+@pytest.mark.parametrize("records", [[record(0.79, 0.5)], [record(0.91, 0.5)], [record(0.85, 1.1)]])
+def test_one_mean_outside_its_bounds_fails(records):
+    assert judge(CHECK, records)["verdict"] == "FAIL"
+
+
+def test_nan_fails():
+    assert judge(CHECK, [record(0.85, float("nan"))])["verdict"] == "FAIL"
+
+
+def test_a_shortened_recipe_says_so():
+    check = CHECK._replace(shortened=("trainer.max_epochs=2",))
+    assert judge(check, [record(0.85, 0.5)])["recipe"] == "recipe; here trainer.max_epochs=2"
+
+
+def test_markdown_is_a_table():
+    assert markdown([{"a": 1, "b": "x"}]) == "| a | b |\n| --- | --- |\n| 1 | x |\n"
+
+
+def test_every_preset_is_checked():
+    assert sorted(check.preset for check in CHECKS) == options("experiment")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_every_preset_runs(config, experiment):
+    cfg = config(f"experiment={experiment}", "debug=fast", "~callbacks.figures")
+    train(cfg)
+    record = Run(cfg.run_dir).record()
+    assert record["status"] == "finished"
+    assert record["steps"] == 4
+    assert set(next(check for check in CHECKS if check.preset == experiment).bounds) - {"gap"} <= set(record)
+
+
+@pytest.mark.slow
+def test_the_command_writes_the_page_and_fails_if_a_bound_is_missed(cli, data_root, tmp_path):
+    quick = f"trainer.max_epochs=1,++data.root={data_root}"
+    arguments = ["presets=[overfit,overfit_fixed]", f"overrides=[{quick}]", "hydra.run.dir=out", "workers=2"]
+    status, output = cli("src.reproduce", *arguments, data=False)
+    assert status == 1  # after one epoch there is no gap yet
+    assert output.splitlines()[-1] == "error: outside the bounds: overfit"
+    page = (tmp_path / "out/results.md").read_text().splitlines()
+    assert page[2].startswith("| overfit | 500 training images")
+    assert page[2].endswith("| FAIL |")
+    assert page[3].endswith("| pass |")
+    assert (tmp_path / "out/overfit.png").exists()
+    assert json.loads((tmp_path / "out/overfit/seed0/metrics.json").read_text())["status"] == "finished"
+    status, output = cli("src.reproduce", "presets=[nope]", data=False)
+    assert status == 1
+    assert output.startswith("error: presets: no check for nope; choose from scratch_decay, ")
