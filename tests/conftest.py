@@ -130,7 +130,8 @@ def _mount(folder: Path, options: str) -> None:
     """Mount a tmpfs that only this process and its children see."""
     folder.mkdir()
     new_mounts, new_user, user = 0x00020000, 0x10000000, os.getuid()
-    if ctypes.CDLL(None).unshare(new_mounts | (new_user if user else 0)) != 0:
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "unshare") or libc.unshare(new_mounts | (new_user if user else 0)) != 0:
         os._exit(CANNOT_MOUNT)
     if user:
         Path("/proc/self/uid_map").write_text(f"0 {user} 1")
