@@ -146,6 +146,7 @@ def pictures(model: L.LightningModule, data: L.LightningDataModule, most: int = 
                 X[which, 0], y[which], y_hat[which], data.classes, f"{name} test images"
             )
             for name, which in shown.items()
+            if len(which)
         },
     }
 

@@ -60,6 +60,10 @@ class Predicted(NamedTuple):
 
 def predict(cfg: DictConfig) -> None:
     """Raises ValueError if cfg.run is no run of a classifier, or the costs cannot be read."""
+    if cfg.first < 1:
+        raise ValueError(f"first must be >= 1, got {cfg.first}; try first=18")
+    if cfg.checkpoint not in ("best", "last"):
+        raise ValueError(f"checkpoint must be best or last, got {cfg.checkpoint}")
     run, folder = Run(cfg.run), Path(cfg.run_dir)
     data, model = run.restore(run.best if cfg.checkpoint == "best" else run.last)
     if data.classes is None:
@@ -97,8 +101,9 @@ def report(predicted: Predicted, first: int, folder: Path) -> None:
     )
     wrong = (y_hat != y).nonzero()[:first, 0]
     for name, shown in {"first": torch.arange(first), "misclassified": wrong}.items():
-        picture = plots.predictions(X[shown, 0], y[shown], y_hat[shown], classes, f"{name} test images")
-        plots.save(picture, folder / f"{name}.png")
+        if len(shown):
+            picture = plots.predictions(X[shown, 0], y[shown], y_hat[shown], classes, f"{name} test images")
+            plots.save(picture, folder / f"{name}.png")
     log.info("accuracy %.4f on %d test images", F.accuracy(p, y), len(y))
 
 

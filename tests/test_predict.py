@@ -93,6 +93,8 @@ def test_predictions_of_a_run_are_those_of_its_best_checkpoint(cli, run, tmp_pat
         (["run=nowhere"], "nowhere is no run folder"),
         ([], "run"),
         (["run={run}", "decision.costs=nowhere.csv"], "No such file"),
+        (["run={run}", "first=0"], "first must be >= 1, got 0"),
+        (["run={run}", "checkpoint=nope"], "checkpoint must be best or last, got nope"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(cli, run, arguments, complaint):
