@@ -30,9 +30,14 @@ def train(cfg: DictConfig) -> float | None:
     try:
         record |= fit(cfg, run)
         record["status"] = "finished"
-    except BaseException as error:
-        status = "failed" if isinstance(error, Exception) else "interrupted"  # by SIGTERM, by Ctrl-C
-        record |= {"status": status, "reason": str(error) or type(error).__name__}
+    except Exception as error:
+        record |= {"status": "failed", "reason": str(error) or type(error).__name__}
+        raise
+    except BaseException as error:  # SIGTERM or Ctrl-C, which Lightning has answered by a checkpoint
+        record |= {"status": "interrupted", "reason": type(error).__name__}
+        log.warning(
+            "interrupted; %s", f"saved in {cli.shown(run.last)}" if run.last.exists() else "nothing saved"
+        )
         raise
     finally:
         run.save_record(record)

@@ -4,8 +4,10 @@ import ctypes
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -82,7 +84,8 @@ def cli(data_root: Path, tmp_path: Path) -> Callable[..., Finished]:
     """cli("src.train", "key=value", ...) is `python -m src.train key=value ...`, outputs under tmp_path.
 
     It is told the folder of the real data unless `data` is false, has a file system of its own mounted on
-    tmp_path / "disk" if there are mount options `disk`, and `env` as further environment variables.
+    tmp_path / "disk" if there are mount options `disk`, `env` as further environment variables, and gets the
+    signal `interrupt` when its second epoch is done.
     """
 
     numbers = count()
@@ -93,6 +96,7 @@ def cli(data_root: Path, tmp_path: Path) -> Callable[..., Finished]:
         data: bool = True,
         disk: str | None = None,
         env: dict[str, str] | None = None,
+        interrupt: signal.Signals | None = None,
     ) -> Finished:
         if data and not any("data.root=" in argument for argument in arguments):
             arguments = (*arguments, f"data.root={data_root}")
@@ -101,6 +105,11 @@ def cli(data_root: Path, tmp_path: Path) -> Callable[..., Finished]:
             target=_command, args=(module, arguments, tmp_path, output, disk, env or {})
         )
         process.start()
+        if interrupt is not None:
+            while not output.exists() or "epoch 2/" not in output.read_text():
+                assert process.is_alive(), output.read_text()
+                time.sleep(0.02)
+            os.kill(process.pid, interrupt)
         process.join()
         if process.exitcode == CANNOT_MOUNT:
             pytest.skip("this system lets us mount no file system of our own")

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pty
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from src.runs import Run
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow  # about a second for each command
@@ -102,6 +104,19 @@ def test_an_error_reaches_the_log_and_the_record_of_the_run(cli, tmp_path):
     (run,) = runs(tmp_path)
     assert "model.lr: input should be greater than 0" in (run / "train.log").read_text()
     assert '"status": "failed"' in (run / "metrics.json").read_text()
+
+
+@pytest.mark.parametrize(("interrupt", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 1)])
+def test_a_signal_ends_the_run_with_its_status_and_the_last_checkpoint(cli, tmp_path, interrupt, status):
+    endless = ["data.train_size=2000", "trainer.max_epochs=100000", "~callbacks.figures"]
+    ended, output = cli("src.train", *endless, interrupt=interrupt)
+    assert ended == status
+    assert "Traceback" not in output
+    (folder,) = runs(tmp_path)
+    run = Run(folder)
+    assert run.record()["status"] == "interrupted"
+    assert output.splitlines()[-1] == f"interrupted; saved in {run.last.relative_to(tmp_path)}"
+    assert run.load(run.last)["global_step"] >= 2 * 8
 
 
 def test_full_error_shows_the_traceback(cli):
