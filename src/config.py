@@ -28,17 +28,18 @@ for name, resolver in {
 
 
 def build(cfg: DictConfig, group: str, **objects: Any) -> Any:
-    """The object that cfg[group] describes, made with `objects` as further arguments.
+    """The object described at `group` of the config (a.b is b in a), made with `objects` as further arguments.
 
     Raises ValueError if a value is refused; the message names the key, the value and, where there is one,
     the default.
     """
+    node = OmegaConf.select(cfg, group)
     try:
-        return instantiate(cfg[group], _convert_="all", **objects)
+        return instantiate(node, _convert_="all", **objects)
     except InstantiationException as error:
         cause = error.__cause__ or error
         if isinstance(cause, pydantic.ValidationError):
-            cause = "; ".join(_complaint(group, cfg[group]._target_, detail) for detail in cause.errors())
+            cause = "; ".join(_complaint(group, node._target_, detail) for detail in cause.errors())
             raise ValueError(cause) from None
         raise ValueError(f"{group}: {cause}") from error
 

@@ -93,7 +93,8 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def provenance() -> dict[str, Any]:
-    """What a result depends on besides its config: versions, git commit, machine."""
+    """What a result depends on besides its config: versions, git commit, machine; null is unknown."""
+    changes = _git("status", "--porcelain")
     return {
         "versions": {
             "python": platform.python_version(),
@@ -102,7 +103,7 @@ def provenance() -> dict[str, Any]:
             "lightning": L.__version__,
         },
         "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": _git("status", "--porcelain") != "",
+        "git_dirty": None if changes is None else changes != "",
         "threads": torch.get_num_threads(),
     }
 

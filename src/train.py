@@ -50,7 +50,7 @@ def fit(cfg: DictConfig, run: Run) -> dict[str, Any]:
     data = build(cfg, "data")
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     model = build(cfg, "model")
-    callbacks = build(cfg, "callbacks")
+    callbacks = {name: build(cfg, f"callbacks.{name}") for name in cfg.callbacks}
     if not cfg.trainer.enable_progress_bar:
         callbacks.pop("progress", None)
     logger = build(cfg, "logger") if cfg.get("logger") else False

@@ -26,8 +26,10 @@ def build_trainer(
 ) -> L.Trainer:
     """Lightning's Trainer; `options` are further arguments of its constructor.
 
-    Raises ValueError for a value out of range or hardware that is not there.
+    Raises ValueError for a value out of range, several devices, or hardware that is not there.
     """
+    if devices > 1:
+        raise ValueError(f"trainer.devices={devices}: a run uses one device as yet; try trainer.devices=1")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no announcements and tips
     # Lightning's own use of a torch name that is on its way out; nothing of ours is behind it.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)

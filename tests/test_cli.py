@@ -70,6 +70,11 @@ BAD = {
     "trainer.max_epochs=1.5": ["trainer.max_epochs: input should be a valid integer", "got 1.5"],
     "trainer.max_epochs=-3": ["trainer.max_epochs: input should be greater than 0, got -3"],
     "trainer.devices=0": ["trainer.devices: input should be greater than 0, got 0"],
+    "trainer.devices=2": ["trainer.devices=2: a run uses one device as yet; try trainer.devices=1"],
+    "callbacks.figures.share=2": ["callbacks.figures.share: input should be less than or equal to 1, got 2"],
+    "callbacks.figures.scale=cubic": [
+        "callbacks.figures.scale: input should be 'linear' or 'log', got 'cubic'"
+    ],
     "trainer.accelerator=tpv": ["trainer.accelerator: input should be 'cpu', ", "got 'tpv'"],
     "data.batch_size=0": ["data.batch_size: input should be greater than 0, got 0; try data.batch_size=256"],
     "data.val_size=60000": ["data.val_size: input should be less than 60000, got 60000"],

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from src.runs import Run
+from src.runs import Run, provenance
 from src.train import train
+from tests.conftest import ROOT
 
 # Small enough to take a second.
 SMALL = ["data.train_size=2000", "data.val_size=500", "trainer.max_epochs=3", "~callbacks.figures"]
@@ -109,6 +111,14 @@ def test_an_existing_run_is_never_written_into(finished):
     with pytest.raises(ValueError, match=r"holds a run already.*choose another"):
         finished("seed=1")
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+
+def test_provenance_is_that_of_git_and_unknown_without_it(monkeypatch):
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert provenance()["git_commit"] == commit.stdout.strip()
+    assert provenance()["git_dirty"] in (True, False)
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert (provenance()["git_commit"], provenance()["git_dirty"]) == (None, None)
 
 
 def test_without_a_logger_the_files_are_written_all_the_same(finished):
