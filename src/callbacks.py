@@ -134,20 +134,13 @@ def pictures(model: L.LightningModule, data: L.LightningDataModule, most: int = 
     if data.classes is None:
         return {"fit": plots.fit(X, y, W, b, data.truth)}
     y_hat = (X.flatten(1) @ W + b).argmax(dim=1)
-    wrong = (y_hat != y).nonzero()[:, 0]
     matrix = torch.zeros(len(data.classes), len(data.classes), dtype=torch.long)
     matrix.index_put_((y, y_hat), torch.ones_like(y), accumulate=True)
-    shown = {"first": torch.arange(most), "misclassified": wrong[:most]}
+    grids = plots.first_and_misclassified(X[:, 0], y, y_hat, data.classes, most)
     return {
         "weights": plots.weight_images(W, data.classes),
         "confusion": plots.confusion(matrix, data.classes),
-        **{
-            f"predictions_{name}": plots.predictions(
-                X[which, 0], y[which], y_hat[which], data.classes, f"{name} test images"
-            )
-            for name, which in shown.items()
-            if len(which)
-        },
+        **{f"predictions_{name}": grid for name, grid in grids.items()},
     }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -127,6 +128,21 @@ def predictions(images: Tensor, y: Tensor, y_hat: Tensor, classes: Sequence[str]
         for true, guess in zip(y.tolist(), y_hat.tolist(), strict=True)
     ]
     return captioned(images, captions, f"{title}: true label over predicted label")
+
+
+def first_and_misclassified(
+    images: Tensor, y: Tensor, y_hat: Tensor, classes: Sequence[str], most: int
+) -> dict[str, Figure]:
+    """Two grids of at most `most` of the images (n, s, s): the first ones, and the first misclassified ones.
+
+    There is no grid without images.
+    """
+    chosen = {"first": torch.arange(most), "misclassified": (y_hat != y).nonzero()[:most, 0]}
+    return {
+        name: predictions(images[which], y[which], y_hat[which], classes, f"{name} test images")
+        for name, which in chosen.items()
+        if len(which)
+    }
 
 
 def captioned(images: Tensor, captions: Sequence[Sequence[tuple[str, str]]], title: str) -> Figure:

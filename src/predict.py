@@ -99,11 +99,8 @@ def report(predicted: Predicted, first: int, folder: Path) -> None:
             for i, (true, guess, row) in enumerate(zip(y.tolist(), y_hat.tolist(), p.tolist(), strict=True))
         ],
     )
-    wrong = (y_hat != y).nonzero()[:first, 0]
-    for name, shown in {"first": torch.arange(first), "misclassified": wrong}.items():
-        if len(shown):
-            picture = plots.predictions(X[shown, 0], y[shown], y_hat[shown], classes, f"{name} test images")
-            plots.save(picture, folder / f"{name}.png")
+    for name, picture in plots.first_and_misclassified(X[:, 0], y, y_hat, classes, first).items():
+        plots.save(picture, folder / f"{name}.png")
     log.info("accuracy %.4f on %d test images", F.accuracy(p, y), len(y))
 
 

@@ -45,9 +45,8 @@ class BatchSampler(Sampler[Tensor]):
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
         self.skip = 0  # minibatches at the start of the epoch that were used before a resume
-        self.redraw: Callable[[int], None] | None = (
-            None  # called with the number of each epoch before it starts
-        )
+        # called with the number of each epoch before it starts
+        self.redraw: Callable[[int], None] | None = None
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch

@@ -89,8 +89,7 @@ def missing(folder: Path, checksums: dict[str, str] = SHA256) -> list[str]:
     for name, expected in checksums.items():
         path = folder / name
         try:
-            with open(path, "rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+            found = sha256(path)
         except (FileNotFoundError, NotADirectoryError):
             absent.append(name)
             continue
@@ -102,6 +101,11 @@ def missing(folder: Path, checksums: dict[str, str] = SHA256) -> list[str]:
                 "delete it, and the next start fetches it again"
             )
     return absent
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # A source puts the named files, compressed or not, into the scratch folder, or names the folder that has them.
@@ -208,8 +212,7 @@ def _unpack(origin: Path, name: str, scratch: Path, expected: str) -> None:
         shutil.copyfileobj(source, target, CHUNK)
         target.flush()
         os.fsync(target.fileno())
-    with open(scratch / f"{name}.part", "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256(scratch / f"{name}.part")
     if found != expected:
         raise DataError(f"{name} has SHA-256 {found[:12]}..., expected {expected[:12]}...")
     os.replace(scratch / f"{name}.part", scratch / name)
