@@ -1,17 +1,22 @@
-"""When to write, draw and print: the history of the metrics, figures, a progress bar."""
+"""When to write, save, draw and print: the history of the metrics, checkpoints, figures, a progress bar."""
 
 import logging
+import os
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, Literal
 
 import lightning as L
 import rich
 import torch
-from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
-from pydantic import Field, validate_call
+from pydantic import Field, PositiveFloat, PositiveInt, validate_call
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from src import plots
@@ -21,30 +26,127 @@ log = logging.getLogger(__name__)
 
 
 class History(Checkpoint):
-    """One row of metrics per epoch: kept in every checkpoint, written to `path` (CSV), said in the log.
+    """One row of metrics per epoch: in every checkpoint, in `path` (CSV), in the log, and told to the logger.
 
-    A resumed run thus goes on from the rows of its checkpoint, whatever the file said. It derives from
+    A resumed run goes on from the rows of its checkpoint, whatever the file said. The class derives from
     Checkpoint because Lightning calls those last at the end of an epoch, when the training metrics are known,
-    and in order: listed before the checkpoints, it is saved with the row of the epoch that ends.
+    and in order: listed before the checkpoints, it is saved with the row of the epoch that ends, and no
+    checkpoint exists whose rows are not in the file and in the logger.
     """
 
     def __init__(self, path: str):
         self.path = Path(path)
         self.rows: list[dict[str, float]] = []
+        self.seconds = 0.0  # of training before this process
+        self.started: float | None = None
+
+    def on_fit_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        if self.rows and trainer.is_global_zero:  # resumed: file and logger may be ahead of the checkpoint
+            self.write(trainer)
+
+    def on_train_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        self.started = time.monotonic()
 
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         metrics = {name: value.item() for name, value in sorted(trainer.callback_metrics.items())}
         self.rows.append({"epoch": trainer.current_epoch + 1, "step": trainer.global_step, **metrics})
         if trainer.is_global_zero:
-            write_csv(self.path, self.rows)
+            self.write(trainer)
             said = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
             log.info("epoch %d/%d  %s", trainer.current_epoch + 1, trainer.max_epochs, said)
 
+    def on_test_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        self.tell(trainer, {name: value for name, value in metrics.items() if name not in self.rows[-1]})
+
+    def write(self, trainer: L.Trainer) -> None:
+        """Bring the file and the logger to where the rows are."""
+        write_csv(self.path, self.rows)
+        row = self.rows[-1]
+        self.tell(trainer, {name: value for name, value in row.items() if name not in ("epoch", "step")})
+
+    def tell(self, trainer: L.Trainer, metrics: dict[str, float]) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, self.rows[-1]["step"])
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.flush()
+
+    def trained(self) -> float:
+        """Seconds of training, those before a resume included."""
+        return self.seconds + (time.monotonic() - self.started if self.started else 0)
+
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows}
+        return {"rows": self.rows, "seconds": self.trained()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.rows = state["rows"]
+        self.rows, self.seconds = state["rows"], state["seconds"]
+
+
+class Best(ModelCheckpoint):
+    """ModelCheckpoint that keeps track of the best epoch even if the run folder has moved since."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        def moved(path: str) -> str:
+            return os.path.join(self.dirpath, os.path.basename(path))
+
+        paths = {name: moved(state[name]) for name in ("best_model_path", "kth_best_model_path")}
+        scores = {moved(path): score for path, score in state["best_k_models"].items()}
+        super().load_state_dict({**state, **paths, "best_k_models": scores, "dirpath": self.dirpath})
+
+
+class Last(Checkpoint):
+    """The state to resume from, in `path`: saved after every epoch, and within epochs as often as asked.
+
+    SIGTERM and Ctrl-C save it too and end the run, with status 143 or 130, as soon as the minibatch or the
+    validation under way is done: an exception in the middle of an update would leave half of it in the
+    weights. A second Ctrl-C ends the run at once, without saving. Other errors save nothing, for the same
+    reason. (ModelCheckpoint saves then, and knows no time interval under manual optimization.)
+
+    Args:
+        every_n_train_steps: updates between saves within an epoch; None saves at its end only.
+        every_n_seconds: likewise, by the clock.
+    """
+
+    @validate_call
+    def __init__(
+        self,
+        path: Path,
+        every_n_train_steps: PositiveInt | None = None,
+        every_n_seconds: PositiveFloat | None = None,
+    ):
+        self.path, self.every_n_train_steps, self.every_n_seconds = path, every_n_train_steps, every_n_seconds
+        self.received: int | None = None  # a signal to stop
+
+    def on_fit_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        self.saved = time.monotonic()
+        if threading.current_thread() is threading.main_thread():  # Lightning restores the old ones
+            for signum in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(signum, self.on_signal)
+
+    def on_signal(self, signum: int, frame: FrameType | None) -> None:
+        if self.received == signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = signum
+
+    def on_train_batch_end(self, trainer, model, outputs, batch, batch_idx) -> None:
+        if batch_idx + 1 == trainer.num_training_batches:
+            return  # the end of the epoch is near, and saves
+        steps, seconds = self.every_n_train_steps, self.every_n_seconds
+        if (
+            self.received
+            or (steps and trainer.global_step % steps == 0)
+            or (seconds and time.monotonic() - self.saved >= seconds)
+        ):
+            self.save(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        self.save(trainer)
+
+    def save(self, trainer: L.Trainer) -> None:
+        trainer.save_checkpoint(self.path)
+        self.saved = time.monotonic()
+        if self.received:
+            raise SystemExit(128 + self.received)
 
 
 class Figures(Checkpoint):
@@ -83,7 +185,7 @@ class Figures(Checkpoint):
         self.draw_curves(trainer)
 
     def draw_curves(self, trainer: L.Trainer) -> None:
-        rows = history(trainer)
+        rows = history(trainer).rows
         if not trainer.is_global_zero or len(rows) == self.drawn:
             return
         started = time.monotonic()
@@ -110,9 +212,8 @@ class Figures(Checkpoint):
                 plots.save(picture, self.folder / f"{name}.png")
 
 
-def history(trainer: L.Trainer) -> list[dict[str, float]]:
-    """The rows of the trainer's History."""
-    return next(callback.rows for callback in trainer.callbacks if isinstance(callback, History))
+def history(trainer: L.Trainer) -> History:
+    return next(callback for callback in trainer.callbacks if isinstance(callback, History))
 
 
 def in_notebook() -> bool:

@@ -20,11 +20,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 import src.config  # noqa: F401  (registers the resolvers that conf/ uses)
 from src.data.sources import DataError
+from src.models.regression import Diverged
 from src.runs import Run
 
 # What a user can put right; anything else is a defect of ours and shows its traceback.
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
-USER_ERRORS = (ValueError, OSError, DataError, MisconfigurationException, *HYDRA_ERRORS)
+USER_ERRORS = (ValueError, OSError, DataError, Diverged, MisconfigurationException, *HYDRA_ERRORS)
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +88,8 @@ def shown(path: Path) -> str:
 def run(main: Callable[[], None]) -> None:
     """Call a Hydra entry point and leave with the status it deserves.
 
-    0 if all was done, 1 after an error (one line; HYDRA_FULL_ERROR=1 adds the traceback), 143 after SIGTERM.
-    Ctrl-C is Lightning's to handle.
+    0 if all was done, 1 after an error (one line; HYDRA_FULL_ERROR=1 adds the traceback), 143 after SIGTERM
+    and 130 after Ctrl-C, which src.callbacks.Last handles while a model trains.
     """
     ReportErrors.tracebacks = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises to us instead of printing
@@ -96,6 +97,8 @@ def run(main: Callable[[], None]) -> None:
         main()
     except SIGTERMException:
         sys.exit(128 + signal.SIGTERM)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     except USER_ERRORS as error:
         if ReportErrors.tracebacks:
             raise

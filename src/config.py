@@ -1,7 +1,10 @@
 """From YAML to objects: the resolvers that conf/ uses, and building a group with errors that name the key."""
 
+import contextlib
 import inspect
+from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pydantic
@@ -54,3 +57,36 @@ def _complaint(group: str, target: str, detail: dict) -> str:
     if parameter is None or parameter.default is inspect.Parameter.empty:
         return complaint
     return f"{complaint}; try {group}.{name}={parameter.default}"
+
+
+# A run folder may come from anyone: of what its config can name, these are built, and nothing else.
+TRAINER = "src.trainer.build_trainer"
+PACKAGES = ("src.", "lightning.", "torch.")
+
+
+def check_targets(cfg: DictConfig, origin: Path) -> None:
+    """Raises ValueError unless every _target_ of the config is a class of this project, Lightning or torch.
+
+    `origin`, the file it comes from, is for the message. A class counts where it is defined, so that a module
+    of ours that imports subprocess gives no way to subprocess.Popen.
+    """
+    for target in _targets(OmegaConf.to_container(cfg)):
+        if isinstance(target, str) and target.startswith(PACKAGES):
+            with contextlib.suppress(Exception):  # whatever is wrong with it: it is refused below
+                found = get_object(target)
+                defined = f"{found.__module__}.{found.__qualname__}"
+                if target == TRAINER or (inspect.isclass(found) and defined.startswith(PACKAGES)):
+                    continue
+        raise ValueError(
+            f"{origin} wants to build {target!r}; from a run folder only classes of this project, Lightning "
+            "and torch are built"
+        )
+
+
+def _targets(node: Any) -> Iterator[Any]:
+    if isinstance(node, dict):
+        yield from (value for key, value in node.items() if key == "_target_")
+        node = list(node.values())
+    if isinstance(node, list):
+        for value in node:
+            yield from _targets(value)

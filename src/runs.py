@@ -1,21 +1,31 @@
-"""The run folder: a new one for every run, and what is where in it."""
+"""The run folder: a new one for every run, what is where in it, and how it is read and written safely."""
 
+import contextlib
 import csv
+import errno
+import io
 import json
 import os
+import pickle
 import platform
 import subprocess
 import sys
+import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 import torchvision
+import yaml
+from filelock import FileLock, Timeout
 from hydra.experimental.callback import Callback
+from lightning.fabric.plugins import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf.errors import OmegaConfBaseException
 
-from src.config import build
+from src.config import build, check_targets
 
 
 class Run:
@@ -30,34 +40,77 @@ class Run:
         self.metrics_json = self.path / "metrics.json"
         self.tensorboard = self.path / "tensorboard"
 
-    def save_config(self, cfg: DictConfig) -> None:
-        """Record the config, unless Hydra already has."""
-        if not self.config.exists():
-            self.config.parent.mkdir(parents=True, exist_ok=True)
-            write(self.config, OmegaConf.to_yaml(cfg))
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep every other process out of this run. Raises ValueError at once if one is in it."""
+        self.config.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = FileLock(self.config.with_name("lock")).acquire(timeout=0)
+        except Timeout:
+            raise ValueError(
+                f"run {self.path} is in use by another process; wait until that one ends"
+            ) from None
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+        with lock:
+            yield
 
-    def save_record(self, record: dict[str, Any]) -> None:
-        """Write metrics.json: the status of the run, its results, and what they depend on."""
-        write(self.metrics_json, json.dumps(record, indent=2) + "\n")
+    def save_config(self, cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
+        """Record the config, and the overrides that made it what it is."""
+        path = self.config.with_name("overrides.yaml")
+        earlier = OmegaConf.to_object(OmegaConf.load(path)) if path.exists() else []
+        write(path, yaml.safe_dump([*earlier, *overrides]))
+        write(self.config, OmegaConf.to_yaml(cfg))
 
-    def restore(self, checkpoint: Path) -> tuple[L.LightningDataModule, L.LightningModule]:
-        """The data of the run, ready for use, and its model as it was at the checkpoint.
+    def recorded(self) -> DictConfig:
+        """The config of the run, writing to where the run is now.
 
-        Raises ValueError if this is no folder of a run.
+        Raises ValueError if this is no run folder, or its config is damaged or would build what no run needs.
         """
         if not self.config.exists():
             raise ValueError(
                 f"{self.path} is no run folder (it has no .hydra/config.yaml); try outputs/runs/NAME"
             )
-        cfg = OmegaConf.load(self.config)
+        try:
+            cfg = OmegaConf.load(self.config)
+            cfg.run_dir = str(self.path)
+        except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException, AttributeError) as error:
+            raise ValueError(f"{self.config} is damaged: {' '.join(str(error).split())}") from error
+        check_targets(cfg, self.config)
+        return cfg
+
+    def restore(
+        self, checkpoint: Path, cfg: DictConfig | None = None
+    ) -> tuple[L.LightningDataModule, L.LightningModule]:
+        """The data of the run, not yet loaded, and its model as it was at the checkpoint.
+
+        `cfg` is the config, if it is not the recorded one. Raises ValueError for a folder or a checkpoint
+        that cannot be used.
+        """
+        cfg = cfg or self.recorded()
         data, model = build(cfg, "data"), build(cfg, "model")
-        data.prepare_data()
-        data.setup()
-        model.load_state_dict(self.load(checkpoint)["state_dict"])
+        found = self.load(checkpoint)["state_dict"]
+        expected = model.state_dict()
+        if shapes(found) != shapes(expected):
+            raise ValueError(
+                f"{checkpoint} is of another model: it has {shapes(found)}, "
+                f"the model of this run {shapes(expected)}"
+            )
+        model.load_state_dict(found)
         return data, model.eval()
 
+    def save_record(self, record: dict[str, Any]) -> None:
+        """Write metrics.json: the status of the run, its results, and what they depend on."""
+        write(self.metrics_json, json.dumps(record, indent=2) + "\n")
+
     def record(self) -> dict[str, Any]:
-        return json.loads(self.metrics_json.read_text())
+        """What metrics.json says; nothing if the run has none yet."""
+        try:
+            return json.loads(self.metrics_json.read_text())
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise ValueError(f"{self.metrics_json} is damaged: {error}") from error
 
     def rows(self) -> list[dict[str, float]]:
         """The rows of metrics.csv, one per epoch."""
@@ -70,26 +123,90 @@ class Run:
         return {folder: sorted(path.name for path in folder.glob("*")) for folder in folders if folder.exists()}
 
     def load(self, checkpoint: Path) -> dict[str, Any]:
-        """Content of a checkpoint; nothing but tensors and plain values is ever unpickled."""
-        return torch.load(checkpoint, map_location="cpu", weights_only=True)
+        """Content of a checkpoint; see `load_checkpoint`."""
+        return load_checkpoint(checkpoint)
+
+
+def shapes(state: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Content of a checkpoint, whole and harmless: only tensors and plain values are ever unpickled.
+
+    Raises ValueError if the file is missing, damaged (it carries a checksum of every tensor), no checkpoint
+    of Lightning's, or holds anything else, which a pickle could use to run a program.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ValueError(f"checkpoint {path} does not exist") from None
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"checkpoint {path} holds objects other than tensors and plain values; it was not loaded, "
+            "as loading it could run a program"
+        ) from error
+    except (zipfile.BadZipFile, EOFError, LookupError, RuntimeError, ValueError, NotImplementedError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"checkpoint {path} is damaged or no checkpoint: {reason}") from error
+    needed = {"state_dict", "epoch", "global_step", "loops", "callbacks", "optimizer_states", "lr_schedulers"}
+    if not isinstance(content, dict) or not needed <= content.keys():
+        raise ValueError(f"{path} is no checkpoint of a run")
+    return content
+
+
+class CheckpointIO(TorchCheckpointIO):
+    """How Lightning reads and writes checkpoints here: checked, and in one step."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        replace(Path(path), content.getbuffer())
+
+    def load_checkpoint(self, path: str, map_location: Any = None, weights_only: bool | None = None) -> dict:
+        return load_checkpoint(Path(path))
+
+
+def replace(path: Path, content: bytes | memoryview) -> None:
+    """Replace the file in one step: whoever reads it meanwhile, or after a crash, sees the old or the new.
+
+    Raises OSError, with the old file as it was, if it cannot be written.
+    """
+    part = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: Path, error: OSError) -> OSError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    reason = f"disk full ({error.strerror})" if full else error.strerror
+    return OSError(f"cannot write {path}: {reason}; what was there is kept")
 
 
 def write(path: Path, text: str) -> None:
-    """Replace the file in one step: whoever reads it meanwhile, or after a crash, sees the old or the new."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text)
-    os.replace(part, path)
+    replace(path, text.encode())
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     """One line per row, one column per key of any row."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    part = path.with_name(f"{path.name}.part")
-    with open(part, "w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(part, path)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    write(path, text.getvalue())
 
 
 def provenance() -> dict[str, Any]:

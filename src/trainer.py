@@ -8,6 +8,8 @@ import lightning as L
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from pydantic import PositiveInt, validate_call
 
+from src.runs import CheckpointIO
+
 # Called for every minibatch, of every callback.
 BATCH_HOOKS = [
     *("on_train_batch_start", "on_train_batch_end", "on_before_backward", "on_after_backward"),
@@ -35,6 +37,8 @@ def build_trainer(
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
     # Workers would only slow down a data set that is in memory.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # A resumed run goes on in its own folder.
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     for callback in options.get("callbacks", ()):
         switch_off_idle_hooks(callback)
     try:
@@ -47,6 +51,7 @@ def build_trainer(
             log_every_n_steps=0,  # everything is logged once per epoch
             num_sanity_val_steps=0,  # the model checks its inputs itself
             use_distributed_sampler=False,  # src.data.batches divides the examples exactly
+            plugins=[CheckpointIO()],
             **options,
         )
     except MisconfigurationException as error:

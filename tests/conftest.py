@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
@@ -79,41 +79,73 @@ processes.set_forkserver_preload(
 )
 
 
-@pytest.fixture
-def cli(data_root: Path, tmp_path: Path) -> Callable[..., Finished]:
-    """cli("src.train", "key=value", ...) is `python -m src.train key=value ...`, outputs under tmp_path.
+class Command:
+    """`python -m module arguments` in a process of its own, in `folder`; what it prints goes to `output`."""
 
-    It is told the folder of the real data unless `data` is false, has a file system of its own mounted on
-    tmp_path / "disk" if there are mount options `disk`, `env` as further environment variables, and gets the
-    signal `interrupt` when its second epoch is done.
+    def __init__(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        folder: Path,
+        output: Path,
+        disk: str | None = None,
+        env: dict[str, str] | None = None,
+    ):
+        self.file = output
+        self.file.unlink(missing_ok=True)
+        self.process = processes.Process(
+            target=_command, args=(module, arguments, folder, output, disk, env or {})
+        )
+        self.process.start()
+
+    def alive(self) -> bool:
+        return self.process.is_alive()
+
+    def output(self) -> str:
+        return self.file.read_text() if self.file.exists() else ""
+
+    def kill(self, signum: signal.Signals) -> None:
+        os.kill(self.process.pid, signum)
+
+    def wait(self) -> int:
+        """The exit status; -N if signal N killed it."""
+        self.process.join()
+        return self.process.exitcode
+
+
+@pytest.fixture
+def start(data_root: Path, tmp_path: Path) -> Callable[..., Command]:
+    """start("src.train", "key=value", ...) begins `python -m src.train key=value ...`, outputs under tmp_path.
+
+    It is told the folder of the real data unless `data` is false, and has a file system of its own mounted on
+    tmp_path / "disk" if there are mount options `disk`, and `env` as further environment variables.
     """
 
     numbers = count()
 
-    def call(
-        module: str,
-        *arguments: str,
-        data: bool = True,
-        disk: str | None = None,
-        env: dict[str, str] | None = None,
-        interrupt: signal.Signals | None = None,
-    ) -> Finished:
+    def begin(module: str, *arguments: str, data: bool = True, **options) -> Command:
         if data and not any("data.root=" in argument for argument in arguments):
             arguments = (*arguments, f"data.root={data_root}")
-        output = tmp_path / f"output{next(numbers)}.txt"
-        process = processes.Process(
-            target=_command, args=(module, arguments, tmp_path, output, disk, env or {})
-        )
-        process.start()
+        return Command(module, arguments, tmp_path, tmp_path / f"output{next(numbers)}.txt", **options)
+
+    return begin
+
+
+@pytest.fixture
+def cli(start: Callable[..., Command]) -> Callable[..., Finished]:
+    """cli(...) is what `start` begins, to its end; `interrupt` is a signal to send after two epochs."""
+
+    def call(*arguments: str, interrupt: signal.Signals | None = None, **options) -> Finished:
+        command = start(*arguments, **options)
         if interrupt is not None:
-            while not output.exists() or "epoch 2/" not in output.read_text():
-                assert process.is_alive(), output.read_text()
+            while "epoch 2/" not in command.output():
+                assert command.alive(), command.output()
                 time.sleep(0.02)
-            os.kill(process.pid, interrupt)
-        process.join()
-        if process.exitcode == CANNOT_MOUNT:
+            command.kill(interrupt)
+        status = command.wait()
+        if status == CANNOT_MOUNT:
             pytest.skip("this system lets us mount no file system of our own")
-        return Finished(process.exitcode, output.read_text())
+        return Finished(status, command.output())
 
     return call
 
@@ -122,7 +154,7 @@ CANNOT_MOUNT = 77
 
 
 def _command(
-    module: str, arguments: tuple[str, ...], folder: Path, output: Path, disk: str | None, env: dict[str, str]
+    module: str, arguments: Sequence[str], folder: Path, output: Path, disk: str | None, env: dict[str, str]
 ) -> None:
     os.environ.update(env)
     terminal = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

@@ -1,6 +1,7 @@
 """What all models share, whoever does the arithmetic: the steps, exact epoch means, checks of the input."""
 
-from typing import Annotated
+import math
+from typing import Annotated, Any
 
 import lightning as L
 import torch
@@ -11,6 +12,10 @@ from torch import Tensor
 LearningRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Decay = Annotated[float, Field(gt=0, le=1)]  # factor of the learning rate after each epoch; 1 is constant
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Diverged(ArithmeticError):
+    """The loss is no finite number any more; nothing after it means anything."""
 
 
 class Regression(L.LightningModule):
@@ -27,6 +32,7 @@ class Regression(L.LightningModule):
     def __init__(self):
         super().__init__()
         self._totals: dict[str, dict[str, Tensor]] = {}  # stage -> metric -> sum over the epoch so far
+        self._lr = math.nan  # learning rate of the epoch
 
     @property
     def exact(self) -> torch.dtype:
@@ -52,6 +58,9 @@ class Regression(L.LightningModule):
         output = self(X)
         self.check_targets(output, y)
         loss = self.loss(output, y)
+        # before the update; on another device, asking would make every step wait, and `report` finds out
+        if loss.device.type == "cpu":
+            self.check_finite(stage, loss.item())
         n = len(y)
         totals = self._totals.setdefault(stage, {})
         sums = {"loss": loss.detach() * n, **self.sums(output, y), "n": torch.tensor(n, device=loss.device)}
@@ -85,22 +94,36 @@ class Regression(L.LightningModule):
                 "give the data one column per output of the model (model.num_outputs)"
             )
 
+    def check_finite(self, stage: str, loss: float) -> None:
+        """Raises Diverged, which says when it happened and what may help, if the loss is nan or infinite."""
+        if math.isfinite(loss):
+            return
+        step = self.global_step + (stage == "train")
+        remedy = f"lower model.lr (it is {self.hparams.lr:g})"
+        if self.hparams.get("numerics") == "textbook":
+            remedy += " or take model.numerics=stable"
+        raise Diverged(
+            f"the {stage} loss became {loss} in epoch {self.current_epoch + 1}, step {step}; {remedy}"
+        )
+
     def report(self, stage: str) -> None:
         """Log the means of the epoch that ends, over all processes, and begin new totals."""
         totals = self._totals.pop(stage)
         *sums, n = self.trainer.strategy.reduce(torch.stack(list(totals.values())), reduce_op="sum")
         for name, value in zip(totals, sums, strict=False):
-            self.log(f"{stage}/{name}", value / n)
+            self.log(f"{stage}/{name}", value / n, logger=False)  # History tells the logger
+            if name == "loss":
+                self.check_finite(stage, (value / n).item())
 
     def on_train_epoch_start(self) -> None:
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        self.log("lr", torch.tensor(optimizer.param_groups[0]["lr"], dtype=self.exact))
+        self._lr = self.optimizers(use_pl_optimizer=False).param_groups[0]["lr"]
 
     def on_train_epoch_end(self) -> None:
+        self.log("lr", torch.tensor(self._lr, dtype=self.exact), logger=False)
         self.report("train")
         if self.trainer.datamodule.truth is not None:
             for name, estimate, true in zip("wb", self.weights(), self.trainer.datamodule.truth, strict=True):
-                self.log(f"error/{name}", (estimate - true.to(estimate)).abs().max())
+                self.log(f"error/{name}", (estimate - true.to(estimate)).abs().max(), logger=False)
 
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
         self.measure(batch, "val")
@@ -114,3 +137,14 @@ class Regression(L.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self.report("test")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["epoch_so_far"] = {"totals": self._totals, "lr": self._lr}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        so_far = checkpoint["epoch_so_far"]
+        self._lr = so_far["lr"]
+        self._totals = {
+            stage: {name: value.to(self.device) for name, value in totals.items()}
+            for stage, totals in so_far["totals"].items()
+        }

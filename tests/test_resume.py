@@ -1,0 +1,343 @@
+"""An interrupted run, resumed, is the run that was never interrupted: to the bit, from wherever it stopped."""
+
+import contextlib
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from src.callbacks import Last
+from src.optim import SGD
+from src.resume import resume
+from src.runs import Run
+from src.train import train
+from tests.faults import campaign, differences
+
+IMAGES = ["data.train_size=700", "data.val_size=300", "trainer.max_epochs=3", "~callbacks.figures"]
+SYNTHETIC = ["data=synthetic", "data.train_size=35", "data.val_size=20", *IMAGES[2:]]
+MODELS = {
+    "scratch": ["model=scratch", *IMAGES],
+    "closed_form": ["model=scratch", "model.gradient=closed_form", "model.weight_decay=0.01", *IMAGES],
+    "concise": ["model=concise", *IMAGES],
+    "linear_scratch": ["model=linear_scratch", "data.resample=true", *SYNTHETIC],
+    "linear_concise": ["model=linear_concise", *SYNTHETIC],
+}
+
+
+@pytest.mark.parametrize(
+    "model", [pytest.param(name, marks=[] if "linear" in name else pytest.mark.slow) for name in MODELS]
+)
+def test_a_run_resumed_from_any_step_equals_one_never_interrupted(config, tmp_path, monkeypatch, model):
+    reference, stops = Run(tmp_path / "reference"), tmp_path / "stops"
+    arguments = [*MODELS[model], "trainer.max_epochs=2"]
+    train(config(*arguments, f"run_dir={reference.path}"))
+
+    def save_and_keep(last: Last, trainer) -> None:
+        save(last, trainer)
+        shutil.copytree(last.path.parents[1], stops / f"{trainer.current_epoch}_{trainer.global_step}")
+
+    save = Last.save
+    monkeypatch.setattr(Last, "save", save_and_keep)
+    train(config(*arguments, "callbacks.last.every_n_train_steps=1", f"run_dir={tmp_path / 'run'}"))
+    monkeypatch.undo()
+    steps = reference.record()["steps"]
+    assert len(list(stops.iterdir())) == steps  # one stop for each, the ends of the epochs included
+    for stop in stops.iterdir():
+        resume(Run(stop).recorded(), [])
+        assert differences(Run(stop), reference) == [], stop.name
+
+
+def test_differences_are_found(config, tmp_path):
+    for name, *overrides in (["a"], ["b"], ["c", "model.weight_decay=0.001"], ["d", "data.batch_size=100"]):
+        train(config(*MODELS["scratch"], *overrides, f"run_dir={tmp_path / name}"))
+    a, b, c, d = (Run(tmp_path / name) for name in "abcd")
+    assert differences(b, a) == []
+    everything = {"best/state_dict/W", "last/state_dict/b", "metrics.csv", "metrics.json", "tensorboard"}
+    assert everything <= set(differences(c, a))
+    assert "last/global_step" in differences(d, a)
+
+
+def interrupted(start, *arguments: str, when: str, signum: signal.Signals) -> int:
+    """Send the signal when the output says `when`; the exit status."""
+    command = start("src.train", *arguments)
+    while when not in command.output():
+        assert command.alive(), command.output()
+        time.sleep(0.005)
+    command.kill(signum)
+    return command.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("signum", "statuses"),
+    [(signal.SIGKILL, {-signal.SIGKILL}), (signal.SIGTERM, {143}), (signal.SIGINT, {130})],
+)
+def test_a_killed_run_is_finished_by_resume(start, cli, tmp_path, signum, statuses):
+    arguments = ["data.train_size=5000", "trainer.max_epochs=12", "~callbacks.figures"]
+    reference, run = Run(tmp_path / "reference"), Run(tmp_path / "run")
+    assert cli("src.train", *arguments, f"hydra.run.dir={reference.path}").status == 0
+    status = interrupted(start, *arguments, f"hydra.run.dir={run.path}", when="epoch 2/", signum=signum)
+    assert status in statuses
+    assert run.record()["status"] == ("running" if signum == signal.SIGKILL else "interrupted")
+    assert len(run.rows()) < 12
+    status, output = cli("src.resume", f"run={run.path}", data=False)
+    assert status == 0, output
+    assert output.startswith("resumed after ")
+    assert differences(run, reference) == []
+    assert [sorted(resumed) for resumed in run.record()["resumed"]] == [["overrides", "step"]]
+    lines = (run.path / "train.log").read_text()
+    assert "epoch 1/12" in lines
+    assert "resumed after" in lines
+    assert lines.count("epoch 12/12") == 1
+
+
+@pytest.mark.slow
+def test_a_signal_within_an_epoch_loses_no_step(start, cli, tmp_path):
+    # one epoch of 50,000 steps: the signal comes within it, and there is no earlier checkpoint
+    endless = ["data=synthetic", "model=linear_scratch", "data.train_size=500000", "trainer.max_epochs=1"]
+    run = Run(tmp_path / "run")
+    command = start("src.train", *endless, f"hydra.run.dir={run.path}", data=False)
+    while not run.tensorboard.exists():
+        assert command.alive(), command.output()
+        time.sleep(0.01)
+    time.sleep(0.5)
+    command.kill(signal.SIGTERM)
+    assert command.wait() == 143
+    checkpoint = run.load(run.last)
+    assert 0 < checkpoint["global_step"] < 50_000
+    assert checkpoint["epoch_so_far"]["totals"]["train"]["n"] == 10 * checkpoint["global_step"]
+
+
+@pytest.mark.slow
+def test_checkpoints_by_the_clock_come_within_an_epoch(start, tmp_path):
+    long = ["data=synthetic", "model=linear_scratch", "data.train_size=500000", "trainer.max_epochs=1"]
+    run = Run(tmp_path / "run")
+    command = start(
+        "src.train", *long, "callbacks.last.every_n_seconds=0.2", f"hydra.run.dir={run.path}", data=False
+    )
+    while not run.last.exists():
+        assert command.alive(), command.output()
+        time.sleep(0.01)
+    command.kill(signal.SIGKILL)
+    command.wait()
+    assert 0 < run.load(run.last)["global_step"] < 50_000
+
+
+@pytest.mark.slow
+def test_a_run_killed_while_a_checkpoint_is_written_keeps_the_one_before(start, cli, tmp_path):
+    arguments = ["data.train_size=2000", "trainer.max_epochs=12", "~callbacks.figures"]
+    reference, run = Run(tmp_path / "reference"), Run(tmp_path / "run")
+    assert cli("src.train", *arguments, f"hydra.run.dir={reference.path}").status == 0
+    command = start("src.train", *arguments, f"hydra.run.dir={run.path}")
+    while "epoch 3/" not in command.output():
+        assert command.alive(), command.output()
+    part = run.last.with_name("last.ckpt.part")
+    while not part.exists():
+        assert command.alive(), command.output()
+    command.kill(signal.SIGKILL)
+    assert command.wait() == -signal.SIGKILL
+    run.load(run.last)
+    assert cli("src.resume", f"run={run.path}", data=False).status == 0
+    assert differences(run, reference) == []
+
+
+@pytest.mark.slow
+def test_runs_killed_at_random_moments_are_finished_to_the_bit(data_root, tmp_path):
+    outcome = campaign(6, 0, tmp_path, data_root)
+    assert outcome.mismatches == {}
+    assert sum(outcome.kills.values()) > 0
+
+
+@pytest.fixture
+def finished(config) -> Run:
+    cfg = config(*MODELS["scratch"])
+    train(cfg)
+    return Run(cfg.run_dir)
+
+
+def contents(run: Run) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+
+
+def test_resuming_a_finished_run_says_so_and_changes_nothing(finished, caplog):
+    before = contents(finished)
+    caplog.set_level("INFO")
+    value = resume(finished.recorded(), [])
+    assert value == finished.record()["val/loss"]
+    assert "is finished, 3 epochs; nothing is left to do" in caplog.text
+    assert contents(finished) == before
+
+
+def test_more_epochs_continue_a_finished_run_as_if_it_had_been_asked_for_them_at_first(
+    config, finished, tmp_path
+):
+    cfg = finished.recorded()
+    cfg.trainer.max_epochs = 5
+    resume(cfg, ["trainer.max_epochs=5"])
+    longer = Run(tmp_path / "longer")
+    train(config(*MODELS["scratch"], "trainer.max_epochs=5", f"run_dir={longer.path}"))
+    assert differences(finished, longer) == []
+    assert finished.recorded().trainer.max_epochs == 5
+    assert "trainer.max_epochs=5" in yaml.safe_load((finished.path / ".hydra/overrides.yaml").read_text())
+    steps = finished.record()["resumed"]
+    assert steps == [{"step": 9, "overrides": ["trainer.max_epochs=5"]}]
+
+
+def test_curves_have_no_gap_and_no_fold_after_a_kill(config, tmp_path, monkeypatch):
+    # killed after the row of epoch 2 was told, before its checkpoint: that row will be told again
+    def die(last: Last, trainer) -> None:
+        if trainer.current_epoch == 1:
+            raise SystemExit(9)
+        save(last, trainer)
+
+    save = Last.save
+    monkeypatch.setattr(Last, "save", die)
+    cfg = config(*MODELS["scratch"])
+    with pytest.raises(SystemExit):
+        train(cfg)
+    monkeypatch.undo()
+    run = Run(cfg.run_dir)
+    assert len(run.rows()) == 2
+    assert len(run.load(run.last)["callbacks"]["History"]["rows"]) == 1
+    resume(run.recorded(), [])
+    scalars = EventAccumulator(str(run.tensorboard)).Reload()
+    assert [event.step for event in scalars.Scalars("val/loss")] == [3, 6, 9]
+    assert [event.value for event in scalars.Scalars("val/loss")] == pytest.approx(
+        [row["val/loss"] for row in run.rows()]
+    )
+
+
+def test_the_best_epoch_is_remembered_even_if_the_folder_has_moved(config, tmp_path):
+    # a decay so slow that later epochs jump about; the best one is early
+    wild = ["model.lr=30", "model.gamma=1", "data.batch_size=32", "trainer.max_epochs=6"]
+    train(config(*MODELS["scratch"], *wild))
+    run = Run(shutil.move(tmp_path / "run", tmp_path / "moved"))
+    losses = [row["val/loss"] for row in run.rows()]
+    best = losses.index(min(losses))
+    cfg = run.recorded()
+    cfg.trainer.max_epochs = 8
+    resume(cfg, [])
+    losses = [row["val/loss"] for row in run.rows()]
+    assert losses.index(min(losses)) == best  # else the test shows nothing
+    assert run.record()["best_epoch"] == best + 1
+    assert run.load(run.best)["epoch"] == best
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_any_checkpoint_the_run_begins_anew(config, finished, tmp_path):
+    lost = Run(shutil.copytree(finished.path, tmp_path / "lost"))
+    for path in (lost.last, lost.best, lost.metrics_json):
+        path.unlink()
+    resume(lost.recorded(), [])
+    assert differences(lost, finished) == []
+
+
+@pytest.mark.parametrize(
+    "override", ["model.lr=0.5", "seed=1", "data.batch_size=10", "model.gradient=closed_form"]
+)
+def test_what_makes_another_experiment_is_refused(config, finished, override):
+    before = contents(finished)
+    cfg = finished.recorded()
+    cfg.merge_with_dotlist([override, "trainer.max_epochs=9"])
+    with pytest.raises(ValueError, match=rf"^{override} would make this another experiment"):
+        resume(cfg, [override])
+    assert contents(finished) == before
+
+
+def test_a_bad_override_leaves_the_run_as_it_was(finished):
+    before = contents(finished)
+    cfg = finished.recorded()
+    cfg.trainer.max_epochs = 9
+    cfg.callbacks.last.every_n_train_steps = -1
+    with pytest.raises(ValueError, match=r"callbacks\.last\.every_n_train_steps: .* greater than 0, got -1"):
+        resume(cfg, [])
+    assert contents(finished) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["run=nowhere"], "nowhere is no run folder"),
+        ([], "which run?"),
+        (["run=a,b"], "run must be one folder, got run=a,b"),
+        (["run={run}", "model.lrr=1"], "Key 'lrr' is not in struct"),
+        (["run={run}", "model.lr=1"], "model.lr=1 would make this another experiment (it was 0.1)"),
+    ],
+)
+def test_what_cannot_be_resumed_is_said_in_one_line(cli, finished, arguments, complaint):
+    before = contents(finished)
+    before.pop(finished.path / "train.log", None)
+    arguments = [text.format(run=finished.path) for text in arguments]
+    status, output = cli("src.resume", *arguments, data=False)
+    assert status == 1
+    (line,) = output.splitlines()
+    assert line.startswith("error: ")
+    assert complaint in line
+    after = contents(finished)
+    after.pop(finished.path / "train.log", None)
+    assert after == before
+
+
+@pytest.mark.slow
+def test_two_processes_cannot_have_the_same_run(start, cli, tmp_path):
+    run = Run(tmp_path / "run")
+    endless = ["data.train_size=2000", "trainer.max_epochs=100000", "~callbacks.figures"]
+    command = start("src.train", *endless, f"hydra.run.dir={run.path}")
+    for _ in range(2):  # the first time it is src.train that has it, then src.resume
+        while "epoch 1" not in command.output():
+            assert command.alive(), command.output()
+            time.sleep(0.02)
+        status, output = cli("src.resume", f"run={run.path}", data=False)
+        assert status == 1
+        assert output == f"error: run {run.path} is in use by another process; wait until that one ends\n"
+        assert command.alive()
+        command.kill(signal.SIGTERM)
+        assert command.wait() == 143
+        command = start("src.resume", f"run={run.path}", data=False)
+    with contextlib.suppress(ProcessLookupError):
+        command.kill(signal.SIGKILL)
+    command.wait()
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_update_under_way_is_finished_before_a_signal_takes_effect(
+    config, tmp_path, monkeypatch, signum, status
+):
+    reference, run = Run(tmp_path / "reference"), Run(tmp_path / "run")
+    train(config(*MODELS["scratch"], f"run_dir={reference.path}"))
+    updates = []
+
+    def interrupted(optimizer: SGD, closure=None) -> None:
+        updates.append(None)
+        if len(updates) == 5:  # the second of the second epoch
+            os.kill(os.getpid(), signum)
+        step(optimizer, closure)
+
+    step = SGD.step
+    monkeypatch.setattr(SGD, "step", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        train(config(*MODELS["scratch"], f"run_dir={run.path}"))
+    monkeypatch.undo()
+    assert ended.value.code == status
+    assert run.load(run.last)["global_step"] == 5
+    resume(run.recorded(), [])
+    assert differences(run, reference) == []
+
+
+def test_other_errors_save_nothing_half_done(config, monkeypatch):
+    def fail(optimizer: SGD, closure=None) -> None:
+        raise RuntimeError("the cable is out")
+
+    cfg = config(*MODELS["scratch"])
+    monkeypatch.setattr(SGD, "step", fail)
+    with pytest.raises(RuntimeError):
+        train(cfg)
+    run = Run(cfg.run_dir)
+    assert not run.last.exists()
+    assert (run.record()["status"], run.record()["reason"]) == ("failed", "the cable is out")
