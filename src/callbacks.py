@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from pydantic import Field, PositiveFloat, PositiveInt, validate_call
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torchmetrics.functional import confusion_matrix
 
 from src import plots
 from src.runs import write_csv
@@ -229,14 +230,12 @@ def pictures(model: L.LightningModule, data: L.LightningDataModule, most: int = 
     Of a classifier of images: its weights as images, the confusion matrix, the first `most` test images and
     the first `most` misclassified ones. Of a linear regression with known parameters: the fit.
     """
-    examples, _ = data.splits["test"]
-    X, y = data.on_after_batch_transfer([examples.X, examples.y], 0)
+    X, y = data.whole("test")
     W, b = (parameter.cpu() for parameter in model.weights())
     if data.classes is None:
         return {"fit": plots.fit(X, y, W, b, data.truth)}
     y_hat = (X.flatten(1) @ W + b).argmax(dim=1)
-    matrix = torch.zeros(len(data.classes), len(data.classes), dtype=torch.long)
-    matrix.index_put_((y, y_hat), torch.ones_like(y), accumulate=True)
+    matrix = confusion_matrix(y_hat, y, task="multiclass", num_classes=len(data.classes))
     grids = plots.first_and_misclassified(X[:, 0], y, y_hat, data.classes, most)
     return {
         "weights": plots.weight_images(W, data.classes),

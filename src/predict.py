@@ -69,8 +69,9 @@ def predict(cfg: DictConfig) -> None:
     if data.classes is None:
         raise ValueError(f"run {run.path} is no classifier; predict needs one")
     costs = read_costs(Path(cfg.decision.costs), data.classes) if cfg.decision.costs else None
-    examples, _ = data.splits["test"]
-    X, y = data.on_after_batch_transfer([examples.X, examples.y], 0)
+    data.prepare_data()
+    data.setup()
+    X, y = data.whole("test")
     with torch.inference_mode():
         predicted = Predicted(X, y, F.softmax(model(X)), data.classes)
     report(predicted, cfg.first, folder)

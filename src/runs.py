@@ -73,8 +73,14 @@ class Run:
             )
         try:
             cfg = OmegaConf.load(self.config)
+            keys = cfg.keys() if OmegaConf.is_dict(cfg) else set()
+            # those that must be there, and those by which it would steer Hydra itself
+            if lacking := {"seed", "data", "model", "trainer", "callbacks"} - keys:
+                raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
+            if foreign := {"hydra", "defaults"} & keys:
+                raise ValueError(f"it must not have {', '.join(sorted(foreign))}")
             cfg.run_dir = str(self.path)
-        except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException, AttributeError) as error:
+        except (yaml.YAMLError, ValueError, OmegaConfBaseException) as error:
             raise ValueError(f"{self.config} is damaged: {' '.join(str(error).split())}") from error
         check_targets(cfg, self.config)
         return cfg
@@ -143,7 +149,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
                 raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise ValueError(f"checkpoint {path} does not exist") from None
+        raise ValueError(f"checkpoint {path} does not exist; try checkpoint=best") from None
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"checkpoint {path} holds objects other than tensors and plain values; it was not loaded, "

@@ -4,6 +4,7 @@ import ctypes
 import multiprocessing
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,9 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
+
+# Before torch is imported: on a busy machine two threads that wait for each other take ten times as long.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -42,13 +46,18 @@ def data_root() -> Path:
     return root
 
 
+def compose_config(name: str, *overrides: str) -> DictConfig:
+    """The config of the entry point `name`."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose(name, overrides=list(overrides))
+
+
 @pytest.fixture
 def config(data_root: Path, tmp_path: Path) -> Callable[..., DictConfig]:
     """config(*overrides) composes the config of src.train, with a run folder of its own."""
 
     def composed(*overrides: str) -> DictConfig:
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            cfg = compose("train", overrides=[f"run_dir={tmp_path / 'run'}", *overrides])
+        cfg = compose_config("train", f"run_dir={tmp_path / 'run'}", *overrides)
         if "root" in cfg.data:
             cfg.data.root = str(data_root)
         return cfg
@@ -117,8 +126,10 @@ class Command:
 def start(data_root: Path, tmp_path: Path) -> Callable[..., Command]:
     """start("src.train", "key=value", ...) begins `python -m src.train key=value ...`, outputs under tmp_path.
 
-    It is told the folder of the real data unless `data` is false, and has a file system of its own mounted on
-    tmp_path / "disk" if there are mount options `disk`, and `env` as further environment variables.
+    It is told the folder of the real data unless `data` is false, and has `env` as further environment
+    variables. With `disk`, tmp_path / "disk" is a file system that only the command sees: "frozen", a
+    read-only view of the folder, or a new tmpfs with these mount options; what is on that at the end is
+    copied to tmp_path / "disk_left".
     """
 
     numbers = count()
@@ -164,17 +175,24 @@ def _command(
     if disk:
         _mount(folder / "disk", disk)
     sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    finally:
+        if disk and disk != "frozen":
+            shutil.copytree(folder / "disk", folder / "disk_left")
 
 
 def _mount(folder: Path, options: str) -> None:
-    """Mount a tmpfs that only this process and its children see."""
-    folder.mkdir()
+    """Mount what `start` says; only this process and its children see it."""
+    folder.mkdir(exist_ok=True)
     new_mounts, new_user, user = 0x00020000, 0x10000000, os.getuid()
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "unshare") or libc.unshare(new_mounts | (new_user if user else 0)) != 0:
         os._exit(CANNOT_MOUNT)
     if user:
         Path("/proc/self/uid_map").write_text(f"0 {user} 1")
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", folder]).returncode != 0:
-        os._exit(CANNOT_MOUNT)
+    new = [["-t", "tmpfs", "-o", options, "none", folder]]
+    view = [["--bind", folder, folder], ["-o", "remount,ro,bind", folder]]
+    for arguments in view if options == "frozen" else new:
+        if subprocess.run(["mount", *arguments]).returncode != 0:
+            os._exit(CANNOT_MOUNT)

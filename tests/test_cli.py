@@ -111,7 +111,7 @@ def test_an_error_reaches_the_log_and_the_record_of_the_run(cli, tmp_path):
     assert '"status": "failed"' in (run / "metrics.json").read_text()
 
 
-@pytest.mark.parametrize(("interrupt", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 1)])
+@pytest.mark.parametrize(("interrupt", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_the_run_with_its_status_and_the_last_checkpoint(cli, tmp_path, interrupt, status):
     endless = ["data.train_size=2000", "trainer.max_epochs=100000", "~callbacks.figures"]
     ended, output = cli("src.train", *endless, interrupt=interrupt)
@@ -120,7 +120,9 @@ def test_a_signal_ends_the_run_with_its_status_and_the_last_checkpoint(cli, tmp_
     (folder,) = runs(tmp_path)
     run = Run(folder)
     assert run.record()["status"] == "interrupted"
-    assert output.splitlines()[-1] == f"interrupted; saved in {run.last.relative_to(tmp_path)}"
+    saved, shown = run.last.relative_to(tmp_path), folder.relative_to(tmp_path)
+    expected = f"interrupted; saved in {saved}; to go on: python -m src.resume run={shown}"
+    assert output.splitlines()[-1] == expected
     assert run.load(run.last)["global_step"] >= 2 * 8
 
 

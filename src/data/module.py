@@ -34,6 +34,12 @@ class SplitDataModule(L.LightningDataModule):
     def test_dataloader(self) -> BatchLoader:
         return self.loader("test", EVAL_BATCH_SIZE)
 
+    def whole(self, split: str) -> tuple[Tensor, Tensor]:
+        """All examples of the split, (X, y) as the model sees them."""
+        examples, indices = self.splits[split]
+        X, y = self.on_after_batch_transfer(list(examples[indices]), 0)
+        return X, y
+
     def loader(self, split: str, batch_size: int, shuffle: bool = False) -> BatchLoader:
         examples, indices = self.splits[split]
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

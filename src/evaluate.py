@@ -1,0 +1,132 @@
+"""The test metrics of a run once more, and what stands behind them: python -m src.evaluate run=DIR
+
+Writes evaluation.json and figures/evaluation_*.png into the run folder. Of a classifier: precision, recall
+and F1 of each class, the confusion matrix, the most frequent confusions, and the calibration error. Of a
+linear regression: root mean squared error, mean absolute error and R^2.
+"""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+import torchmetrics.functional as tm
+from matplotlib.figure import Figure
+from omegaconf import DictConfig
+from torch import Tensor
+
+from src import cli, plots
+from src import functional as F
+from src.config import build
+from src.runs import Run, write
+
+BINS = 15  # of confidence, as in Guo et al. 2017, On Calibration of Modern Neural Networks
+CONFUSIONS = 10  # how many are listed
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(cfg: DictConfig) -> dict[str, Any]:
+    """Evaluate the checkpoint cfg.checkpoint of cfg.run and return what evaluation.json holds.
+
+    Raises ValueError if run or checkpoint cannot be used.
+    """
+    run = Run(cfg.run)
+    checkpoint = {"best": run.best, "last": run.last}.get(cfg.checkpoint, Path(cfg.checkpoint))
+    data, model = run.restore(checkpoint)
+    where = {"accelerator": cfg.trainer.accelerator} if cfg.trainer.accelerator else {}
+    quiet = {"callbacks": [], "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = build(run.recorded(), "trainer", **where, **quiet)
+    trainer.test(model, data, verbose=False)
+    metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+
+    X, y = data.whole("test")
+    with torch.inference_mode():
+        output = model.cpu()(X)
+    of_kind, pictures = classification(output, y, data.classes) if data.classes else regression(output, y)
+    result = {"checkpoint": str(checkpoint), "epoch": run.load(checkpoint)["epoch"] + 1, **metrics, **of_kind}
+    write(run.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
+    for name, picture in pictures.items():
+        plots.save(picture, run.path / "figures" / f"evaluation_{name}.png")
+    log.info("%s", table(result))
+    if checkpoint == run.best:
+        compare(metrics, run.record())
+    log.info("written to %s/: evaluation.json figures/evaluation_*.png", cli.shown(run.path))
+    return result
+
+
+def classification(logits: Tensor, y: Tensor, classes: list[str]) -> tuple[dict[str, Any], dict[str, Figure]]:
+    """What there is to say and to show of logits (n, q) for labels y (n,)."""
+    p, q = F.softmax(logits), len(classes)
+    matrix = tm.confusion_matrix(p, y, task="multiclass", num_classes=q)
+    each = {"task": "multiclass", "num_classes": q, "average": "none"}
+    scores = {
+        "precision": tm.precision(p, y, **each),
+        "recall": tm.recall(p, y, **each),
+        "f1": tm.f1_score(p, y, **each),
+    }
+    off_diagonal = matrix - matrix.diag().diag()
+    most = off_diagonal.flatten().argsort(descending=True, stable=True)[:CONFUSIONS].tolist()
+    pairs = [divmod(index, q) for index in most]
+    result = {
+        "calibration_error": tm.calibration_error(p, y, "multiclass", n_bins=BINS, num_classes=q).item(),
+        "classes": {
+            name: {score: values[k].item() for score, values in scores.items()}
+            for k, name in enumerate(classes)
+        },
+        "top_confusions": [
+            {"true": classes[i], "predicted": classes[j], "count": matrix[i, j].item()} for i, j in pairs
+        ],
+        "confusion": matrix.tolist(),
+    }
+    pictures = {
+        "confusion": plots.confusion(matrix, classes),
+        "classes": plots.class_scores(scores, classes),
+        "calibration": plots.calibration(p.amax(dim=1), p.argmax(dim=1) == y, BINS),
+    }
+    return result, pictures
+
+
+def regression(y_hat: Tensor, y: Tensor) -> tuple[dict[str, Any], dict[str, Figure]]:
+    """What there is to say and to show of predictions y_hat (n, q) for targets y (n, q)."""
+    result = {
+        "rmse": tm.mean_squared_error(y_hat, y, squared=False).item(),
+        "mae": tm.mean_absolute_error(y_hat, y).item(),
+        "r2": tm.r2_score(y_hat, y).item(),
+    }
+    return result, {"residuals": plots.residuals(y_hat, y)}
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result for the terminal."""
+    lines = [f"  {name:18}{value:8.4f}" for name, value in result.items() if isinstance(value, float)]
+    if "classes" in result:
+        lines += ["", f"  {'':14}{'precision':>10}{'recall':>10}{'f1':>10}"]
+        for name, scores in result["classes"].items():
+            lines.append(f"  {name:14}" + "".join(f"{value:10.3f}" for value in scores.values()))
+        lines += ["", "  most often taken for another:"]
+        for confusion in result["top_confusions"][:5]:
+            lines.append(f"  {confusion['count']:6}  {confusion['true']} taken for {confusion['predicted']}")
+    return "\n".join(["", *lines, ""])
+
+
+def compare(metrics: dict[str, float], record: dict[str, Any]) -> None:
+    """Say whether the metrics are those that were recorded when the run ended."""
+    if not metrics.keys() <= record.keys():
+        log.info("the run has not ended: metrics.json has no test metrics to compare with")
+    elif metrics == {name: record[name] for name in metrics}:
+        log.info("the same test metrics as in metrics.json, to the last digit")
+    else:
+        recorded = ", ".join(f"{name} {record[name]}" for name in metrics)
+        log.warning("not the test metrics in metrics.json (%s): made on another machine or device?", recorded)
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
+def main(cfg: DictConfig) -> None:
+    evaluate(cfg)
+
+
+if __name__ == "__main__":
+    cli.run(main)

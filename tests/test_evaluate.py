@@ -1,0 +1,158 @@
+"""Evaluating a run: the recorded metrics again, and the table behind them, against plain counting."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from src.data.fashion_mnist import CLASSES
+from src.evaluate import classification, evaluate, regression
+from src.runs import Run
+from src.train import train
+from tests.conftest import compose_config
+
+SMALL = ["data.train_size=3000", "data.val_size=500", "trainer.max_epochs=2", "~callbacks.figures"]
+
+
+@pytest.fixture
+def run(config) -> Run:
+    # a learning rate so high that the loss jumps about, and the last epoch is not the best
+    wild = ["data.train_size=700", "data.val_size=300", "trainer.max_epochs=6", "data.batch_size=32"]
+    cfg = config(*wild, "model.lr=30", "model.gamma=1", "~callbacks.figures")
+    train(cfg)
+    return Run(cfg.run_dir)
+
+
+def evaluated(run: Run, *overrides: str) -> dict:
+    evaluate(compose_config("evaluate", f"run={run.path}", *overrides))
+    return json.loads((run.path / "evaluation.json").read_text())
+
+
+@pytest.mark.parametrize("model", ["scratch", "concise", "linear_scratch", "linear_concise"])
+def test_the_recorded_test_metrics_are_reproduced_to_the_last_digit(config, caplog, model):
+    synthetic = ["data=synthetic", "data.train_size=500", "data.test_size=777"] if "linear" in model else []
+    cfg = config(f"model={model}", *synthetic, *(SMALL if not synthetic else SMALL[2:]))
+    train(cfg)
+    run = Run(cfg.run_dir)
+    caplog.set_level("INFO")
+    result = evaluated(run)
+    names = [name for name in run.record() if name.startswith("test/")]
+    assert {name: result[name] for name in names} == {name: run.record()[name] for name in names}
+    assert names
+    assert "the same test metrics as in metrics.json, to the last digit" in caplog.text
+
+
+def test_a_metric_that_differs_from_the_record_is_said(run, caplog):
+    run.save_record(run.record() | {"test/acc": 0.99})
+    evaluated(run)
+    assert "not the test metrics in metrics.json (" in caplog.text
+    assert "test/acc 0.99" in caplog.text
+
+
+def test_counts_are_those_of_a_plain_loop_over_the_test_images(run):
+    result = evaluated(run)
+    data, model = run.restore(run.best)
+    data.setup()
+    X, y = data.whole("test")
+    with torch.no_grad():
+        y_hat = model(X).argmax(dim=1).tolist()
+    pairs = list(zip(y.tolist(), y_hat, strict=True))
+    assert len(pairs) == 10_000
+    assert result["confusion"] == [[pairs.count((i, j)) for j in range(10)] for i in range(10)]
+    for k, name in enumerate(CLASSES):
+        true_positives = pairs.count((k, k))
+        predicted, actual = y_hat.count(k), y.tolist().count(k)
+        precision = true_positives / predicted if predicted else 0
+        recall = true_positives / actual
+        f1 = 2 * precision * recall / (precision + recall) if true_positives else 0
+        expected = {"precision": precision, "recall": recall, "f1": f1}
+        assert result["classes"][name] == pytest.approx(expected, abs=1e-6)
+    wrong = {(i, j): pairs.count((i, j)) for i in range(10) for j in range(10) if i != j}
+    counts = [confusion["count"] for confusion in result["top_confusions"]]
+    assert counts == sorted(wrong.values(), reverse=True)[:10]
+    top = result["top_confusions"][0]
+    assert wrong[CLASSES.index(top["true"]), CLASSES.index(top["predicted"])] == top["count"]
+
+
+def test_calibration_error_is_the_mean_gap_between_confidence_and_accuracy():
+    # 4 images at 0.9 of which 2 are right, 4 at 0.6 of which all are: 1/2 |0.9 - 0.5| + 1/2 |0.6 - 1| = 0.4
+    p = torch.tensor([[0.9, 0.1]] * 4 + [[0.6, 0.4]] * 4)
+    y = torch.tensor([0, 0, 1, 1, 0, 0, 0, 0])
+    result, _ = classification(p.log(), y, ["cat", "dog"])
+    assert result["calibration_error"] == pytest.approx(0.4, abs=1e-6)
+    assert result["confusion"] == [[6, 0], [2, 0]]
+    assert result["classes"]["dog"] == {"precision": 0, "recall": 0, "f1": 0}
+
+
+def test_errors_of_a_regression_by_hand():
+    # residuals 1, -1, 2: mean square 2, mean absolute 4/3; targets 1, 2, 6 have mean 3, squares 4 + 1 + 9 = 14
+    y_hat, y = torch.tensor([[0.0], [3.0], [4.0]]), torch.tensor([[1.0], [2.0], [6.0]])
+    result, _ = regression(y_hat, y)
+    assert result == pytest.approx({"rmse": 2**0.5, "mae": 4 / 3, "r2": 1 - 6 / 14})
+
+
+def test_last_and_other_checkpoints_can_be_evaluated(run, tmp_path):
+    best, last = evaluated(run), evaluated(run, "checkpoint=last")
+    assert (best["epoch"], last["epoch"]) == (run.record()["best_epoch"], 6)
+    assert best["epoch"] < 6  # else the test shows nothing
+    assert best["test/loss"] != last["test/loss"]
+    copy = tmp_path / "copy.ckpt"
+    copy.write_bytes(run.last.read_bytes())
+    by_path = evaluated(run, f"checkpoint={copy}")
+    assert by_path == last | {"checkpoint": str(copy)}
+
+
+def test_pictures_are_drawn_beside_those_of_the_run(run):
+    evaluated(run)
+    drawn = {path.name: Image.open(path) for path in (run.path / "figures").iterdir()}
+    assert set(drawn) == {f"evaluation_{name}.png" for name in ("confusion", "classes", "calibration")}
+    for picture in drawn.values():
+        assert len(picture.convert("L").getcolors()) > 20  # not an empty sheet
+
+
+def test_another_device_can_be_asked_for(run):
+    with pytest.raises(ValueError, match=r"trainer\.accelerator: .* got 'abacus'"):
+        evaluated(run, "trainer.accelerator=abacus")
+
+
+@pytest.mark.slow
+def test_the_command_prints_a_table_and_leaves_no_other_trace(cli, run, tmp_path):
+    before = {path.relative_to(tmp_path) for path in tmp_path.rglob("*")}
+    status, output = cli("src.evaluate", f"run={run.path}", data=False)
+    assert status == 0, output
+    lines = output.splitlines()
+    assert lines[1].split() == ["test/loss", f"{run.record()['test/loss']:.4f}"]
+    assert sum(line.split()[:1] == [name] for name in ("shirt", "bag") for line in lines) == 2
+    assert (
+        lines[-1] == f"written to {run.path.relative_to(tmp_path)}/: evaluation.json figures/evaluation_*.png"
+    )
+    new = {path.relative_to(tmp_path) for path in tmp_path.rglob("*")} - before
+    figures = {Path(f"run/figures/evaluation_{name}.png") for name in ("confusion", "classes", "calibration")}
+    output_of_the_command = {path for path in new if path.name.startswith("output")}
+    assert new - output_of_the_command == {Path("run/evaluation.json"), Path("run/figures"), *figures}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["run=nowhere"], "nowhere is no run folder"),
+        ([], "run"),
+        (["run={run}", "checkpoint=worst"], "checkpoint worst does not exist; try checkpoint=best"),
+        (
+            ["run={run}", "trainer.accelerator=gpu"],
+            "trainer.accelerator=gpu trainer.devices=1 cannot be had here",
+        ),
+    ],
+)
+def test_what_cannot_be_evaluated_is_said_in_one_line(cli, run, tmp_path, arguments, complaint):
+    arguments = [text.format(run=run.path) for text in arguments]
+    status, output = cli("src.evaluate", *arguments, data=False, env={"CUDA_VISIBLE_DEVICES": ""})
+    assert status == 1
+    (line,) = output.splitlines()
+    assert line.startswith("error: ")
+    assert complaint in line
+    assert not (tmp_path / "nowhere").exists()
+    assert not (run.path / "evaluation.json").exists()

@@ -1,0 +1,300 @@
+"""Run folders that are damaged, hostile or in the wrong place: one clear line, and nothing lost or executed."""
+
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from src.config import check_targets
+from src.models.regression import Diverged
+from src.runs import Run, load_checkpoint, replace
+from src.train import train
+from tests.faults import differences
+
+SMALL = ["data.train_size=500", "data.val_size=300", "trainer.max_epochs=2", "~callbacks.figures"]
+
+
+@pytest.fixture
+def run(config) -> Run:
+    cfg = config(*SMALL)
+    train(cfg)
+    return Run(cfg.run_dir)
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """What is in the folder, but for the log."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".log"}
+
+
+class Payload:
+    """A pickle of it makes a file when it is loaded."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_the_payload_would_work(tmp_path):
+    # else the refusals below would show nothing
+    pickle.loads(pickle.dumps(Payload(tmp_path / "made")))
+    torch.save({"state_dict": Payload(tmp_path / "made2")}, tmp_path / "evil.ckpt")
+    torch.load(tmp_path / "evil.ckpt", weights_only=False)
+    assert (tmp_path / "made").exists()
+    assert (tmp_path / "made2").exists()
+
+
+@pytest.mark.parametrize("form", ["bare pickle", "torch.save", "legacy torch.save"])
+def test_a_malicious_checkpoint_is_refused_and_not_executed(tmp_path, form):
+    path, victim = tmp_path / "evil.ckpt", tmp_path / "made"
+    content = {"state_dict": Payload(victim), "epoch": 1}
+    if form == "bare pickle":
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=form == "torch.save")
+    with pytest.raises(
+        ValueError, match=f"^checkpoint {path} (holds objects other|is damaged or no checkpoint)"
+    ):
+        load_checkpoint(path)
+    assert not victim.exists()
+
+
+DAMAGE = {
+    "truncated": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "text": lambda content: b"these are no weights\n" * 1000,
+    "without its end": lambda content: content[:-1],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_checkpoint_is_named(run, damage):
+    run.best.write_bytes(DAMAGE[damage](run.best.read_bytes()))
+    with pytest.raises(ValueError, match=f"^checkpoint {run.best} is damaged or no checkpoint: ") as refused:
+        run.restore(run.best)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_bit_flipped_anywhere_is_found_or_harmless(run):
+    sound = run.best.read_bytes()
+    expected = load_checkpoint(run.best)["state_dict"]
+    refused = 0
+    for place in range(0, len(sound), len(sound) // 300):
+        flipped = bytearray(sound)
+        flipped[place] ^= 1 << place % 8
+        run.best.write_bytes(flipped)
+        try:
+            found = load_checkpoint(run.best)["state_dict"]
+        except ValueError:
+            refused += 1
+        else:  # in what fills the file up to a round address, say
+            assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert refused > 250
+
+
+def test_a_checkpoint_of_another_model_is_refused_with_both_shapes(config, run, tmp_path):
+    for name, *overrides in (
+        ["concise", "model=concise"],
+        ["wide", "data.resize=32"],
+        ["linear", "data=synthetic", "model=linear_scratch"],
+    ):
+        small = [text for text in SMALL if "synthetic" not in str(overrides) or not text.startswith("data")]
+        train(config(*small, *overrides, f"run_dir={tmp_path / name}"))
+        other = Run(tmp_path / name)
+        with pytest.raises(ValueError, match=rf"^{other.best} is of another model: .*784"):
+            run.restore(other.best)
+
+
+@pytest.mark.parametrize("content", [{"state_dict": {}}, [1, 2], {"W": torch.zeros(784, 10)}])
+def test_something_else_that_torch_saved_is_no_checkpoint(tmp_path, content):
+    torch.save(content, tmp_path / "x.ckpt")
+    with pytest.raises(ValueError, match=r"x\.ckpt is no checkpoint of a run$"):
+        load_checkpoint(tmp_path / "x.ckpt")
+
+
+FOREIGN = [
+    "subprocess.Popen",
+    "os.system",
+    "builtins.eval",
+    "src.runs.subprocess.Popen",  # reached through ours
+    "src.runs.replace",  # ours, but no part of a run
+    "torch.load",
+    "torch.hub.load",
+    "lightning.pytorch.trainer.trainer.os.system",
+    "src.nowhere.Model",
+    "",
+    None,
+    ["src.models.scratch.SoftmaxRegression"],
+]
+
+
+@pytest.mark.parametrize("target", FOREIGN, ids=str)
+@pytest.mark.parametrize("place", ["model", "callbacks.best", "data.w.0"])
+def test_a_run_folder_builds_only_classes_of_ours_lightning_and_torch(config, tmp_path, place, target):
+    cfg = config("data=synthetic")
+    if place == "data.w.0":  # anywhere, however deep
+        cfg.data.w = [{"_target_": target}]
+    else:
+        OmegaConf.update(cfg, f"{place}._target_", target)
+    with pytest.raises(ValueError, match="from a run folder only classes of this project, Lightning and torch"):
+        check_targets(cfg, tmp_path)
+
+
+def test_every_config_of_ours_may_be_built_from_a_run_folder(config, tmp_path):
+    for overrides in (
+        ["model=concise"],
+        ["experiment=overfit_fixed"],
+        ["data=synthetic", "model=linear_scratch"],
+    ):
+        check_targets(config(*overrides), tmp_path)
+
+
+@pytest.mark.parametrize("command", ["src.resume", "src.evaluate", "src.predict"])
+@pytest.mark.slow
+def test_an_edited_config_runs_no_program(cli, run, tmp_path, command):
+    victim = tmp_path / "made"
+    text = run.config.read_text()
+    evil = f"_target_: subprocess.Popen\n  args: [touch, {victim}]\n"
+    assert "_target_: src.models.scratch.SoftmaxRegression\n" in text
+    run.config.write_text(text.replace("_target_: src.models.scratch.SoftmaxRegression\n", evil))
+    before = contents(run.path)
+    status, output = cli(command, f"run={run.path}", data=False)
+    assert status == 1
+    (line,) = output.splitlines()
+    assert line.startswith(f"error: {run.config} wants to build 'subprocess.Popen'; from a run folder only")
+    assert not victim.exists()
+    assert contents(run.path) == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "\x00", "- a\n- b\n", "model: ${nowhere", "just text", "", "hydra: {run: {dir: /}}", "!!python/x 1"],
+)
+def test_a_damaged_config_is_named(run, text):
+    run.config.write_text(text)
+    with pytest.raises(ValueError, match=f"^{run.config} is damaged: "):
+        run.recorded()
+
+
+def test_a_damaged_record_is_named(run):
+    run.metrics_json.write_text("{")
+    with pytest.raises(ValueError, match=rf"^{run.metrics_json} is damaged: "):
+        run.record()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("command", ["src.resume", "src.evaluate", "src.predict"])
+def test_commands_say_in_one_line_which_checkpoint_is_damaged(cli, run, command, damage):
+    checkpoint = run.last if command == "src.resume" else run.best
+    checkpoint.write_bytes(DAMAGE[damage](checkpoint.read_bytes()))
+    before = contents(run.path)
+    more = ["trainer.max_epochs=5"] if command == "src.resume" else []
+    status, output = cli(command, f"run={run.path}", *more, data=False)
+    assert status == 1
+    (line,) = output.splitlines()
+    assert line.startswith(f"error: checkpoint {checkpoint} is damaged or no checkpoint: ")
+    assert contents(run.path) == before
+
+
+@pytest.mark.slow
+def test_data_damaged_between_runs_stop_a_resume_that_changes_nothing(cli, run, data_root, tmp_path):
+    raw = tmp_path / "data/FashionMNIST/raw"
+    shutil.copytree(data_root / "FashionMNIST/raw", raw)
+    labels = raw / "train-labels-idx1-ubyte"
+    content = bytearray(labels.read_bytes())
+    content[1000] ^= 1
+    labels.write_bytes(content)
+    before = contents(run.path)
+    status, output = cli("src.resume", f"run={run.path}", "trainer.max_epochs=5", "data.root=data")
+    assert status == 1
+    (line,) = output.splitlines()
+    assert line.startswith(f"error: data file {labels} is damaged")
+    assert contents(run.path) == before
+    assert labels.read_bytes() == content
+
+
+@pytest.mark.slow
+def test_on_a_disk_that_fills_up_the_checkpoint_before_survives(cli, config, tmp_path):
+    # Room for two checkpoints of 40 kB and the small files of a run, but not for a third beside them.
+    arguments = [*SMALL, "hydra.run.dir=disk/run"]
+    status, output = cli("src.train", *arguments, disk="size=140k")
+    assert status == 1, output
+    assert output.splitlines()[0].startswith("epoch 1/2")
+    assert output.splitlines()[-1] == (
+        f"error: cannot write {tmp_path}/disk/run/checkpoints/best.ckpt: disk full (No space left on device); "
+        "what was there is kept"
+    )
+    assert "Traceback" not in output
+    left = Run(tmp_path / "disk_left/run")
+    assert left.load(left.best)["epoch"] == left.load(left.last)["epoch"] == 0
+    assert not list(left.path.rglob("*.part"))
+    assert (left.record()["status"], "disk full" in left.record()["reason"]) == ("failed", True)
+    # with space again, it goes on
+    reference = Run(tmp_path / "run")
+    train(config(*SMALL))
+    assert cli("src.resume", "run=disk_left/run", data=False).status == 0
+    assert differences(left, reference) == []
+
+
+@pytest.mark.slow
+def test_a_read_only_folder_is_said_and_left_alone(cli, tmp_path):
+    assert cli("src.train", *SMALL, "hydra.run.dir=disk/run").status == 0
+    before = contents(tmp_path / "disk")
+    for command, subject in {
+        ("src.train", "hydra.run.dir=disk/new"): "cannot make the run folder disk/new",
+        ("src.resume", "run=disk/run", "trainer.max_epochs=3"): "cannot write disk/run",
+        ("src.evaluate", "run=disk/run"): "cannot write disk/run/evaluation.json",
+    }.items():
+        status, output = cli(*command, data=False, disk="frozen")
+        assert status == 1
+        (line,) = output.splitlines()[-1:]
+        assert line.startswith(f"error: {subject}: Read-only file system")
+        assert "Traceback" not in output
+    assert contents(tmp_path / "disk") == before
+
+
+def test_a_file_that_cannot_be_replaced_keeps_its_content(tmp_path):
+    path = tmp_path / "x.json"
+    replace(path, b"old")
+    path.with_name("x.json.part").mkdir()  # in the way
+    with pytest.raises(OSError, match=r"cannot write .*x\.json: Is a directory; what was there is kept"):
+        replace(path, b"new")
+    assert path.read_bytes() == b"old"
+
+
+def test_divergence_says_when_and_what_to_do(config):
+    cfg = config(*SMALL, "model.lr=1e6", "model.numerics=textbook")
+    with pytest.raises(Diverged) as ended:
+        train(cfg)
+    run = Run(cfg.run_dir)
+    assert str(ended.value) == (
+        "the train loss became nan in epoch 1, step 2; "
+        "lower model.lr (it is 1e+06) or take model.numerics=stable"
+    )
+    assert (run.record()["status"], run.record()["reason"]) == ("diverged", str(ended.value))
+    assert not run.last.exists()
+
+
+@pytest.mark.parametrize(("model", "lr"), [("linear_scratch", 3), ("linear_concise", 1.5)])
+def test_the_last_good_checkpoint_of_a_run_that_diverges_is_kept(config, model, lr):
+    # Inputs have variance 1, so a step multiplies the error by about 1 - lr (concise: 1 - 2 lr) = -2: the loss
+    # grows fourfold a step, and the 40 steps of the first epoch do not reach 3e38 yet.
+    size = ["data=synthetic", "data.train_size=400", "trainer.max_epochs=50"]
+    cfg = config(f"model={model}", *size, f"model.lr={lr}")
+    with pytest.raises(
+        Diverged, match=r"^the train loss became inf in epoch \d+, step \d+; lower model\.lr \(it is [\d.]+\)$"
+    ):
+        train(cfg)
+    run = Run(cfg.run_dir)
+    assert run.record()["status"] == "diverged"
+    last = run.load(run.last)
+    assert last["epoch"] + 1 == len(run.rows()) >= 1
+    assert all(tensor.isfinite().all() for tensor in last["state_dict"].values())
+    steps = int(str(run.record()["reason"]).split("step ")[1].split(";")[0])
+    assert last["global_step"] < steps <= last["global_step"] + 40
