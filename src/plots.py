@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 from torch import Tensor
 
 COLOURS = {"train": "#0072B2", "val": "#E69F00", "test": "#009E73", "lr": "#888888", "wrong": "#D55E00"}
@@ -302,7 +304,9 @@ def classes(rows: Sequence[dict[str, Any]]) -> Figure:
 
 def save(picture: Figure, path: Path) -> None:
     """Write the figure as PNG in one step: whoever looks meanwhile sees the old picture or the new."""
+    canvas = FigureCanvasAgg(picture)
+    canvas.draw()  # once; Figure.savefig draws everything twice
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
-    picture.savefig(part, format="png")
+    Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3]).save(part, "PNG", compress_level=1)
     part.replace(path)
