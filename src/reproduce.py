@@ -22,8 +22,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from src import cli, plots
+from src.experiment import train
 from src.runs import Run, write, write_csv
-from src.train import train
 
 log = logging.getLogger(__name__)
 CONF = Path(__file__).parent.parent / "conf"

@@ -9,8 +9,8 @@ from PIL import Image
 
 from src.data.fashion_mnist import CLASSES
 from src.evaluate import classification, evaluate, regression
+from src.experiment import train
 from src.runs import Run
-from src.train import train
 from tests.conftest import compose_config
 
 SMALL = ["data.train_size=3000", "data.val_size=500", "trainer.max_epochs=2", "~callbacks.figures"]

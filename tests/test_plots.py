@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from src import callbacks, plots
-from src.train import train
+from src.experiment import train
 
 ROWS = [
     {

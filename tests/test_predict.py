@@ -9,9 +9,9 @@ from PIL import Image
 
 from src import functional as F
 from src.data.fashion_mnist import CLASSES
+from src.experiment import train
 from src.predict import read_costs
 from src.runs import Run
-from src.train import train
 from tests.conftest import ROOT
 
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from src.experiment import train
 from src.reproduce import CHECKS, Check, judge, markdown
 from src.runs import Run
-from src.train import train
 from tests.test_config import options
 
 CHECK = Check("name", "recipe", {"test/acc": (0.8, 0.9), "test/loss": (0, 1)}, "yardstick", seeds=(0, 1))

@@ -12,10 +12,9 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from src.callbacks import Last
+from src.experiment import resume, train
 from src.optim import SGD
-from src.resume import resume
 from src.runs import Run
-from src.train import train
 from tests.faults import campaign, differences
 
 IMAGES = ["data.train_size=700", "data.val_size=300", "trainer.max_epochs=3", "~callbacks.figures"]

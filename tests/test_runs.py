@@ -10,9 +10,9 @@ import torch
 from omegaconf import OmegaConf
 
 from src.config import check_targets
+from src.experiment import train
 from src.models.regression import Diverged
 from src.runs import Run, load_checkpoint, replace
-from src.train import train
 from tests.faults import differences
 
 SMALL = ["data.train_size=500", "data.val_size=300", "trainer.max_epochs=2", "~callbacks.figures"]

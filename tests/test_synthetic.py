@@ -5,9 +5,9 @@ import torch
 
 from src.config import build
 from src.data.synthetic import SyntheticRegression
+from src.experiment import train
 from src.models import concise, scratch
 from src.runs import Run
-from src.train import train
 
 
 def examples(split: str = "train", **arguments) -> tuple[torch.Tensor, torch.Tensor]:

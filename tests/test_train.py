@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from src.experiment import train
 from src.runs import Run, provenance
-from src.train import train
 from tests.conftest import ROOT
 
 # Small enough to take a second.
