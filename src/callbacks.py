@@ -158,6 +158,7 @@ class Figures(Checkpoint):
 
     Args:
         folder: made when first needed.
+        draw: false draws nothing.
         scale: of the loss axis, "linear" or "log".
         share: of the time, in [0, 1]; 1 draws after every epoch.
     """
@@ -166,10 +167,11 @@ class Figures(Checkpoint):
     def __init__(
         self,
         folder: Path,
+        draw: bool = True,
         scale: Literal["linear", "log"] = "linear",
         share: Annotated[float, Field(ge=0, le=1)] = 0.03,
     ):
-        self.folder, self.scale, self.share = folder, scale, share
+        self.folder, self.draw, self.scale, self.share = folder, draw, scale, share
         self.drawing = 0.0  # seconds spent
         self.drawn = 0  # epochs in the last picture
         self.display = None  # of the notebook
@@ -187,7 +189,7 @@ class Figures(Checkpoint):
 
     def draw_curves(self, trainer: L.Trainer) -> None:
         rows = history(trainer).rows
-        if not trainer.is_global_zero or len(rows) == self.drawn:
+        if not self.draw or not trainer.is_global_zero or len(rows) == self.drawn:
             return
         started = time.monotonic()
         path = self.folder / "curves.png"
@@ -208,7 +210,7 @@ class Figures(Checkpoint):
             self.display.update(image)
 
     def on_test_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        if trainer.is_global_zero:
+        if self.draw and trainer.is_global_zero:
             for name, picture in pictures(model, trainer.datamodule).items():
                 plots.save(picture, self.folder / f"{name}.png")
 

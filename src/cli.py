@@ -38,7 +38,11 @@ class ConsoleHandler(logging.Handler):
 
 
 class ReportErrors(Callback):
-    """Hydra callback: a job that fails says why in its own log, and a single run ends there."""
+    """Hydra callback: a job that fails says why in its own log, and a single run ends there.
+
+    A sweep goes on. Its jobs' errors are in its summary, with the tracebacks in their logs; Hydra, which would
+    repeat the first one at the end, is told that all went well.
+    """
 
     tracebacks = False  # of the user's errors too
 
@@ -46,10 +50,12 @@ class ReportErrors(Callback):
         if job_return.status != JobStatus.FAILED:
             return
         error = job_return._return_value
-        expected = isinstance(error, USER_ERRORS) and not self.tracebacks
+        single = config.hydra.mode == RunMode.RUN
+        expected = isinstance(error, USER_ERRORS) and single and not self.tracebacks
         log.error("error: %s", explain(error), exc_info=None if expected else error)
-        if config.hydra.mode == RunMode.RUN:
+        if single:
             sys.exit(1)
+        job_return.status, job_return._return_value = JobStatus.COMPLETED, None
 
 
 def explain(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import pydantic
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
+from hydra.types import RunMode
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -21,8 +22,14 @@ def output_dir() -> str:
     return f"outputs/runs/{datetime.now():%Y-%m-%d_%H-%M-%S}"
 
 
+def sweeping() -> bool:
+    """Whether this is a job of a sweep."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
 for name, resolver in {
     "output_dir": output_dir,
+    "sweeping": sweeping,
     "len": len,
     "square": lambda side: side * side,
     "when": lambda condition, yes, no: yes if condition else no,

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
@@ -260,6 +262,90 @@ def fit(X: Tensor, y: Tensor, W: Tensor, b: Tensor, truth: tuple[Tensor, Tensor]
         ax.grid(alpha=0.3)
     axes[0].set_ylabel("y without the other features")
     axes[0].legend(frameon=False)
+    return panel
+
+
+def sweep(means: Sequence[dict[str, Any]], axes: Sequence[str], metric: str) -> Figure:
+    """What a metric was at each setting of a sweep: a line for one axis, a heat map for two, else one line
+    per setting across parallel axes.
+
+    Args:
+        means: `src.sweeps.groups`: for each setting its place on the axes, and (mean, sd) of each metric.
+    """
+    values = {key: sorted({row[key] for row in means}, key=_by_size) for key in axes}
+    places = [[values[key].index(row[key]) for key in axes] for row in means]
+    mean = np.array([row[metric][0] for row in means])
+    sd = np.array([row[metric][1] or 0.0 for row in means])
+    if len(axes) == 1:
+        return _sweep_line(axes[0], values[axes[0]], [place for (place,) in places], mean, sd, metric)
+    if len(axes) == 2:
+        return _sweep_map(axes, values, places, mean, metric)
+    return _sweep_parallel(axes, values, places, mean, metric)
+
+
+def _by_size(value: str) -> tuple[float, str]:
+    """Key that sorts numbers by size, and whatever is none after them."""
+    try:
+        return float(value), ""
+    except ValueError:
+        return np.inf, value
+
+
+def _sweep_line(key: str, values: list[str], places: list[int], mean, sd, metric: str) -> Figure:
+    order = np.argsort(places)
+    panel = figure(5.6, 3.6)
+    ax = panel.subplots()
+    x = [_by_size(value)[0] for value in values]
+    numeric = np.isfinite(x).all()
+    x = np.array(x) if numeric else np.arange(len(values))
+    style = {"color": COLOURS["val"], "marker": "o", "capsize": 3}
+    ax.errorbar(x[np.sort(places)], mean[order], yerr=sd[order], linestyle="-" if numeric else "none", **style)
+    if numeric and x.min() > 0 and x.max() / x.min() >= 10:
+        ax.set_xscale("log")
+    if not numeric or len(values) < 9:
+        ax.set_xticks(x, values)
+        ax.minorticks_off()
+    ax.set(xlabel=key, ylabel=metric, title="mean and standard deviation over the runs")
+    ax.grid(alpha=0.3)
+    return panel
+
+
+def _sweep_map(axes: Sequence[str], values: dict[str, list[str]], places, mean, metric: str) -> Figure:
+    (down, across) = axes
+    grid = np.full((len(values[down]), len(values[across])), np.nan)
+    for (i, j), value in zip(places, mean, strict=True):
+        grid[i, j] = value
+    panel = figure(2.2 + 0.9 * grid.shape[1], 1.6 + 0.55 * grid.shape[0])
+    ax = panel.subplots()
+    shown = ax.imshow(grid, cmap="cividis", aspect="auto")
+    middle = (np.nanmin(grid) + np.nanmax(grid)) / 2
+    for (i, j), value in np.ndenumerate(grid):
+        if np.isfinite(value):
+            colour = "white" if value < middle else "black"
+            ax.text(j, i, f"{value:.4f}", ha="center", va="center", color=colour, fontsize=9)
+    ax.set_xticks(range(len(values[across])), values[across])
+    ax.set_yticks(range(len(values[down])), values[down])
+    ax.set(xlabel=across, ylabel=down, title=f"mean {metric}")
+    panel.colorbar(shown, ax=ax)
+    return panel
+
+
+def _sweep_parallel(axes: Sequence[str], values: dict[str, list[str]], places, mean, metric: str) -> Figure:
+    panel = figure(1.9 * (len(axes) + 1), 4)
+    ax = panel.subplots()
+    colours = ScalarMappable(Normalize(mean.min(), mean.max()), "cividis")
+    heights = [np.linspace(0.02, 0.98, len(values[key])) if len(values[key]) > 1 else [0.5] for key in axes]
+    for place, value in sorted(zip(places, mean.tolist(), strict=True), key=lambda pair: pair[1]):
+        ax.plot([height[k] for height, k in zip(heights, place, strict=True)], color=colours.to_rgba(value))
+    for x, (key, height) in enumerate(zip(axes, heights, strict=True)):
+        ax.axvline(x, color=COLOURS["lr"], linewidth=1)
+        for y, text in zip(height, values[key], strict=True):
+            ax.text(x, y, f" {text}", va="center", fontsize=9, bbox={"facecolor": "white", "lw": 0, "pad": 1})
+    ax.set_xticks(range(len(axes)), axes)
+    ax.set_yticks([])
+    ax.set_xlim(-0.2, len(axes) - 0.6)
+    ax.spines[:].set_visible(False)
+    panel.colorbar(colours, ax=ax, label=f"mean {metric}")
     return panel
 
 

@@ -11,7 +11,7 @@ import platform
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import lightning as L
 import torch
 import torchvision
 import yaml
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 from hydra.experimental.callback import Callback
 from lightning.fabric.plugins import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf, read_write
@@ -40,20 +40,24 @@ class Run:
         self.metrics_json = self.path / "metrics.json"
         self.tensorboard = self.path / "tensorboard"
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Keep every other process out of this run. Raises ValueError at once if one is in it."""
-        self.config.parent.mkdir(parents=True, exist_ok=True)
+    def lock(self) -> BaseFileLock:
+        """Keep every other process out of this run: `with run.lock(): ...`.
+
+        Raises ValueError at once if one is in it.
+        """
+        return lock(self.config.with_name("lock"), f"run {self.path}")
+
+    def in_use(self) -> bool:
+        """Whether a process is in this run."""
+        held = FileLock(self.config.with_name("lock"))
         try:
-            lock = FileLock(self.config.with_name("lock")).acquire(timeout=0)
+            held.acquire(timeout=0)
         except Timeout:
-            raise ValueError(
-                f"run {self.path} is in use by another process; wait until that one ends"
-            ) from None
-        except OSError as error:
-            raise _cannot_write(self.path, error) from error
-        with lock:
-            yield
+            return True
+        except OSError:  # nothing there, or nothing to be written
+            return False
+        held.release()
+        return False
 
     def save_config(self, cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
         """Record the config, and the overrides that made it what it is."""
@@ -131,6 +135,22 @@ class Run:
     def load(self, checkpoint: Path) -> dict[str, Any]:
         """Content of a checkpoint; see `load_checkpoint`."""
         return load_checkpoint(checkpoint)
+
+
+def lock(path: Path, subject: str) -> BaseFileLock:
+    """The lock file `path`, held until the lock is released, its `with` block ends, or the process does.
+
+    Raises ValueError if another process holds it; `subject` is for the message.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(path)
+        held.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"{subject} is in use by another process; wait until that one ends") from None
+    except OSError as error:
+        raise _cannot_write(path.parent, error) from error
+    return held
 
 
 def shapes(state: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
@@ -240,31 +260,38 @@ def _git(*arguments: str) -> str | None:
 
 
 class ClaimFolder(Callback):
-    """Hydra callback: makes the run folder before anything is written, so that no two runs share one.
-
-    A folder named by the time gets a number behind it if another run took the name first; one named by the
-    user must be new or empty.
-    """
+    """Hydra callback: makes the run folder before anything is written, so that no two runs share one."""
 
     def on_run_start(self, config: DictConfig, **kwargs) -> None:
         if "LOCAL_RANK" in os.environ:  # a helper process of a run that has its folder
             return
-        wanted = folder = Path(config.hydra.run.dir)
         named = any(override.startswith("hydra.run.dir=") for override in config.hydra.overrides.hydra)
-        number = 1
-        while True:
-            try:
-                folder.mkdir(parents=True)
-                break
-            except FileExistsError:
-                if not named:
-                    number += 1
-                    folder = wanted.with_name(f"{wanted.name}_{number}")
-                elif folder.is_dir() and not any(folder.iterdir()):
-                    break
-                else:
-                    sys.exit(f"error: run folder {folder} is not empty; choose another with hydra.run.dir=DIR")
-            except OSError as error:
-                sys.exit(f"error: cannot make the run folder {folder}: {error.strerror}")
+        try:
+            folder = claim(Path(config.hydra.run.dir), named, "hydra.run.dir")
+        except (OSError, ValueError) as error:
+            sys.exit(f"error: {error}")
         with read_write(config):
             config.hydra.run.dir = str(folder)
+
+
+def claim(wanted: Path, named: bool, key: str) -> Path:
+    """Make a folder that is nobody else's.
+
+    A folder `named` by the user, as `key`, must be new or empty: else ValueError. Another, named by the time,
+    gets a number behind it if somebody took the name first. Raises OSError if it cannot be made.
+    """
+    folder, number = wanted, 1
+    while True:
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            if not named:
+                number += 1
+                folder = wanted.with_name(f"{wanted.name}_{number}")
+            elif folder.is_dir() and not any(folder.iterdir()):
+                return folder
+            else:
+                raise ValueError(f"folder {folder} is not empty; choose another with {key}=DIR") from None
+        except OSError as error:
+            raise OSError(f"cannot make the folder {folder}: {error.strerror}") from error
