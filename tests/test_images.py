@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2.functional import resize
 
-from src import images
-from src.data.fashion_mnist import FashionMNIST
+from src import images, plots
+from src.data.fashion_mnist import CLASSES, FashionMNIST
 
 WHITE = 255
 
@@ -422,3 +422,41 @@ def test_names_fit_on_one_line_of_a_terminal():
     assert images.printable("näme 中文 😀.png") == "näme 中文 😀.png"
     assert images.printable("a\nb\x1b[31m\u2028.png") == r"a\nb\x1b[31m\u2028.png"
     os.fsencode(images.printable(os.fsdecode(b"\xff.png"))).decode()  # is UTF-8
+
+
+# --- the drawing
+
+
+def test_the_drawing_shows_the_picture_what_the_model_sees_and_the_likeliest_classes(tmp_path):
+    Image.fromarray(rectangle(50, 100)).save(tmp_path / "x.png")
+    picture = images.load("$x$ 中.png", tmp_path / "x.png", 28, "auto")
+    p = torch.tensor([[0.5, 0.0, 0.0, 0.3, 0.0, 0.0, 0.0, 0.2, 0.0, 0.0]])
+    drawing = plots.pictures([picture], p, CLASSES, ["bag"])
+    plots.save(drawing, tmp_path / "drawing.png")  # without a warning of glyphs that the font lacks
+    (ax,) = drawing.axes
+    given, shown = (image.get_array() for image in ax.get_images())
+    assert given.shape == (200, 300, 3)
+    assert np.array_equal(shown, picture.seen[0])
+    texts = [text.get_text() for text in ax.texts]
+    assert texts[3:-1] == [
+        *("$x$ □.png", "grey, inverted, trimmed"),
+        *("t-shirt", "0.50", "dress", "0.30", "sneaker", "0.20"),
+        "answer: bag",
+    ]
+    widths = [patch.get_width() for patch in ax.patches if patch.get_height() < 0.2]
+    assert [part / whole for whole, part in zip(widths[::2], widths[1::2], strict=True)] == pytest.approx(
+        [0.5, 0.3, 0.2]
+    )
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_the_drawing_clips_no_text(tmp_path, count):
+    Image.fromarray(ramp()).save(tmp_path / "x.png")
+    picture = images.load("a long name " * 30, tmp_path / "x.png", 28, "auto")
+    drawing = plots.pictures([picture] * count, torch.full((count, 10), 0.1), ["trouser press"] * 10)
+    drawing.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in drawing.axes[0].texts]
+    for i, box in enumerate(boxes):
+        assert drawing.bbox.x0 <= box.x0 < box.x1 <= drawing.bbox.x1
+        assert drawing.bbox.y0 <= box.y0 < box.y1 <= drawing.bbox.y1
+        assert not any(box.overlaps(other) for other in boxes[:i])
