@@ -4,6 +4,7 @@ Colours are Okabe and Ito's, told apart by the colour-blind; each line is labell
 drawn as one picture: a grid of axes costs ten times as much.
 """
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import Tensor
@@ -386,6 +389,71 @@ def classes(rows: Sequence[dict[str, Any]]) -> Figure:
         ax.grid(alpha=0.3)
     panel.axes[0].legend(frameon=False)
     return panel
+
+
+def pictures(
+    pictures: Sequence[Any], p: Tensor, classes: Sequence[str], answers: Sequence[str] | None = None
+) -> Figure:
+    """Of each picture: as it was given, what the model sees, and the three likeliest classes.
+
+    Args:
+        pictures: `src.images.Picture`s.
+        p: probabilities (n, q).
+        answers: of least expected cost, one for each picture.
+    """
+    side, gap, top = 1.3, 0.15, 0.3  # inches, as are all coordinates
+    places = [k * (side + gap) for k in range(3)]  # of what stands side by side for one picture
+    columns = min(3, len(pictures))
+    cell = places[-1] + side + 3 * gap, side + 0.6
+    width = columns * cell[0] + gap
+    explanation = textwrap.wrap(
+        "Trimmed: only the object is kept, its longest edge brought to 28 pixels, in the middle of its ground, "
+        "which is black if it is the darker of the two. Inverted: the model knows light objects on black.",
+        width=int(width / 0.064),
+    )
+    height = top + -(-len(pictures) // columns) * cell[1] + 0.15 * len(explanation) + 0.2
+    panel = Figure(figsize=(width, height), dpi=100, facecolor="white")
+    ax = panel.add_axes((0, 0, 1, 1))
+    small = {"fontsize": 8, "va": "top"}
+    for i, picture in enumerate(pictures):
+        left, upper = 2 * gap + i % columns * cell[0], height - top - i // columns * cell[1]
+        given, seen, odds = (left + place for place in places)
+        if i < columns:
+            captions = "your picture", "what the model sees", "likeliest classes"
+            for x, caption in zip((given, seen, odds), captions, strict=True):
+                ax.text(x, height - 0.12, caption, color=COLOURS["train"], **small)
+        ax.text(left, upper - 0.1, shortened(picture.name, 60), family="monospace", parse_math=False, **small)
+        upper -= 0.3
+        lower = upper - side
+        w, h = (edge * side / max(picture.given.size) for edge in picture.given.size)
+        x, y = given + (side - w) / 2, lower + (side - h) / 2
+        ax.imshow(picture.given, extent=(x, x + w, y, y + h))
+        ax.imshow(
+            picture.seen[0].numpy(), extent=(seen, seen + side, lower, upper), cmap="gray", vmin=0, vmax=255
+        )
+        for x in (given, seen):
+            ax.add_patch(Rectangle((x, lower), side, side, fill=False, color=COLOURS["lr"], linewidth=0.5))
+        ax.text(seen, lower - 0.05, picture.steps, color=COLOURS["lr"], **{**small, "fontsize": 7})
+        for rank, k in enumerate(p[i].topk(3).indices):
+            y = upper - 0.4 * rank
+            ax.text(odds, y, classes[k], **small)
+            ax.text(odds + side, y, f"{p[i, k]:.2f}", ha="right", **small)
+            for length, colour in (1, "#EEEEEE"), (p[i, k].item(), COLOURS["lr" if rank else "train"]):
+                ax.add_patch(Rectangle((odds, y - 0.28), length * side, 0.1, color=colour, linewidth=0))
+        if answers:
+            ax.text(odds, lower + 0.1, f"answer: {answers[i]}", color=COLOURS["test"], **small)
+    ax.text(2 * gap, 0.1, "\n".join(explanation), color=COLOURS["lr"], **{**small, "va": "bottom"})
+    ax.set(xlim=(0, width), ylim=(0, height))
+    ax.set_axis_off()
+    return panel
+
+
+def shortened(name: str, most: int) -> str:
+    """The name in at most `most` characters of the monospaced font, which writes what it lacks as a box."""
+    known = get_font(findfont(FontProperties(family="monospace"))).get_charmap()
+    name = "".join(character if ord(character) in known else "\N{WHITE SQUARE}" for character in name)
+    half = most // 2
+    return name if len(name) <= most else f"{name[: half - 1]}\N{HORIZONTAL ELLIPSIS}{name[-half:]}"
 
 
 def save(picture: Figure, path: Path) -> None:

@@ -1,28 +1,32 @@
-"""Classes and probabilities from a finished run: python -m src.predict run=DIR [decision.costs=FILE]
+"""Classes and probabilities from a finished run: python -m src.predict run=DIR [inputs=PATH]
 
-Writes predictions.csv and pictures of the first and of the misclassified images. The answer is the most
-probable class or, with a file of costs, the one whose expected cost is least.
+They are those of the test images, or of one's own pictures. The answer is the most probable class or, with a
+file of costs (decision.costs=FILE), the one whose expected cost is least.
 """
 
 import csv
+import json
 import logging
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import hydra
+import lightning as L
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from src import cli, plots
+from src import cli, images, plots
 from src import functional as F
-from src.runs import Run, write_csv
+from src.runs import Run, write, write_csv
 
 log = logging.getLogger(__name__)
 
+Costs = tuple[Tensor, list[str]]  # (q, a), names of the a answers
 
-def read_costs(path: Path, classes: list[str]) -> tuple[Tensor, list[str]]:
+
+def read_costs(path: Path, classes: list[str]) -> Costs:
     """(costs (q, a), names of the a answers) from a CSV file: true,ANSWER,... then one row for each class.
 
     Answers need not be classes: a column "ask" with a constant cost is a way to decline.
@@ -48,10 +52,10 @@ def read_costs(path: Path, classes: list[str]) -> tuple[Tensor, list[str]]:
 class Predicted(NamedTuple):
     """Images with what a model says of them."""
 
-    X: Tensor  # (n, 1, s, s)
-    y: Tensor  # (n,), true labels
+    X: Tensor  # (n, 1, s, s) in [0, 1]
     p: Tensor  # (n, q), probabilities
     classes: list[str]
+    answers: list[str] | None  # (n,), of least expected cost, if costs are given
 
     @property
     def likeliest(self) -> Tensor:
@@ -59,55 +63,113 @@ class Predicted(NamedTuple):
 
 
 def predict(cfg: DictConfig) -> None:
-    """Raises ValueError if cfg.run is no run of a classifier, or the costs cannot be read."""
+    """Raises ValueError if cfg.run is no run of a classifier, or the costs or some pictures cannot be read.
+
+    In the last case the other pictures are predicted first.
+    """
     if cfg.first < 1:
         raise ValueError(f"first must be >= 1, got {cfg.first}; try first=18")
     if cfg.checkpoint not in ("best", "last"):
         raise ValueError(f"checkpoint must be best or last, got {cfg.checkpoint}")
+    invert = str(cfg.invert).lower()
+    if invert not in ("auto", "true", "false"):
+        raise ValueError(f"invert must be auto, true or false, got {cfg.invert}; try invert=auto")
+    paths = None if cfg.inputs is None else images.find(str(cfg.inputs))
     run, folder = Run(cfg.run), Path(cfg.run_dir)
     data, model = run.restore(run.best if cfg.checkpoint == "best" else run.last)
     if data.classes is None:
         raise ValueError(f"run {run.path} is no classifier; predict needs one")
     costs = read_costs(Path(cfg.decision.costs), data.classes) if cfg.decision.costs else None
-    data.prepare_data()
-    data.setup()
-    X, y = data.whole("test")
+    refused = 0
+    if paths is None:
+        data.prepare_data()
+        data.setup()
+        examples, _ = data.splits["test"]
+        predicted = classify(data, model, examples.X, costs)
+        report(predicted, examples.y, cfg.first, folder)
+        if costs:
+            decide(predicted, examples.y, costs, cfg.first, folder)
+    else:
+        pictures = read(paths, data.resize, invert, cfg.first)
+        refused = len(paths) - len(pictures)
+        if pictures:
+            X = torch.stack([picture.seen for picture in pictures])
+            show(classify(data, model, X, costs), pictures, cfg.first, folder)
+    written = " ".join(sorted(path.name for path in [*folder.glob("predictions.*"), *folder.glob("*.png")]))
+    if written:
+        log.info("written to %s/: %s", cli.shown(folder), written)
+    if refused:
+        raise ValueError(f"{refused} of {len(paths)} pictures could not be read; the lines above say why")
+
+
+def classify(
+    data: L.LightningDataModule, model: L.LightningModule, X: Tensor, costs: Costs | None
+) -> Predicted:
+    """What the model says of the images X (n, 1, s, s), uint8 as the data module keeps them."""
+    X, _ = data.on_after_batch_transfer([X, None], 0)
     with torch.inference_mode():
-        predicted = Predicted(X, y, F.softmax(model(X)), data.classes)
-    report(predicted, cfg.first, folder)
-    if costs:
-        decide(predicted, *costs, cfg.first, folder)
-    log.info(
-        "written to %s/: %s",
-        cli.shown(folder),
-        "predictions.csv " + " ".join(sorted(path.name for path in folder.glob("*.png"))),
-    )
+        p = F.softmax(model(X))
+    if costs is None:
+        return Predicted(X, p, data.classes, None)
+    matrix, names = costs
+    answers = [names[k] for k in F.expected_cost(p, matrix).argmin(dim=1)]
+    return Predicted(X, p, data.classes, answers)
 
 
-def report(predicted: Predicted, first: int, folder: Path) -> None:
-    """Write the table and the pictures, say the accuracy."""
-    X, y, p, classes = predicted
+def write_tables(predicted: Predicted, heads: list[dict[str, Any]], folder: Path) -> None:
+    """predictions.csv and .jsonl: head, class, answer if there are costs, and probabilities of each image."""
+    _, p, classes, answers = predicted
+    rows, lines = [], []
+    for i, (head, guess, values) in enumerate(
+        zip(heads, predicted.likeliest.tolist(), p.tolist(), strict=True)
+    ):
+        row = {**head, "predicted": classes[guess], **({"answer": answers[i]} if answers else {})}
+        odds = dict(zip(classes, (round(value, 6) for value in values), strict=True))
+        rows.append({**row, **{name: f"{value:.6f}" for name, value in odds.items()}})
+        lines.append(json.dumps({**row, "probabilities": odds}) + "\n")
+    write_csv(folder / "predictions.csv", rows)
+    write(folder / "predictions.jsonl", "".join(lines))
+
+
+def read(paths: dict[str, Path], side: int, invert: str, first: int) -> list[images.Picture]:
+    """Those of the pictures that can be read; the log says why the others cannot."""
+    pictures = []
+    for name, path in paths.items():
+        try:
+            picture = images.load(name, path, side, invert)
+        except images.Unreadable as reason:
+            log.error("cannot read %s: %s", name, reason)
+            continue
+        # only the first are drawn as they were given: thousands of photos would fill the memory
+        pictures.append(picture if len(pictures) < first else picture._replace(given=None))
+    return pictures
+
+
+def show(predicted: Predicted, pictures: list[images.Picture], first: int, folder: Path) -> None:
+    """Write the tables and the picture of the user's pictures; say what the first ones are."""
+    write_tables(predicted, [{"file": picture.name} for picture in pictures], folder)
+    _, p, classes, answers = predicted
+    for i, picture in enumerate(pictures[:first]):
+        odds = ", ".join(f"{classes[k]} {p[i, k]:.2f}" for k in p[i].topk(3).indices)
+        log.info("%s: %s%s", picture.name, odds, f"; answer {answers[i]}" if answers else "")
+    drawing = plots.pictures(pictures[:first], p[:first], classes, answers)
+    plots.save(drawing, folder / "inputs.png")
+
+
+def report(predicted: Predicted, y: Tensor, first: int, folder: Path) -> None:
+    """Write the tables and the pictures of the test images; say the accuracy."""
+    X, p, classes, _ = predicted
     y_hat = predicted.likeliest
-    write_csv(
-        folder / "predictions.csv",
-        [
-            {
-                "image": i,
-                "true": classes[true],
-                "predicted": classes[guess],
-                **{name: f"{value:.6f}" for name, value in zip(classes, row, strict=True)},
-            }
-            for i, (true, guess, row) in enumerate(zip(y.tolist(), y_hat.tolist(), p.tolist(), strict=True))
-        ],
-    )
+    write_tables(predicted, [{"image": i, "true": classes[true]} for i, true in enumerate(y.tolist())], folder)
     for name, picture in plots.first_and_misclassified(X[:, 0], y, y_hat, classes, first).items():
         plots.save(picture, folder / f"{name}.png")
     log.info("accuracy %.4f on %d test images", F.accuracy(p, y), len(y))
 
 
-def decide(predicted: Predicted, costs: Tensor, answers: list[str], first: int, folder: Path) -> None:
+def decide(predicted: Predicted, y: Tensor, priced: Costs, first: int, folder: Path) -> None:
     """Say what the answers of least expected cost save, and show where they differ from the likeliest class."""
-    X, y, p, classes = predicted
+    X, p, classes, _ = predicted
+    costs, answers = priced
     if not set(classes) <= set(answers):
         raise ValueError("decision.costs: every class must be a possible answer (a column) too")
     likeliest = torch.tensor([answers.index(name) for name in classes])[predicted.likeliest]

@@ -1,10 +1,14 @@
-"""Predictions from a finished run, and decisions under costs."""
+"""Predictions from a finished run, of test images and of one's own pictures, and decisions under costs."""
 
 import csv
+import json
+import os
+import re
 from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from PIL import Image
 
 from src import functional as F
@@ -81,6 +85,13 @@ def test_predictions_of_a_run_are_those_of_its_best_checkpoint(cli, run, tmp_pat
     likeliest, cheapest = (float(line.split(" costs ")[1].split()[0]) for line in lines[1:3])
     assert cheapest < likeliest
     assert "the likeliest class is" in lines[4]
+    lines = (tmp_path / "out/predictions.jsonl").read_text().splitlines()
+    for row, line in zip(rows, lines, strict=True):
+        record = json.loads(line)
+        assert {name: f"{p:.6f}" for name, p in record.pop("probabilities").items()} == {
+            k: row[k] for k in CLASSES
+        }
+        assert {name: str(value) for name, value in record.items()}.items() <= row.items()
     for name in ("first", "misclassified", "decisions"):
         with Image.open(tmp_path / "out" / f"{name}.png") as picture:
             assert picture.width > 900
@@ -95,6 +106,8 @@ def test_predictions_of_a_run_are_those_of_its_best_checkpoint(cli, run, tmp_pat
         (["run={run}", "decision.costs=nowhere.csv"], "No such file"),
         (["run={run}", "first=0"], "first must be >= 1, got 0"),
         (["run={run}", "checkpoint=nope"], "checkpoint must be best or last, got nope"),
+        (["run={run}", "inputs=nope.png"], "inputs=nope.png names no picture"),
+        (["run={run}", "invert=maybe"], "invert must be auto, true or false, got maybe; try invert=auto"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(cli, run, arguments, complaint):
@@ -103,6 +116,118 @@ def test_what_cannot_be_done_is_said_in_one_line(cli, run, arguments, complaint)
     (line,) = output.splitlines()
     assert line.startswith("error: ")
     assert complaint in line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side", [28, 20])
+def test_test_images_as_files_are_predicted_as_in_the_data_set(config, cli, tmp_path, side):
+    cfg = config("data.train_size=1000", "trainer.max_epochs=1", f"data.resize={side}", "~callbacks.figures")
+    train(cfg)
+    X = torchvision.datasets.FashionMNIST(cfg.data.root, train=False).data[:300]
+    (tmp_path / "pictures").mkdir()
+    for i, image in enumerate(X):
+        Image.fromarray(image.numpy()).save(tmp_path / f"pictures/{i:03}.png")
+    assert cli("src.predict", f"run={cfg.run_dir}", "hydra.run.dir=set", data=False).status == 0
+    arguments = [f"run={cfg.run_dir}", "hydra.run.dir=own", "inputs=pictures", "first=2"]
+    status, output = cli("src.predict", *arguments, data=False)
+    assert status == 0, output
+    expected = list(csv.DictReader((tmp_path / "set/predictions.csv").read_text().splitlines()))[:300]
+    found = list(csv.DictReader((tmp_path / "own/predictions.csv").read_text().splitlines()))
+    for i, (own, of_set) in enumerate(zip(found, expected, strict=True)):
+        assert own.pop("file") == f"{i:03}.png"
+        assert own.pop("predicted") == of_set["predicted"]
+        for name in CLASSES:  # the order of a sum of 784 terms may depend on the number of images
+            assert float(own[name]) == pytest.approx(float(of_set[name]), abs=2e-6)
+    assert [line.split(":")[0] for line in output.splitlines()] == ["000.png", "001.png", "written to own/"]
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    """Five pictures, among them one with a line break and one with a byte that is not UTF-8 in its name."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for k, name in enumerate([b"a.png", b"b.PNG", b"line\nbreak.png", b"byte\xff.png", b"z.png"]):
+        picture = Image.new("RGB", (90, 120), "white")
+        picture.paste((20, 60, 20 * k), (20, 10 + 8 * k, 70, 100))
+        with open(os.path.join(os.fsencode(folder), name), "wb") as file:
+            picture.save(file, "PNG")
+    return folder
+
+
+@pytest.mark.slow
+def test_a_file_that_cannot_be_read_is_named_and_the_others_go_on(cli, run, pictures, tmp_path):
+    (pictures / "empty.jpg").touch()
+    (pictures / "cut.png").write_bytes((pictures / "a.png").read_bytes()[:100])
+    Image.new("1", (20_000, 20_000)).save(pictures / "bomb.png")
+    (pictures / "words.txt").write_text("not asked for")
+    status, output = cli(
+        "src.predict", f"run={run.path}", "inputs=pictures", "hydra.run.dir=out", "first=2", data=False
+    )
+    assert status == 1
+    lines = output.splitlines()
+    assert lines[:3] == [
+        "cannot read bomb.png: it has more than 89 million pixels",
+        "cannot read cut.png: image file is truncated",
+        "cannot read empty.jpg: the file is empty",
+    ]
+    assert re.fullmatch(r"a\.png: [a-z -]+ \d\.\d\d, [a-z -]+ \d\.\d\d, [a-z -]+ \d\.\d\d", lines[3])
+    assert lines[4].startswith("b.PNG: ")
+    assert lines[5:] == [
+        "written to out/: inputs.png predictions.csv predictions.jsonl",
+        "error: 3 of 8 pictures could not be read; the lines above say why",
+    ]
+    rows = list(csv.DictReader((tmp_path / "out/predictions.csv").read_text().splitlines()))
+    names = ["a.png", "b.PNG", r"byte\udcff.png", r"line\nbreak.png", "z.png"]
+    assert [row["file"] for row in rows] == names
+    records = [json.loads(line) for line in (tmp_path / "out/predictions.jsonl").read_text().splitlines()]
+    assert [record["file"] for record in records] == names
+    for record, row in zip(records, rows, strict=True):
+        p = record["probabilities"]
+        assert sum(p.values()) == pytest.approx(1, abs=1e-5)
+        assert record["predicted"] == row["predicted"] == max(p, key=p.get)
+    with Image.open(tmp_path / "out/inputs.png") as drawing:
+        assert drawing.width > 800
+
+
+@pytest.mark.slow
+def test_own_pictures_need_no_data_set(cli, run, pictures):
+    run.config.write_text(re.sub(r"(?m)^  root: .*$", "  root: /nowhere", run.config.read_text()))
+    arguments = [f"run={run.path}", "inputs='pictures/*'", "hydra.run.dir=out"]
+    status, output = cli("src.predict", *arguments, data=False)
+    assert status == 0, output
+
+
+@pytest.mark.slow
+def test_if_no_file_can_be_read_nothing_is_written(cli, run, tmp_path):
+    (tmp_path / "x.png").touch()
+    status, output = cli("src.predict", f"run={run.path}", "inputs=x.png", "hydra.run.dir=out", data=False)
+    assert status == 1
+    assert output.splitlines() == [
+        "cannot read x.png: the file is empty",
+        "error: 1 of 1 pictures could not be read; the lines above say why",
+    ]
+    assert not list((tmp_path / "out").glob("predictions*"))
+
+
+@pytest.mark.slow
+def test_pictures_get_the_answer_of_least_expected_cost(cli, run, pictures, tmp_path):
+    # asking costs 0.5, every wrong answer 1: one asks where the likeliest class has less than 0.5
+    (tmp_path / "costs.csv").write_text(
+        "\n".join(
+            ["true,ask," + ",".join(CLASSES)]
+            + [f"{true},0.5," + ",".join(str(int(true != answer)) for answer in CLASSES) for true in CLASSES]
+        )
+    )
+    arguments = [f"run={run.path}", "inputs='pictures/*'", "hydra.run.dir=out", "decision.costs=costs.csv"]
+    status, output = cli("src.predict", *arguments, "invert=true", data=False)
+    assert status == 0, output
+    rows = list(csv.DictReader((tmp_path / "out/predictions.csv").read_text().splitlines()))
+    assert len(rows) == 5
+    for row, line in zip(rows, output.splitlines(), strict=False):
+        sure = max(float(row[name]) for name in CLASSES) > 0.5
+        assert row["answer"] == (row["predicted"] if sure else "ask")
+        assert line.startswith(f"{row['file']}: {row['predicted']} ")
+        assert line.endswith(f"; answer {row['answer']}")
 
 
 def test_a_run_of_a_linear_regression_has_no_classes_to_predict(config, cli):

@@ -1,0 +1,462 @@
+"""What becomes of a user's picture: formats, modes and damage; expectations by hand arithmetic or numpy."""
+
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.v2.functional import resize
+
+from src import images, plots
+from src.data.fashion_mnist import CLASSES, FashionMNIST
+
+WHITE = 255
+
+
+@pytest.fixture(scope="module")
+def official(data_root) -> torch.Tensor:
+    """The official test images, (10000, 1, 28, 28)."""
+    data = FashionMNIST(root=str(data_root))
+    data.setup()
+    return data.splits["test"][0].X
+
+
+def ramp() -> np.ndarray:
+    """Grey levels (40, 60): a ramp, 60 wide and not symmetric in any way, within a white border."""
+    levels = np.full((40, 60), WHITE, np.uint8)
+    levels[5:30, 10:55] = np.add.outer(np.arange(25) * 4, np.arange(45) * 3)
+    return levels
+
+
+def grey(path: Path) -> np.ndarray:
+    return np.asarray(images.read(path).convert("L")).astype(int)
+
+
+def seen(levels: np.ndarray, invert: str = "auto", side: int = 28) -> np.ndarray:
+    image, _ = images.prepare(Image.fromarray(levels.astype(np.uint8)), side, invert)
+    assert image.shape == (1, side, side)
+    assert image.dtype == torch.uint8
+    return image[0].numpy().astype(int)
+
+
+def rectangle(height: int, width: int, level: int = 0, on: int = WHITE) -> np.ndarray:
+    levels = np.full((200, 300), on, np.uint8)
+    levels[30 : 30 + height, 15 : 15 + width] = level
+    return levels
+
+
+def png(path: Path, samples: np.ndarray, colour_type: int, *chunks: tuple[bytes, bytes]) -> None:
+    """Write samples (h, w, channels) of 16 bits: Pillow reads these, but writes only grey ones."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width = samples.shape[:2]
+    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts))
+
+
+# --- formats and modes
+
+
+@pytest.mark.parametrize(
+    ("suffix", "mode"),
+    [
+        *(("png", mode) for mode in ("L", "LA", "P", "RGB", "RGBA")),
+        *(("bmp", mode) for mode in ("L", "P", "RGB", "RGBA")),
+        *(("gif", mode) for mode in ("L", "P", "RGB")),
+        *(("webp", mode) for mode in ("L", "RGB", "RGBA")),
+    ],
+)
+def test_lossless_formats_give_every_grey_level(tmp_path, suffix, mode):
+    path = tmp_path / f"x.{suffix}"
+    options = {"lossless": True} if suffix == "webp" else {}
+    Image.fromarray(ramp()).convert(mode).save(path, **options)
+    assert np.array_equal(grey(path), ramp())
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_jpeg_gives_nearly_every_grey_level(tmp_path, mode):
+    path = tmp_path / "x.jpeg"
+    Image.fromarray(ramp()).convert(mode).save(path, quality=95)
+    assert abs(grey(path) - ramp()).mean() < 2
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "gif"])
+def test_pictures_of_two_colours_are_black_and_white(tmp_path, suffix):
+    path = tmp_path / f"x.{suffix}"
+    Image.fromarray(ramp() > 100).save(path)
+    assert np.array_equal(grey(path), 255 * (ramp() > 100))
+
+
+def test_colours_become_grey_by_their_brightness(tmp_path):
+    path = tmp_path / "x.png"
+    Image.new("RGB", (5, 5), (200, 100, 50)).save(path)
+    # ITU-R 601-2: 0.299 * 200 + 0.587 * 100 + 0.114 * 50 = 124.2
+    assert set(grey(path).flatten()) == {124}
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_16_bits_equal_8_bits_within_one_level(tmp_path, channels):
+    path = tmp_path / "x.png"
+    samples = np.repeat(ramp()[:, :, None].astype(int) * 257, channels, axis=2)
+    if channels in (2, 4):
+        samples[:, :, -1] = 65535  # opaque
+    png(path, samples, {1: 0, 2: 4, 3: 2, 4: 6}[channels])
+    assert abs(grey(path) - ramp()).max() <= 1
+
+
+def test_16_bit_grey_as_pillow_writes_it_is_not_saturated(tmp_path):
+    path = tmp_path / "x.png"
+    Image.fromarray(ramp().astype(np.uint16) * 257).save(path)
+    assert np.array_equal(grey(path), ramp())
+
+
+def test_what_is_transparent_is_white(tmp_path):
+    half = np.where(np.arange(60) < 30, 0, 255).astype(np.uint8)[None].repeat(40, axis=0)  # alpha
+    expected = np.where(half == 0, WHITE, ramp())
+    for mode in ("LA", "RGBA"):
+        picture = Image.fromarray(ramp()).convert(mode)
+        picture.putalpha(Image.fromarray(half))
+        for suffix in ("png", "webp"):
+            picture.save(tmp_path / f"{mode}.{suffix}", **({"lossless": True} if suffix == "webp" else {}))
+            assert np.array_equal(grey(tmp_path / f"{mode}.{suffix}"), expected), (mode, suffix)
+
+
+def test_what_is_half_transparent_is_half_white(tmp_path):
+    Image.new("RGBA", (5, 5), (0, 0, 0, 51)).save(tmp_path / "x.png")  # 51 / 255 black, 204 / 255 white
+    assert set(grey(tmp_path / "x.png").flatten()) == {204}
+
+
+@pytest.mark.parametrize("suffix", ["png", "gif"])
+def test_a_transparent_colour_of_a_palette_is_white(tmp_path, suffix):
+    picture = Image.fromarray((np.arange(60)[None] // 20).astype(np.uint8).repeat(40, axis=0), "P")
+    picture.putpalette([10, 10, 10, 120, 120, 120, 200, 200, 200])
+    picture.save(tmp_path / f"x.{suffix}", transparency=1)
+    assert grey(tmp_path / f"x.{suffix}")[0, ::20].tolist() == [10, WHITE, 200]
+
+
+def test_a_transparent_grey_level_is_white(tmp_path):
+    levels = np.array([[0, 100, 200]], np.uint8)
+    Image.fromarray(levels).save(tmp_path / "8.png", transparency=100)
+    key = b"tRNS", struct.pack(">H", 100 * 257)
+    png(tmp_path / "16.png", levels[:, :, None].astype(int) * 257, 0, key)
+    assert grey(tmp_path / "8.png").tolist() == grey(tmp_path / "16.png").tolist() == [[0, WHITE, 200]]
+
+
+UPRIGHT = {  # EXIF orientation -> what makes the stored rows and columns upright
+    1: lambda a: a,
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: np.transpose,
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a.T, 2),
+    8: np.rot90,
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_rotations_and_reflections_of_the_camera_are_undone(tmp_path, suffix, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"x.{suffix}"
+    Image.fromarray(ramp()).save(path, exif=exif, **({"lossless": True} if suffix == "webp" else {}))
+    assert np.array_equal(grey(path), UPRIGHT[orientation](ramp()))
+
+
+def test_a_rotated_jpeg_shows_the_model_the_upright_object(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying on its left side
+    Image.fromarray(np.rot90(ramp())).save(tmp_path / "x.jpg", exif=exif, quality=95)
+    rotated = images.load("x", tmp_path / "x.jpg", 28, "auto")
+    assert abs(rotated.seen[0].numpy().astype(int) - seen(ramp())).mean() < 3
+
+
+@pytest.mark.parametrize("suffix", ["png", "gif", "webp"])
+def test_an_animation_shows_its_first_frame(tmp_path, suffix):
+    path = tmp_path / f"x.{suffix}"
+    frames = [Image.fromarray(np.full((20, 30), level, np.uint8)) for level in (40, 200)]
+    frames[0].save(
+        path, save_all=True, append_images=frames[1:], **({"lossless": 1} if suffix == "webp" else {})
+    )
+    assert set(grey(path).flatten()) == {40}
+
+
+def test_a_large_photo_is_reduced_before_anything_else(tmp_path):
+    Image.new("RGB", (3000, 1500), "white").save(tmp_path / "x.jpg")
+    assert images.read(tmp_path / "x.jpg").size == (512, 256)
+
+
+# --- what the model sees
+
+
+def test_images_of_the_data_set_are_taken_pixel_by_pixel(tmp_path, official):
+    for i, image in enumerate(official[:20]):
+        Image.fromarray(image[0].numpy()).save(tmp_path / "x.png")
+        picture = images.load("x", tmp_path / "x.png", 28, "auto")
+        assert torch.equal(picture.seen, image), i
+        assert picture.steps == "grey, pixel by pixel"
+
+
+def test_no_image_of_the_data_set_and_every_negative_of_one_is_inverted(official):
+    for image in official[::5, 0].numpy().astype(int):
+        assert np.array_equal(seen(image), image)
+        assert np.array_equal(seen(255 - image), image)
+
+
+def test_another_side_is_reached_as_the_data_module_reaches_it(data_root, official):
+    data = FashionMNIST(root=str(data_root), resize=40)
+    data.setup()
+    expected = data.splits["test"][0].X[0, 0].numpy()
+    assert np.array_equal(seen(official[0, 0].numpy(), side=40), expected)
+    assert np.array_equal(seen(expected, side=40), expected)  # has the side already
+    large = np.pad(official[0, 0].numpy().repeat(10, axis=0).repeat(10, axis=1), 30)
+    small = torch.tensor(seen(large), dtype=torch.uint8)[None]
+    assert np.array_equal(seen(large, side=40), resize(small, [40, 40])[0])
+
+
+def test_the_object_fills_the_longest_edge_and_is_centred():
+    expected = np.zeros((28, 28))
+    expected[7:21] = 255  # 50 x 100 pixels become 14 x 28
+    assert np.array_equal(seen(rectangle(50, 100)), expected)
+    assert np.array_equal(seen(rectangle(100, 50)), expected.T)
+
+
+def test_the_odd_pixel_of_a_margin_is_above_or_left_as_in_the_data_set(official):
+    expected = np.zeros((28, 28))
+    expected[2:27] = 255  # 100 x 112 pixels become 25 x 28: 2 above, 1 below
+    assert np.array_equal(seen(rectangle(100, 112)), expected)
+    assert np.array_equal(seen(rectangle(112, 100)), expected.T)
+    filled = (official[:, 0] > 0).any(dim=1).int()  # (n, 28), columns with anything in them
+    margins = filled.argmax(dim=1) - filled.flip(1).argmax(dim=1)  # left less right
+    assert ((margins == 0) | (margins == 1)).float().mean() > 0.95
+    assert (margins == 1).float().mean() > 0.3
+
+
+def test_the_ground_becomes_black_whatever_it_was():
+    assert set(seen(rectangle(50, 100, level=60, on=200)).flatten()) == {0, 140}
+    assert set(seen(rectangle(50, 100, level=160, on=20)).flatten()) == {0, 140}
+
+
+@pytest.mark.parametrize("ground", [255, 200, 140, 110, 60])
+def test_auto_makes_an_object_that_is_darker_than_its_ground_light(ground):
+    # the grey level of the ground alone does not tell: 110 may be a dark floor or the shade of a wall
+    assert set(seen(rectangle(50, 100, level=ground - 50, on=ground)).flatten()) == {0, 50}
+
+
+def test_auto_sees_the_same_on_a_light_and_on_a_dark_ground():
+    noisy = rectangle(70, 90, 37, 211) + np.random.default_rng(0).normal(0, 3, (200, 300))
+    for levels in (ramp(), rectangle(50, 100, 60, 200), noisy.clip(0, 255).astype(np.uint8)):
+        assert np.array_equal(seen(levels), seen(255 - levels))
+
+
+def test_inverted_always_or_never_if_the_user_says_so():
+    light, dark = rectangle(50, 100, level=55, on=255), rectangle(50, 100, level=200, on=0)
+    assert set(seen(light, "true").flatten()) == set(seen(dark, "false").flatten()) == {0, 200}
+    assert set(seen(light, "false").flatten()) == set(seen(dark, "true").flatten()) == {255, 55}
+    small = np.arange(784).reshape(28, 28) % 200
+    assert np.array_equal(seen(small, "true"), 255 - small)
+    assert np.array_equal(seen(small, "false"), small)
+
+
+def test_specks_and_noise_do_not_keep_an_edge_from_being_trimmed():
+    noisy = rectangle(50, 100).astype(int)
+    noisy[[3, 150, 190], [5, 40, 290]] = 0
+    noisy = noisy + np.random.default_rng(0).normal(0, 3, noisy.shape)
+    assert abs(seen(noisy.clip(0, 255)) - seen(rectangle(50, 100))).max() < 12
+
+
+@pytest.mark.parametrize("size", [(1, 3), (2, 2), (3, 500), (27, 29), (28, 30)])
+def test_any_size_will_do(size):
+    levels = np.full(size, WHITE, np.uint8)
+    levels[size[0] // 2, size[1] // 2] = 0
+    assert seen(levels).max() > 0
+
+
+def test_a_hair_keeps_a_pixel():
+    hair = rectangle(1, 280)
+    expected = np.zeros((28, 28), bool)
+    expected[14] = True
+    assert np.array_equal(seen(hair) > 0, expected)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (28, 28), (40, 40), (300, 200)])
+@pytest.mark.parametrize("level", [0, 120, 255])
+def test_a_blank_picture_is_refused(size, level):
+    with pytest.raises(images.Unreadable, match="one colour"):
+        seen(np.full(size, level, np.uint8))
+
+
+# --- files that cannot be read
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path):
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "x.png")
+    assert (tmp_path / "x.png").stat().st_size < 100_000
+    with pytest.raises(images.Unreadable, match="more than 89 million pixels"):
+        images.read(tmp_path / "x.png")
+
+
+def test_so_is_one_that_pillow_would_only_warn_of(tmp_path):
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "x.png")
+    with pytest.raises(images.Unreadable, match="more than 89 million pixels"):
+        images.read(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"these are words", "damaged, or none of PNG, JPEG, BMP, GIF, WEBP"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "none of"),
+        (b"\x89PNG\r\n\x1a\n", "damaged"),
+    ],
+)
+def test_what_is_no_picture_is_refused_with_the_reason(tmp_path, content, reason):
+    (tmp_path / "x.png").write_bytes(content)
+    with pytest.raises(images.Unreadable, match=reason):
+        images.read(tmp_path / "x.png")
+
+
+def test_what_is_no_file_is_refused_with_the_reason(tmp_path):
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "link.png").symlink_to("nowhere")
+    (tmp_path / "circle.png").symlink_to("circle.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    for name, reason in {
+        "folder": "it is a folder",
+        "link": "No such file",
+        "circle": "symbolic links",
+        "pipe": "no regular file",
+    }.items():
+        with pytest.raises(images.Unreadable, match=reason):
+            images.read(tmp_path / f"{name}.png")
+
+
+def test_a_file_of_somebody_else_is_refused_with_the_reason(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "x.png").write_bytes(b"x")
+    monkeypatch.setattr(Image, "open", refuse)
+    with pytest.raises(images.Unreadable, match=r"^Permission denied$"):
+        images.read(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "gif", "webp"])
+def test_a_damaged_file_is_read_or_refused_and_nothing_else(tmp_path, suffix):
+    whole, path = tmp_path / f"whole.{suffix}", tmp_path / f"x.{suffix}"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(ramp()).save(whole, **({} if suffix in ("bmp", "gif") else {"exif": exif}))
+    content = whole.read_bytes()
+    random = np.random.default_rng(0)
+    reasons = []
+    for attempt in range(60):
+        damaged = bytearray(content[: random.integers(1, len(content))] if attempt % 2 else content)
+        for place in random.integers(len(damaged), size=3):
+            damaged[place] = random.integers(256)
+        path.write_bytes(damaged)
+        try:
+            images.load("x", path, 28, "auto")
+        except images.Unreadable as reason:
+            reasons.append(str(reason))
+    assert len(reasons) > 15
+    assert all(reason and reason.isprintable() for reason in reasons)
+
+
+# --- which files
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    (tmp_path / "deep/deeper").mkdir(parents=True)
+    for name in ("b.png", "a.JPG", "c.webp", ".hidden.png", "notes.txt", "deep/d.gif", "deep/deeper/[e].bmp"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("inputs", "names"),
+    [
+        ("", ["a.JPG", "b.png", "c.webp"]),
+        ("/notes.txt", ["notes.txt"]),
+        ("/*", ["a.JPG", "b.png", "c.webp"]),
+        ("/[bc].*", ["b.png", "c.webp"]),
+        ("/deep/**", ["d.gif", "deeper/[e].bmp"]),
+        ("/**/*.*", ["a.JPG", "b.png", "c.webp", "deep/d.gif", "deep/deeper/[e].bmp"]),
+        ("/deep/deeper/[e].bmp", ["[e].bmp"]),
+    ],
+)
+def test_inputs_are_a_file_a_folder_or_a_pattern(folder, inputs, names):
+    found = images.find(f"{folder}{inputs}")
+    assert list(found) == names
+    assert all(path.is_file() for path in found.values())
+
+
+def test_inputs_are_relative_to_the_current_folder_or_to_the_user(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(folder))
+    assert list(images.find("*.png")) == list(images.find("b.png")) == list(images.find("~/*.png")) == ["b.png"]
+    assert list(images.find(".")) == ["a.JPG", "b.png", "c.webp"]
+
+
+@pytest.mark.parametrize("inputs", ["", "nope.png", "*.tif", "empty"])
+def test_inputs_that_name_no_picture_are_said_to(folder, monkeypatch, inputs):
+    monkeypatch.chdir(folder)
+    (folder / "empty").mkdir()
+    with pytest.raises(ValueError, match="names no picture") as error:
+        images.find(inputs)
+    assert f"inputs={inputs} " in str(error.value)
+
+
+def test_names_fit_on_one_line_of_a_terminal():
+    assert images.printable("näme 中文 😀.png") == "näme 中文 😀.png"
+    assert images.printable("a\nb\x1b[31m\u2028.png") == r"a\nb\x1b[31m\u2028.png"
+    os.fsencode(images.printable(os.fsdecode(b"\xff.png"))).decode()  # is UTF-8
+
+
+# --- the drawing
+
+
+def test_the_drawing_shows_the_picture_what_the_model_sees_and_the_likeliest_classes(tmp_path):
+    Image.fromarray(rectangle(50, 100)).save(tmp_path / "x.png")
+    picture = images.load("$x$ 中.png", tmp_path / "x.png", 28, "auto")
+    p = torch.tensor([[0.5, 0.0, 0.0, 0.3, 0.0, 0.0, 0.0, 0.2, 0.0, 0.0]])
+    drawing = plots.pictures([picture], p, CLASSES, ["bag"])
+    plots.save(drawing, tmp_path / "drawing.png")  # without a warning of glyphs that the font lacks
+    (ax,) = drawing.axes
+    given, shown = (image.get_array() for image in ax.get_images())
+    assert given.shape == (200, 300, 3)
+    assert np.array_equal(shown, picture.seen[0])
+    texts = [text.get_text() for text in ax.texts]
+    assert texts[3:-1] == [
+        *("$x$ □.png", "grey, inverted, trimmed"),
+        *("t-shirt", "0.50", "dress", "0.30", "sneaker", "0.20"),
+        "answer: bag",
+    ]
+    widths = [patch.get_width() for patch in ax.patches if patch.get_height() < 0.2]
+    assert [part / whole for whole, part in zip(widths[::2], widths[1::2], strict=True)] == pytest.approx(
+        [0.5, 0.3, 0.2]
+    )
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_the_drawing_clips_no_text(tmp_path, count):
+    Image.fromarray(ramp()).save(tmp_path / "x.png")
+    picture = images.load("a long name " * 30, tmp_path / "x.png", 28, "auto")
+    drawing = plots.pictures([picture] * count, torch.full((count, 10), 0.1), ["trouser press"] * 10)
+    drawing.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in drawing.axes[0].texts]
+    for i, box in enumerate(boxes):
+        assert drawing.bbox.x0 <= box.x0 < box.x1 <= drawing.bbox.x1
+        assert drawing.bbox.y0 <= box.y0 < box.y1 <= drawing.bbox.y1
+        assert not any(box.overlaps(other) for other in boxes[:i])
