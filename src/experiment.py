@@ -12,7 +12,6 @@ from omegaconf import DictConfig, OmegaConf
 from src import cli
 from src.callbacks import history
 from src.config import build
-from src.models.regression import Diverged
 from src.runs import Run, provenance
 
 # What makes a run the experiment it is, and the keys of data that do not.
@@ -22,8 +21,8 @@ PLACES = ("root", "num_workers", "system_copies", "mirrors", "debian_package")
 log = logging.getLogger(__name__)
 
 
-def train(cfg: DictConfig) -> float | None:
-    """Train as `cfg` says and fill the folder cfg.run_dir.
+def train(cfg: DictConfig, *callbacks: L.Callback) -> float | None:
+    """Train as `cfg` says, with further callbacks if given, and fill the folder cfg.run_dir.
 
     Returns the val/loss of the best epoch, None without a validation split. Raises ValueError for a config
     that cannot work, DataError if the data cannot be had and Diverged if the loss becomes nan or infinite.
@@ -31,16 +30,17 @@ def train(cfg: DictConfig) -> float | None:
     run = Run(cfg.run_dir)
     if run.metrics_json.exists():
         raise ValueError(f"run_dir {run.path} holds a run already, and no run is overwritten; choose another")
-    with run.lock(), recorded(run, {"seed": cfg.seed, **provenance()}) as record:
+    with run.lock():
         run.save_config(cfg)
-        record |= fit(run, *assemble(cfg))
+        with recorded(run, {"seed": cfg.seed, **provenance()}) as record:
+            record |= fit(run, *assemble(cfg, *callbacks))
     return record.get("val/loss")
 
 
 Parts = tuple[L.Trainer, L.LightningModule, L.LightningDataModule]
 
 
-def assemble(cfg: DictConfig) -> Parts:
+def assemble(cfg: DictConfig, *further: L.Callback) -> Parts:
     """Everything that `fit` needs, built and checked; nothing is written or trained."""
     for name in ("history", "best"):  # the record of the run is made from them
         if name not in cfg.callbacks:
@@ -52,7 +52,8 @@ def assemble(cfg: DictConfig) -> Parts:
     if not cfg.trainer.enable_progress_bar:
         callbacks.pop("progress", None)
     logger = build(cfg, "logger") if cfg.get("logger") else False
-    return build(cfg, "trainer", callbacks=list(callbacks.values()), logger=logger), model, data
+    trainer = build(cfg, "trainer", callbacks=[*callbacks.values(), *further], logger=logger)
+    return trainer, model, data
 
 
 def fit(
@@ -86,7 +87,7 @@ def recorded(run: Run, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
     except BaseException as error:
         status, reason = "interrupted", type(error).__name__  # by SIGTERM or Ctrl-C
         if isinstance(error, Exception):
-            status, reason = "diverged" if isinstance(error, Diverged) else "failed", str(error)
+            status, reason = getattr(error, "status", "failed"), str(error)
         record |= {"status": status, "reason": reason or type(error).__name__}
         with contextlib.suppress(OSError):  # on a full disk the first error is the one to tell
             run.save_record(record)

@@ -352,6 +352,32 @@ def _sweep_parallel(axes: Sequence[str], values: dict[str, list[str]], places, m
     return panel
 
 
+def search_history(values: Sequence[tuple[int, float]]) -> Figure:
+    """The value of each finished trial of a search, (number, value), and the lowest so far."""
+    numbers, found = zip(*values, strict=True)
+    panel = figure(6.4, 3.4)
+    ax = panel.subplots()
+    ax.plot(numbers, found, ".", color=COLOURS["lr"], markersize=8, label="trial")
+    ax.step(numbers, np.minimum.accumulate(found), where="post", color=COLOURS["train"], label="best so far")
+    ax.set(xlabel="trial", ylabel="val/loss", yscale="log")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.grid(alpha=0.3, which="both")
+    ax.legend(frameon=False)
+    return panel
+
+
+def importance(shares: dict[str, float]) -> Figure:
+    """How much of the differences between trials each parameter explains: shares that sum to 1."""
+    panel = figure(6.4, 1 + 0.4 * len(shares))
+    ax = panel.subplots()
+    names = sorted(shares, key=shares.get)
+    bars = ax.barh(names, [shares[name] for name in names], color=COLOURS["train"])
+    ax.bar_label(bars, [f"{shares[name]:.2f}" for name in names], padding=3)
+    ax.set(xlabel="importance", xlim=(0, 1.12 * max(shares.values())))
+    ax.spines[["top", "right"]].set_visible(False)
+    return panel
+
+
 def stability(rows: Sequence[Any]) -> Figure:
     """Share of the examples with inf or nan, probability 0, or a lost gradient, by logits and numerics.
 

@@ -19,7 +19,7 @@ import lightning as L
 import torch
 import torchvision
 import yaml
-from filelock import BaseFileLock, FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 from hydra.experimental.callback import Callback
 from lightning.fabric.plugins import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf, read_write
@@ -40,7 +40,7 @@ class Run:
         self.metrics_json = self.path / "metrics.json"
         self.tensorboard = self.path / "tensorboard"
 
-    def lock(self) -> BaseFileLock:
+    def lock(self) -> AcquireReturnProxy:
         """Keep every other process out of this run: `with run.lock(): ...`.
 
         Raises ValueError at once if one is in it.
@@ -48,16 +48,14 @@ class Run:
         return lock(self.config.with_name("lock"), f"run {self.path}")
 
     def in_use(self) -> bool:
-        """Whether a process is in this run."""
-        held = FileLock(self.config.with_name("lock"))
+        """Whether another process is in this run."""
         try:
-            held.acquire(timeout=0)
+            with FileLock(self.config.with_name("lock"), is_singleton=True).acquire(timeout=0):
+                return False
         except Timeout:
             return True
         except OSError:  # nothing there, or nothing to be written
             return False
-        held.release()
-        return False
 
     def save_config(self, cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
         """Record the config, and the overrides that made it what it is."""
@@ -137,20 +135,19 @@ class Run:
         return load_checkpoint(checkpoint)
 
 
-def lock(path: Path, subject: str) -> BaseFileLock:
-    """The lock file `path`, held until the lock is released, its `with` block ends, or the process does.
+def lock(path: Path, subject: str) -> AcquireReturnProxy:
+    """Hold the lock file `path` until the `with` block ends, what is returned is dropped, or the process ends.
 
-    Raises ValueError if another process holds it; `subject` is for the message.
+    A process that holds it may take it again. Raises ValueError if another one does; `subject` is for the
+    message.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        held = FileLock(path)
-        held.acquire(timeout=0)
+        return FileLock(path, is_singleton=True).acquire(timeout=0)
     except Timeout:
         raise ValueError(f"{subject} is in use by another process; wait until that one ends") from None
     except OSError as error:
         raise _cannot_write(path.parent, error) from error
-    return held
 
 
 def shapes(state: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:

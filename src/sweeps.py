@@ -20,7 +20,7 @@ from typing import Any
 
 import rich
 import yaml
-from filelock import BaseFileLock
+from filelock import AcquireReturnProxy
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
@@ -145,7 +145,7 @@ def table(path: Path, rows: list[Row]) -> str:
 class ReportSweep(Callback):
     """Hydra callback: claims the sweep folder, records the plan, and says a line about each job that ends."""
 
-    held: BaseFileLock | None = None
+    held: AcquireReturnProxy | None = None
     folder: Path | None = None  # of the sweep that this process leads
 
     def __init__(self, resume: bool = False):

@@ -17,6 +17,8 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class Diverged(ArithmeticError):
     """The loss is no finite number any more; nothing after it means anything."""
 
+    status = "diverged"  # of the run, in its record
+
 
 class Regression(L.LightningModule):
     """X W + b with a loss. A subclass gives `weights`, `forward`, `loss`, perhaps `sums`, and the updates.
