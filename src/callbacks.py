@@ -83,6 +83,35 @@ class History(Checkpoint):
         self.rows, self.seconds = state["rows"], state["seconds"]
 
 
+class Swing(L.Callback):
+    """train/swing: mean |change| of the loss from one minibatch of an epoch to the next."""
+
+    def __init__(self):
+        self.restart()
+
+    def restart(self) -> None:
+        self.last: float | None = None
+        self.seen, self.changes, self.total = (0.0, 0.0), 0, 0.0
+
+    def on_train_batch_end(self, trainer, model, outputs, batch, batch_idx) -> None:
+        loss_sum, n = model.so_far("train")
+        loss = (loss_sum - self.seen[0]) / (n - self.seen[1])
+        if self.last is not None:
+            self.changes, self.total = self.changes + 1, self.total + abs(loss - self.last)
+        self.last, self.seen = loss, (loss_sum, n)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        self.log("train/swing", self.total / max(self.changes, 1), logger=False)
+        self.restart()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("last", "seen", "changes", "total")}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
 class Best(ModelCheckpoint):
     """ModelCheckpoint that keeps track of the best epoch even if the run folder has moved since."""
 
@@ -116,11 +145,12 @@ class Last(Checkpoint):
         every_n_seconds: PositiveFloat | None = None,
     ):
         self.path, self.every_n_train_steps, self.every_n_seconds = path, every_n_train_steps, every_n_seconds
-        self.received: int | None = None  # a signal to stop
+        self.received = 0  # signal to stop, if any
 
-    def on_fit_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         self.saved = time.monotonic()
-        if threading.current_thread() is threading.main_thread():  # Lightning restores the old ones
+        # in place of Lightning's handlers, which it sets before this hook and takes away after the fit
+        if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(signum, self.on_signal)
 
@@ -133,21 +163,26 @@ class Last(Checkpoint):
         if batch_idx + 1 == trainer.num_training_batches:
             return  # the end of the epoch is near, and saves
         steps, seconds = self.every_n_train_steps, self.every_n_seconds
-        if (
-            self.received
-            or (steps and trainer.global_step % steps == 0)
-            or (seconds and time.monotonic() - self.saved >= seconds)
-        ):
-            self.save(trainer)
+        due = (steps and trainer.global_step % steps == 0) or (
+            seconds and time.monotonic() - self.saved >= seconds
+        )
+        if wanted := self.agreed(trainer, self.received or int(bool(due))):
+            self.save(trainer, wanted)
 
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        self.save(trainer)
+        self.save(trainer, self.agreed(trainer, self.received or 1))
 
-    def save(self, trainer: L.Trainer) -> None:
+    def agreed(self, trainer: L.Trainer, wanted: int) -> int:
+        """What the processes of the run want together: nothing (0), a save (1), or to heed a signal."""
+        if trainer.world_size == 1:
+            return wanted
+        return int(trainer.strategy.reduce(torch.tensor(float(wanted)), reduce_op="max"))
+
+    def save(self, trainer: L.Trainer, wanted: int) -> None:
         trainer.save_checkpoint(self.path)
         self.saved = time.monotonic()
-        if self.received:
-            raise SystemExit(128 + self.received)
+        if wanted > 1:
+            raise SystemExit(128 + wanted)
 
 
 class Figures(Checkpoint):

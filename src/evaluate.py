@@ -37,6 +37,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     checkpoint = {"best": run.best, "last": run.last}.get(cfg.checkpoint, Path(cfg.checkpoint))
     data, model = run.restore(checkpoint)
     where = {"accelerator": cfg.trainer.accelerator} if cfg.trainer.accelerator else {}
+    where |= {"devices": 1, "strategy": "auto"}  # also if several devices have trained it
     quiet = {"callbacks": [], "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = build(run.recorded(), "trainer", **where, **quiet)
     trainer.test(model, data, verbose=False)

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from src import cli
 from src.callbacks import history
 from src.config import build
-from src.runs import Run, provenance
+from src.runs import Run, leads, provenance
 
 # What makes a run the experiment it is, and the keys of data that do not.
 EXPERIMENT = ("seed", "model", "data")
@@ -28,6 +28,9 @@ def train(cfg: DictConfig, *callbacks: L.Callback) -> float | None:
     that cannot work, DataError if the data cannot be had and Diverged if the loss becomes nan or infinite.
     """
     run = Run(cfg.run_dir)
+    if not leads():
+        fit(run, *assemble(cfg, *callbacks))
+        return None
     if run.metrics_json.exists():
         raise ValueError(f"run_dir {run.path} holds a run already, and no run is overwritten; choose another")
     with run.lock():

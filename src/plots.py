@@ -378,6 +378,26 @@ def importance(shares: dict[str, float]) -> Figure:
     return panel
 
 
+def oscillation(rows: Sequence[dict[str, float]]) -> Figure:
+    """Changes of the loss for each learning rate and decay, and the accuracy; see `src.oscillation.measure`."""
+    panel = figure(10, 3.6)
+    left, right = panel.subplots(1, 2, width_ratios=[3, 2])
+    places = np.arange(len(rows))
+    labels = [f"{row['lr']:g} x {row['gamma']:g}^t" for row in rows]
+    kinds = {"within an epoch": "train", "at rest": "val", "between epochs": "wrong"}
+    for k, (kind, colour) in enumerate(kinds.items()):
+        heights = [row[kind] for row in rows]
+        left.bar(places + 0.27 * (k - 1), heights, 0.27, color=COLOURS[colour], label=kind)
+    left.set(yscale="log", ylabel="mean |change| of the loss", title="how much the loss moves")
+    left.legend(frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.08))
+    right.plot(places, [row["val/acc"] for row in rows], "o-", color=COLOURS["test"])
+    right.set(ylabel="val/acc", title="and how good the model is")
+    for ax in (left, right):
+        ax.set_xticks(places, labels, rotation=40, ha="right")
+        ax.grid(axis="y", alpha=0.3)
+    return panel
+
+
 def stability(rows: Sequence[Any]) -> Figure:
     """Share of the examples with inf or nan, probability 0, or a lost gradient, by logits and numerics.
 

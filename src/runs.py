@@ -40,11 +40,13 @@ class Run:
         self.metrics_json = self.path / "metrics.json"
         self.tensorboard = self.path / "tensorboard"
 
-    def lock(self) -> AcquireReturnProxy:
+    def lock(self) -> contextlib.AbstractContextManager:
         """Keep every other process out of this run: `with run.lock(): ...`.
 
-        Raises ValueError at once if one is in it.
+        Raises ValueError at once if one is in it. The other processes of a run rely on the leading one's lock.
         """
+        if not leads():
+            return contextlib.nullcontext()
         return lock(self.config.with_name("lock"), f"run {self.path}")
 
     def in_use(self) -> bool:
@@ -148,6 +150,11 @@ def lock(path: Path, subject: str) -> AcquireReturnProxy:
         raise ValueError(f"{subject} is in use by another process; wait until that one ends") from None
     except OSError as error:
         raise _cannot_write(path.parent, error) from error
+
+
+def leads() -> bool:
+    """Whether this is the process that a user started, not one that a run on several devices started."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def shapes(state: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
@@ -260,7 +267,7 @@ class ClaimFolder(Callback):
     """Hydra callback: makes the run folder before anything is written, so that no two runs share one."""
 
     def on_run_start(self, config: DictConfig, **kwargs) -> None:
-        if "LOCAL_RANK" in os.environ:  # a helper process of a run that has its folder
+        if not leads():
             return
         named = any(override.startswith("hydra.run.dir=") for override in config.hydra.overrides.hydra)
         try:

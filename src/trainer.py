@@ -8,6 +8,7 @@ import lightning as L
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from pydantic import PositiveInt, validate_call
 
+from src.config import sweeping
 from src.runs import CheckpointIO
 
 # Called for every minibatch, of every callback.
@@ -28,15 +29,22 @@ def build_trainer(
 ) -> L.Trainer:
     """Lightning's Trainer; `options` are further arguments of its constructor.
 
-    Raises ValueError for a value out of range, several devices, or hardware that is not there.
+    Raises ValueError for a value out of range, several devices in a sweep, or hardware that is not there.
     """
-    if devices > 1:
-        raise ValueError(f"trainer.devices={devices}: a run uses one device as yet; try trainer.devices=1")
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no announcements and tips
+    if devices > 1 and sweeping():
+        raise ValueError(
+            f"trainer.devices={devices} in a sweep: its jobs share a process, such a run starts several; "
+            "start each job as a command, e.g. for lr in 0.1 0.3; do python -m src.train trainer=ddp "
+            "model.lr=$lr; done"
+        )
+    for part in ("pytorch", "fabric"):
+        logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)  # no announcements and tips
     # Lightning's own use of a torch name that is on its way out; nothing of ours is behind it.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
     # Workers would only slow down a data set that is in memory.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # The model logs means that are over all processes already.
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
     # A resumed run goes on in its own folder.
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     for callback in options.get("callbacks", ()):

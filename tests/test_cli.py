@@ -70,7 +70,6 @@ BAD = {
     "trainer.max_epochs=1.5": ["trainer.max_epochs: input should be a valid integer", "got 1.5"],
     "trainer.max_epochs=-3": ["trainer.max_epochs: input should be greater than 0, got -3"],
     "trainer.devices=0": ["trainer.devices: input should be greater than 0, got 0"],
-    "trainer.devices=2": ["trainer.devices=2: a run uses one device as yet; try trainer.devices=1"],
     "callbacks.figures.share=2": ["callbacks.figures.share: input should be less than or equal to 1, got 2"],
     "callbacks.figures.scale=cubic": [
         "callbacks.figures.scale: input should be 'linear' or 'log', got 'cubic'"

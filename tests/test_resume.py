@@ -36,8 +36,8 @@ def test_a_run_resumed_from_any_step_equals_one_never_interrupted(config, tmp_pa
     arguments = [*MODELS[model], "trainer.max_epochs=2"]
     train(config(*arguments, f"run_dir={reference.path}"))
 
-    def save_and_keep(last: Last, trainer) -> None:
-        save(last, trainer)
+    def save_and_keep(last: Last, trainer, wanted: int) -> None:
+        save(last, trainer, wanted)
         shutil.copytree(last.path.parents[1], stops / f"{trainer.current_epoch}_{trainer.global_step}")
 
     save = Last.save
@@ -189,10 +189,10 @@ def test_more_epochs_continue_a_finished_run_as_if_it_had_been_asked_for_them_at
 
 def test_curves_have_no_gap_and_no_fold_after_a_kill(config, tmp_path, monkeypatch):
     # killed after the row of epoch 2 was told, before its checkpoint: that row will be told again
-    def die(last: Last, trainer) -> None:
+    def die(last: Last, trainer, wanted: int) -> None:
         if trainer.current_epoch == 1:
             raise SystemExit(9)
-        save(last, trainer)
+        save(last, trainer, wanted)
 
     save = Last.save
     monkeypatch.setattr(Last, "save", die)

@@ -60,8 +60,9 @@ class Regression(L.LightningModule):
         output = self(X)
         self.check_targets(output, y)
         loss = self.loss(output, y)
-        # before the update; on another device, asking would make every step wait, and `report` finds out
-        if loss.device.type == "cpu":
+        # before the update; `report` finds out where asking would make every step wait for a device, or leave
+        # the other processes waiting for this one
+        if loss.device.type == "cpu" and self.trainer.world_size == 1:
             self.check_finite(stage, loss.item())
         n = len(y)
         totals = self._totals.setdefault(stage, {})
@@ -69,6 +70,11 @@ class Regression(L.LightningModule):
         for name, value in sums.items():
             totals[name] = totals.get(name, 0) + value.to(self.exact)
         return output, loss
+
+    def so_far(self, stage: str) -> tuple[float, float]:
+        """(sum of the losses, number) of the examples of the epoch so far, on this process."""
+        totals = self._totals[stage]
+        return totals["loss"].item(), totals["n"].item()
 
     def check_inputs(self, X: Tensor) -> None:
         """Raises ValueError unless each example has as many features as the model has inputs."""
@@ -126,6 +132,12 @@ class Regression(L.LightningModule):
         if self.trainer.datamodule.truth is not None:
             for name, estimate, true in zip("wb", self.weights(), self.trainer.datamodule.truth, strict=True):
                 self.log(f"error/{name}", (estimate - true.to(estimate)).abs().max(), logger=False)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Average gradients that were written down, over the processes; DDP averages only those of backward."""
+        if self.trainer.world_size > 1 and self.hparams.get("gradient") == "closed_form":
+            for parameter in self.parameters():
+                parameter.grad = self.trainer.strategy.reduce(parameter.grad, reduce_op="mean")
 
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
         self.measure(batch, "val")

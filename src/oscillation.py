@@ -1,0 +1,89 @@
+"""Why does the loss oscillate in spite of a decaying learning rate? python -m src.oscillation SWEEP
+
+Answers it for the runs of a sweep (sweep=lr_gamma) with three numbers for each learning rate and decay, all in
+units of the loss:
+
+- between epochs: mean |change| of the training loss over the last five epochs;
+- within an epoch: mean |change| from minibatch to minibatch of the last epoch, as it was trained (train/swing);
+- at rest: the same over the same minibatches with the weights held still. What remains without any step is
+  the noise of the minibatches.
+"""
+
+import argparse
+import statistics
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from src import cli, plots
+from src.runs import Run, write_csv
+from src.sweeps import Sweep
+
+LAST = 5  # epochs
+
+
+def at_rest(run: Run) -> float:
+    """Mean |change| of the loss over the minibatches of the run's last epoch, its last weights held still."""
+    data, model = run.restore(run.last)
+    data.prepare_data()
+    data.setup()
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(run.record()["epochs"] - 1)
+    losses = []
+    with torch.inference_mode():
+        for batch in loader:
+            X, y = data.on_after_batch_transfer(batch, 0)
+            losses.append(model.loss(model(X), y))
+    return torch.stack(losses).diff().abs().mean().item()
+
+
+def measure(sweep: Sweep) -> list[dict[str, Any]]:
+    """One row for each learning rate and decay: the three numbers and val/acc, means over the seeds.
+
+    Raises ValueError if the sweep has no runs that tell.
+    """
+    places: dict[tuple[float, float], list[dict[str, float]]] = {}
+    for row in sweep.rows():
+        if row["status"] != "finished":
+            continue
+        run = Run(row["folder"])
+        epochs = run.rows()
+        if len(epochs) <= LAST or "train/swing" not in epochs[-1]:
+            raise ValueError(f"{run.path} has no train/swing, or at most {LAST} epochs; run sweep=lr_gamma")
+        losses = torch.tensor([epoch["train/loss"] for epoch in epochs[-LAST - 1 :]])
+        model = OmegaConf.to_container(run.recorded().model)
+        places.setdefault((model["lr"], model["gamma"]), []).append(
+            {
+                "between epochs": losses.diff().abs().mean().item(),
+                "within an epoch": epochs[-1]["train/swing"],
+                "at rest": at_rest(run),
+                "val/acc": epochs[-1]["val/acc"],
+            }
+        )
+    if not places:
+        raise ValueError(f"{sweep.path} has no finished run")
+    return [
+        {"lr": lr, "gamma": gamma, "n": len(each)}
+        | {name: statistics.fmean(one[name] for one in each) for name in each[0]}
+        for (lr, gamma), each in sorted(places.items())
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("python -m src.oscillation", description=__doc__.split("\n")[0])
+    parser.add_argument("sweep", type=Path, help="folder of a sweep, outputs/sweeps/NAME")
+    sweep = Sweep(parser.parse_args().sweep)
+    rows = measure(sweep)
+    names = list(rows[0])
+    print("  ".join(f"{name:>15}" for name in names))
+    for row in rows:
+        print("  ".join(f"{row[name]:15.5g}" for name in names))
+    write_csv(sweep.path / "oscillation.csv", rows)
+    plots.save(plots.oscillation(rows), sweep.path / "oscillation.png")
+    print(f"written to {cli.shown(sweep.path)}/: oscillation.csv oscillation.png")
+
+
+if __name__ == "__main__":
+    cli.run(main)

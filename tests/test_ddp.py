@@ -1,0 +1,95 @@
+"""Several processes train one model: as one process with the whole minibatch would."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from src.evaluate import evaluate
+from src.experiment import train
+from src.runs import Run
+from tests.conftest import ROOT, compose_config
+
+pytestmark = pytest.mark.slow  # real processes, each of which imports everything
+
+# 1,999 examples: one is left out of each epoch by two processes, none by a batch of twice the size; 501 and
+# 10,000 to evaluate, of which nothing may be left out or counted twice
+SMALL = ["data.val_size=501", "trainer.max_epochs=2", "~callbacks.figures", "data.train_size=2000"]
+
+
+def command(tmp_path: Path, data_root: Path, *arguments: str, module: str = "src.train") -> subprocess.Popen:
+    place = [f"data.root={data_root}"] if module == "src.train" else []
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments, *place],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    "model", [["model=scratch"], ["model=scratch", "model.gradient=closed_form"], ["model=concise"]]
+)
+def test_two_processes_equal_one_with_the_doubled_batch(config, data_root, tmp_path, model):
+    both = ["trainer=ddp", "trainer.devices=2", "data.batch_size=128", "hydra.run.dir=two"]
+    process = command(tmp_path, data_root, *SMALL, *model, *both)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    train(config(*SMALL, *model, "data.batch_size=256"))
+    two, one = Run(tmp_path / "two"), Run(tmp_path / "run")
+    for name in ("best", "last"):
+        mine, other = (run.load(getattr(run, name))["state_dict"] for run in (two, one))
+        for key in other:
+            torch.testing.assert_close(mine[key], other[key], rtol=0, atol=1e-6)
+    for mine, other in zip(two.rows(), one.rows(), strict=True):
+        assert mine == pytest.approx(other, abs=1e-5)
+        assert float(mine["val/acc"]) * 501 == pytest.approx(round(mine["val/acc"] * 501), abs=1e-9)
+    assert two.record()["test/acc"] * 10_000 == pytest.approx(
+        round(two.record()["test/acc"] * 10_000), abs=1e-8
+    )
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()].count("outputs") == 0  # one run folder
+    assert output.splitlines()[0].startswith("epoch 1/2  lr 0.1000  train/acc ")  # and no warnings
+    assert output.count("epoch 2/2") == 1
+    logs = [path.name for path in two.path.glob("*.log") if path.stat().st_size]
+    assert logs == ["train.log"]
+    result = evaluate(compose_config("evaluate", f"run={two.path}"))
+    assert result["test/acc"] == pytest.approx(two.record()["test/acc"], abs=1e-12)
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_an_interrupted_run_of_two_processes_goes_on(data_root, tmp_path, signum, status):
+    both = [*SMALL, "trainer=ddp", "data.batch_size=128", "trainer.max_epochs=40"]
+    whole = command(tmp_path, data_root, *both, "hydra.run.dir=whole")
+    output, _ = whole.communicate()
+    assert whole.returncode == 0, output
+    cut, run = command(tmp_path, data_root, *both, "hydra.run.dir=cut"), Run(tmp_path / "cut")
+    while not run.metrics_csv.exists() or len(run.rows()) < 3:
+        assert cut.poll() is None, cut.stdout.read()
+        time.sleep(0.01)
+    cut.send_signal(signum)
+    assert cut.wait() == status
+    time.sleep(2)  # the other process of a killed one notices and ends
+    again = command(tmp_path, data_root, "run=cut", module="src.resume")
+    output, _ = again.communicate()
+    assert again.returncode == 0, output
+    assert "resumed after" in output
+    assert len(run.rows()) == 40
+    expected = Run(tmp_path / "whole").load(Run(tmp_path / "whole").last)["state_dict"]
+    for name, tensor in run.load(run.last)["state_dict"].items():
+        assert torch.equal(tensor, expected[name])
+    assert run.metrics_csv.read_text() == Run(tmp_path / "whole").metrics_csv.read_text()
+
+
+def test_a_sweep_on_several_devices_is_refused_with_the_way_to_do_it(cli, tmp_path):
+    status, _ = cli("src.train", "-m", *SMALL, "trainer=ddp", "model.lr=0.1,0.2", "hydra.sweep.dir=sweep")
+    assert status == 1
+    reason = Run(tmp_path / "sweep/0").record()["reason"]
+    assert reason.startswith("trainer.devices=2 in a sweep: ")
+    assert "for lr in 0.1 0.3; do python -m src.train trainer=ddp model.lr=$lr; done" in reason
