@@ -16,7 +16,7 @@ def options(group: str) -> list[str]:
 
 ALTERNATIVES = [
     [f"{group}={option}"]
-    for group in ("data", "model", "trainer", "callbacks", "logger", "experiment", "debug")
+    for group in ("data", "model", "trainer", "callbacks", "logger", "experiment", "debug", "sweep")
     for option in options(group)
 ]
 

@@ -22,16 +22,25 @@ pytestmark = pytest.mark.slow  # real processes, each of which imports everythin
 SMALL = ["data.val_size=501", "trainer.max_epochs=2", "~callbacks.figures", "data.train_size=2000"]
 
 
-def command(tmp_path: Path, data_root: Path, *arguments: str, module: str = "src.train") -> subprocess.Popen:
-    place = [f"data.root={data_root}"] if module == "src.train" else []
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *arguments, *place],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+class Started:
+    """A command of the real interpreter: Lightning starts the other process by the same command line."""
+
+    def __init__(self, tmp_path: Path, data_root: Path, *arguments: str, module: str = "src.train"):
+        place = [f"data.root={data_root}"] if module == "src.train" else []
+        self.file = tmp_path / "output.txt"
+        with self.file.open("w") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments, *place],
+                cwd=tmp_path,
+                env=os.environ | {"PYTHONPATH": str(ROOT)},
+                stdout=output,
+                stderr=output,
+            )
+
+    def ended(self) -> tuple[int, str]:
+        """(exit status, output)."""
+        status = self.process.wait()
+        return status, self.file.read_text()
 
 
 @pytest.mark.parametrize(
@@ -39,9 +48,8 @@ def command(tmp_path: Path, data_root: Path, *arguments: str, module: str = "src
 )
 def test_two_processes_equal_one_with_the_doubled_batch(config, data_root, tmp_path, model):
     both = ["trainer=ddp", "trainer.devices=2", "data.batch_size=128", "hydra.run.dir=two"]
-    process = command(tmp_path, data_root, *SMALL, *model, *both)
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
+    status, output = Started(tmp_path, data_root, *SMALL, *model, *both).ended()
+    assert status == 0, output
     train(config(*SMALL, *model, "data.batch_size=256"))
     two, one = Run(tmp_path / "two"), Run(tmp_path / "run")
     for name in ("best", "last"):
@@ -65,22 +73,20 @@ def test_two_processes_equal_one_with_the_doubled_batch(config, data_root, tmp_p
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_an_interrupted_run_of_two_processes_goes_on(data_root, tmp_path, signum, status):
-    both = [*SMALL, "trainer=ddp", "data.batch_size=128", "trainer.max_epochs=40"]
-    whole = command(tmp_path, data_root, *both, "hydra.run.dir=whole")
-    output, _ = whole.communicate()
-    assert whole.returncode == 0, output
-    cut, run = command(tmp_path, data_root, *both, "hydra.run.dir=cut"), Run(tmp_path / "cut")
-    while not run.metrics_csv.exists() or len(run.rows()) < 3:
-        assert cut.poll() is None, cut.stdout.read()
+    both = [*SMALL, "trainer=ddp", "data.batch_size=128", "trainer.max_epochs=20"]
+    ended, output = Started(tmp_path, data_root, *both, "hydra.run.dir=whole").ended()
+    assert ended == 0, output
+    cut, run = Started(tmp_path, data_root, *both, "hydra.run.dir=cut"), Run(tmp_path / "cut")
+    while not run.last.exists():
+        assert cut.process.poll() is None, cut.ended()
         time.sleep(0.01)
-    cut.send_signal(signum)
-    assert cut.wait() == status
-    time.sleep(2)  # the other process of a killed one notices and ends
-    again = command(tmp_path, data_root, "run=cut", module="src.resume")
-    output, _ = again.communicate()
-    assert again.returncode == 0, output
+    cut.process.send_signal(signum)
+    assert cut.ended()[0] == status
+    time.sleep(2)  # the other process of a killed one notices, and ends
+    ended, output = Started(tmp_path, data_root, "run=cut", module="src.resume").ended()
+    assert ended == 0, output
     assert "resumed after" in output
-    assert len(run.rows()) == 40
+    assert len(run.rows()) == 20
     expected = Run(tmp_path / "whole").load(Run(tmp_path / "whole").last)["state_dict"]
     for name, tensor in run.load(run.last)["state_dict"].items():
         assert torch.equal(tensor, expected[name])
@@ -91,5 +97,5 @@ def test_a_sweep_on_several_devices_is_refused_with_the_way_to_do_it(cli, tmp_pa
     status, _ = cli("src.train", "-m", *SMALL, "trainer=ddp", "model.lr=0.1,0.2", "hydra.sweep.dir=sweep")
     assert status == 1
     reason = Run(tmp_path / "sweep/0").record()["reason"]
-    assert reason.startswith("trainer.devices=2 in a sweep: ")
+    assert "trainer.devices=2 in a sweep: " in reason
     assert "for lr in 0.1 0.3; do python -m src.train trainer=ddp model.lr=$lr; done" in reason
