@@ -28,13 +28,11 @@ def train(cfg: DictConfig, *callbacks: L.Callback) -> float | None:
     that cannot work, DataError if the data cannot be had and Diverged if the loss becomes nan or infinite.
     """
     run = Run(cfg.run_dir)
-    if not leads():
-        fit(run, *assemble(cfg, *callbacks))
-        return None
-    if run.metrics_json.exists():
+    if leads() and run.metrics_json.exists():
         raise ValueError(f"run_dir {run.path} holds a run already, and no run is overwritten; choose another")
     with run.lock():
-        run.save_config(cfg)
+        if leads():
+            run.save_config(cfg)
         with recorded(run, {"seed": cfg.seed, **provenance()}) as record:
             record |= fit(run, *assemble(cfg, *callbacks))
     return record.get("val/loss")
@@ -82,7 +80,13 @@ def fit(
 
 @contextlib.contextmanager
 def recorded(run: Run, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Keep the run's metrics.json true, however the block ends. The block adds its results to the record."""
+    """Keep the run's metrics.json true, however the block ends. The block adds its results to the record.
+
+    Of a run in several processes, the leading one does this.
+    """
+    if not leads():
+        yield record
+        return
     record["status"] = "running"
     run.save_record(record)
     try:
@@ -134,8 +138,9 @@ def resume(cfg: DictConfig, overrides: list[str]) -> float | None:
 
     resumed = [*earlier.get("resumed", []), {"step": step, "overrides": overrides}]
     with recorded(run, {"seed": cfg.seed, **provenance(), "resumed": resumed}) as record:
-        run.save_config(cfg, overrides)
-        log.info("resumed after %d epochs, %d steps", len(rows), step)
+        if leads():
+            run.save_config(cfg, overrides)
+            log.info("resumed after %d epochs, %d steps", len(rows), step)
         record |= fit(run, trainer, model, data, resume=saved)
     return record.get("val/loss")
 
