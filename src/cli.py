@@ -40,8 +40,8 @@ class ConsoleHandler(logging.Handler):
 class ReportErrors(Callback):
     """Hydra callback: a job that fails says why in its own log, and a single run ends there.
 
-    A sweep goes on. Its jobs' errors are in its summary, with the tracebacks in their logs; Hydra, which would
-    repeat the first one at the end, is told that all went well.
+    A sweep goes on. Its jobs' errors are in its summary, with the tracebacks in their logs; where there is a
+    summary, Hydra, which would repeat the first one at the end, is told that all went well.
     """
 
     tracebacks = False  # of the user's errors too
@@ -55,7 +55,8 @@ class ReportErrors(Callback):
         log.error("error: %s", explain(error), exc_info=None if expected else error)
         if single:
             sys.exit(1)
-        job_return.status, job_return._return_value = JobStatus.COMPLETED, None
+        if "report_sweep" in config.hydra.callbacks:
+            job_return.status, job_return._return_value = JobStatus.COMPLETED, None
 
 
 def explain(error: BaseException) -> str:

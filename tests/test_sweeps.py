@@ -237,6 +237,14 @@ def test_a_cluster_with_slurm_composes(cli):
     assert (launcher["partition"], launcher["cpus_per_task"]) == ("cpu", 4)
 
 
+def test_other_commands_fail_over_several_values_if_one_fails(cli, tmp_path):
+    arguments = ["num_examples=10", "scales=[1],[a]", "hydra.sweep.dir=several"]
+    status, output = cli("src.stability", "-m", *arguments, data=False)
+    assert status == 1
+    assert output.splitlines()[-1].startswith("error: ")
+    assert not (tmp_path / "several/summary.csv").exists()
+
+
 def test_a_folder_that_is_no_sweep_is_said(cli):
     for arguments in (["nowhere"], ["resume", "nowhere"]):
         status, output = cli("src.sweeps", *arguments, data=False)
