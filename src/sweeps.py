@@ -8,6 +8,7 @@ The summary needs nothing but the folder, also while the sweep is running or aft
 
 import argparse
 import contextlib
+import gc
 import runpy
 import shutil
 import signal
@@ -172,6 +173,7 @@ class ReportSweep(Callback):
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs) -> None:
         if not hasattr(self, "path"):  # a single run
             return
+        gc.collect()  # the job's data and model refer to each other in circles
         rows = Sweep(self.path).rows()
         number = config.hydra.job.num
         if number in self.before:

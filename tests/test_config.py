@@ -4,6 +4,7 @@ from itertools import product
 
 import lightning as L
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from src.config import build
@@ -72,6 +73,12 @@ def test_a_refused_value_names_key_value_and_default(config):
         build(config("model.lr=-1"), "model")
     with pytest.raises(ValueError, match=r"^trainer\.max_epochs: .* got 'abc'; try trainer\.max_epochs=20$"):
         build(config("trainer.max_epochs=abc"), "trainer")
+
+
+@pytest.mark.parametrize("threads", [2, 1])
+def test_threads_are_those_of_torch(config, threads):
+    build(config(f"trainer.threads={threads}"), "trainer", logger=False)
+    assert torch.get_num_threads() == threads
 
 
 def test_trainer_takes_further_arguments_of_lightning(config):

@@ -153,12 +153,19 @@ class Regression(L.LightningModule):
         self.report("test")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["epoch_so_far"] = {"totals": self._totals, "lr": self._lr}
+        """Add the epoch so far, over all processes, of which the first takes it up again."""
+        together = self.trainer.strategy.reduce
+        totals = {
+            stage: {name: together(value.clone(), reduce_op="sum") for name, value in totals.items()}
+            for stage, totals in self._totals.items()
+        }
+        checkpoint["epoch_so_far"] = {"totals": totals, "lr": self._lr}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         so_far = checkpoint["epoch_so_far"]
         self._lr = so_far["lr"]
+        share = float(self.trainer.is_global_zero)
         self._totals = {
-            stage: {name: value.to(self.device) for name, value in totals.items()}
+            stage: {name: share * value.to(self.device) for name, value in totals.items()}
             for stage, totals in so_far["totals"].items()
         }
