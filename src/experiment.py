@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import lightning as L
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from src import cli
@@ -74,6 +75,7 @@ def fit(
         "seconds": round(seconds, 3),
         "examples_per_second": round(data.train_size * trainer.current_epoch / seconds, 1),
         "device": str(trainer.strategy.root_device),
+        "threads": torch.get_num_threads(),
         "data_sha256": data.checksums,
     }
 

@@ -251,7 +251,6 @@ def provenance() -> dict[str, Any]:
         },
         "git_commit": _git("rev-parse", "HEAD"),
         "git_dirty": None if changes is None else changes != "",
-        "threads": torch.get_num_threads(),
     }
 
 

@@ -44,7 +44,7 @@ def test_run_folder_holds_what_the_contract_says(finished, form):
         assert math.isfinite(record[name])
     assert record["test/acc"] > 0.5
     assert record["steps"] == 3 * 8  # updates: 2000 examples in minibatches of 256, three times
-    assert (record["epochs"], record["seed"], record["device"]) == (3, 0, "cpu")
+    assert (record["epochs"], record["seed"], record["device"], record["threads"]) == (3, 0, "cpu", 1)
     assert record["versions"]["torch"] == torch.__version__
     assert record["data_sha256"]["t10k-labels-idx1-ubyte"].startswith("0402a96d")
     for path in (run.best, run.last):
