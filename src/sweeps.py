@@ -167,14 +167,15 @@ class ReportSweep(Callback):
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{folder}'")  # each job is composed anew
         OmegaConf.update(config, "hydra.sweep.dir", str(folder))
         type(self).folder = folder
-        self.path, self.started = folder, time.monotonic()
-        self.before = {row["job"] for row in Sweep(folder).rows() if row["status"] == "finished"}
+        self.sweep, self.started = Sweep(folder), time.monotonic()
+        self.before = {row["job"] for row in self.sweep.rows() if row["status"] == "finished"}
+        gc.freeze()  # what has been imported stays; the collections after the jobs need not look at it
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs) -> None:
-        if not hasattr(self, "path"):  # a single run
+        if not hasattr(self, "sweep"):  # a single run
             return
         gc.collect()  # the job's data and model refer to each other in circles
-        rows = Sweep(self.path).rows()
+        rows = self.sweep.rows()
         number = config.hydra.job.num
         if number in self.before:
             return
@@ -212,6 +213,7 @@ def reported() -> Iterator[None]:
     try:
         yield
     finally:
+        gc.unfreeze()
         if ReportSweep.folder:
             rows = summarize(ReportSweep.folder)
             rich.get_console().print(

@@ -111,3 +111,14 @@ def test_values_out_of_range_are_refused(bad):
     (name,) = bad
     with pytest.raises(ValueError, match=name):
         FashionMNIST(**bad)
+
+
+def test_jobs_of_a_sweep_share_the_images_and_do_not_change_them(data_root):
+    first, second = FashionMNIST(root=str(data_root)), FashionMNIST(root=str(data_root), val_size=10)
+    for data in (first, second):
+        data.setup()
+    assert first.splits["train"][0] is second.splits["train"][0]
+    before = first.splits["train"][0].X[:100].clone()
+    X, _ = first.on_after_batch_transfer(list(first.splits["train"][0][torch.arange(100)]), 0)
+    X.zero_()
+    assert torch.equal(first.splits["train"][0].X[:100], before)

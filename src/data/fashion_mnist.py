@@ -1,5 +1,6 @@
 """FashionMNIST: 60,000 + 10,000 grey images of clothing, 28 x 28, in ten classes (arXiv 1708.07747)."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -80,7 +81,7 @@ class FashionMNIST(SplitDataModule):
     def setup(self, stage: str | None = None) -> None:
         if self.splits:
             return
-        train, test = self._load(train=True), self._load(train=False)
+        train, test = (load(self.root, part, self.resize) for part in (True, False))
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(SPLIT_SEED))
         held_out, kept = order.split([self.val_size, len(train) - self.val_size])
         self.splits = {
@@ -89,15 +90,20 @@ class FashionMNIST(SplitDataModule):
             "test": (test, torch.arange(len(test))),
         }
 
-    def _load(self, *, train: bool) -> Examples:
-        """Images (n, 1, resize, resize) uint8 and labels (n,) int64 of one official part."""
-        part = torchvision.datasets.FashionMNIST(str(self.root), train=train)
-        images = part.data[:, None]  # (n, 1, 28, 28)
-        if self.resize != images.shape[-1]:
-            chunks = images.split(5_000)  # bounds the float copies that interpolation makes
-            images = torch.cat([resize_images(chunk, [self.resize, self.resize]) for chunk in chunks])
-        return Examples(images, part.targets)
-
     def on_after_batch_transfer(self, batch: list[Tensor], dataloader_idx: int) -> list[Tensor]:
         X, y = batch
         return [X.float() / 255, y]
+
+
+@functools.lru_cache(maxsize=2)
+def load(root: Path, train: bool, side: int) -> Examples:
+    """Images (n, 1, side, side) uint8 and labels (n,) int64 of one official part, once for all jobs of a sweep.
+
+    Nobody changes them: minibatches are copies.
+    """
+    part = torchvision.datasets.FashionMNIST(str(root), train=train)
+    images = part.data[:, None]  # (n, 1, 28, 28)
+    if side != images.shape[-1]:
+        chunks = images.split(5_000)  # bounds the float copies that interpolation makes
+        images = torch.cat([resize_images(chunk, [side, side]) for chunk in chunks])
+    return Examples(images, part.targets)
