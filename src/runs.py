@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import errno
+import functools
 import io
 import json
 import os
@@ -254,6 +255,7 @@ def provenance() -> dict[str, Any]:
     }
 
 
+@functools.cache  # the jobs of a sweep run the code that this process has loaded
 def _git(*arguments: str) -> str | None:
     try:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]

@@ -76,6 +76,8 @@ class FashionMNIST(SplitDataModule):
         self.origin = {"system_copies": system_copies, "mirrors": mirrors, "debian_package": debian_package}
 
     def prepare_data(self) -> None:
+        if self.splits:  # loaded: Lightning asks again before the test
+            return
         sources.provide(self.root / "FashionMNIST" / "raw", **self.origin)
 
     def setup(self, stage: str | None = None) -> None:
