@@ -189,7 +189,7 @@ def test_a_folder_that_holds_a_run_is_refused_and_left_alone(cli, tmp_path):
     status, output = cli("src.train", *arguments)
     assert status == 1
     assert output.splitlines() == [
-        "error: run folder outputs/runs/mine is not empty; choose another with hydra.run.dir=DIR"
+        "error: folder outputs/runs/mine is not empty; choose another with hydra.run.dir=DIR"
     ]
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
@@ -198,7 +198,7 @@ def test_a_run_folder_that_cannot_be_made_is_said(cli, tmp_path):
     (tmp_path / "file").touch()
     status, output = cli("src.train", *QUICK, "hydra.run.dir=file/run")
     assert status == 1
-    assert output.splitlines() == ["error: cannot make the run folder file/run: Not a directory"]
+    assert output.splitlines() == ["error: cannot make the folder file/run: Not a directory"]
 
 
 def test_help_lists_groups_and_keys(cli):

@@ -247,7 +247,7 @@ def test_a_read_only_folder_is_said_and_left_alone(cli, tmp_path):
     assert cli("src.train", *SMALL, "hydra.run.dir=disk/run").status == 0
     before = contents(tmp_path / "disk")
     for command, subject in {
-        ("src.train", "hydra.run.dir=disk/new"): "cannot make the run folder disk/new",
+        ("src.train", "hydra.run.dir=disk/new"): "cannot make the folder disk/new",
         ("src.resume", "run=disk/run", "trainer.max_epochs=3"): "cannot write disk/run",
         ("src.evaluate", "run=disk/run"): "cannot write disk/run/evaluation.json",
     }.items():
