@@ -150,7 +150,7 @@ def lock(path: Path, subject: str) -> AcquireReturnProxy:
     except Timeout:
         raise ValueError(f"{subject} is in use by another process; wait until that one ends") from None
     except OSError as error:
-        raise _cannot_write(path.parent, error) from error
+        raise _cannot_write(subject, error) from error
 
 
 def leads() -> bool:
@@ -220,10 +220,10 @@ def replace(path: Path, content: bytes | memoryview) -> None:
         raise _cannot_write(path, error) from error
 
 
-def _cannot_write(path: Path, error: OSError) -> OSError:
+def _cannot_write(what: object, error: OSError) -> OSError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     reason = f"disk full ({error.strerror})" if full else error.strerror
-    return OSError(f"cannot write {path}: {reason}; what was there is kept")
+    return OSError(f"cannot write {what}: {reason}; what was there is kept")
 
 
 def write(path: Path, text: str) -> None:

@@ -248,7 +248,7 @@ def test_a_read_only_folder_is_said_and_left_alone(cli, tmp_path):
     before = contents(tmp_path / "disk")
     for command, subject in {
         ("src.train", "hydra.run.dir=disk/new"): "cannot make the folder disk/new",
-        ("src.resume", "run=disk/run", "trainer.max_epochs=3"): "cannot write disk/run",
+        ("src.resume", "run=disk/run", "trainer.max_epochs=3"): "cannot write run disk/run",
         ("src.evaluate", "run=disk/run"): "cannot write disk/run/evaluation.json",
     }.items():
         status, output = cli(*command, data=False, disk="frozen")
