@@ -29,17 +29,23 @@ log = logging.getLogger(__name__)
 class History(Checkpoint):
     """One row of metrics per epoch: in every checkpoint, in `path` (CSV), in the log, and told to the logger.
 
-    A resumed run goes on from the rows of its checkpoint, whatever the file said. The class derives from
-    Checkpoint because Lightning calls those last at the end of an epoch, when the training metrics are known,
-    and in order: listed before the checkpoints, it is saved with the row of the epoch that ends, and no
-    checkpoint exists whose rows are not in the file and in the logger.
+    A resumed run goes on from the rows of its checkpoint, whatever the file said; the test, which begins from
+    the checkpoint of the best epoch, changes none. The class derives from Checkpoint because Lightning calls
+    those last at the end of an epoch, when the training metrics are known, and in order: listed before the
+    checkpoints, it is saved with the row of the epoch that ends, and no checkpoint exists whose rows are not
+    in the file and in the logger.
     """
 
     def __init__(self, path: str):
         self.path = Path(path)
         self.rows: list[dict[str, float]] = []
+        self.tested: dict[str, float] = {}  # that of `rows` whose checkpoint is tested
+        self.testing = False
         self.seconds = 0.0  # of training before this process
         self.started: float | None = None
+
+    def setup(self, trainer: L.Trainer, model: L.LightningModule, stage: str) -> None:
+        self.testing = stage == "test"
 
     def on_fit_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         if self.rows and trainer.is_global_zero:  # resumed: file and logger may be ahead of the checkpoint
@@ -80,7 +86,10 @@ class History(Checkpoint):
         return {"rows": self.rows, "seconds": self.trained()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.rows, self.seconds = state["rows"], state["seconds"]
+        if self.testing:
+            self.tested = state["rows"][-1]
+        else:
+            self.rows, self.seconds = state["rows"], state["seconds"]
 
 
 class Best(ModelCheckpoint):
