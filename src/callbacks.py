@@ -1,4 +1,7 @@
-"""When to write, save, draw and print: the history of the metrics, checkpoints, figures, a progress bar."""
+"""When to write, save, draw and print: the history of the metrics, checkpoints, figures, a progress bar.
+
+What else TensorBoard shows is in board.py.
+"""
 
 import io
 import logging
@@ -315,8 +318,8 @@ def add_classes(writer: SummaryWriter, logits: Tensor, y: Tensor, classes: list[
     """Of each class: the share of its examples that are recognized, and precision against recall."""
     p, right = F.softmax(logits), logits.argmax(dim=1) == y
     for k, name in enumerate(classes):
-        writer.add_scalar(f"accuracy/{name}", right[y == k].double().mean(), step)
-        writer.add_pr_curve(name, y == k, p[:, k], step)
+        writer.add_scalar(f"class_accuracy/{name}", right[y == k].double().mean(), step)
+        writer.add_pr_curve(f"precision_recall/{name}", y == k, p[:, k], step)
 
 
 class FitProgress(ProgressBar):

@@ -125,6 +125,9 @@ class Regression(L.LightningModule):
             for name, estimate, true in zip("wb", self.weights(), self.trainer.datamodule.truth, strict=True):
                 self.log(f"error/{name}", (estimate - true.to(estimate)).abs().max(), logger=False)
 
+    def on_validation_model_zero_grad(self) -> None:
+        """Keep the gradient of the last minibatch, whose norm src.board tells; the next one replaces it."""
+
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
         self.measure(batch, "val")
 
