@@ -1,5 +1,9 @@
-"""When to write, save, draw and print: the history of the metrics, checkpoints, figures, a progress bar."""
+"""When to write, save, draw and print: the history of the metrics, checkpoints, figures, a progress bar.
 
+What else TensorBoard shows is in board.py.
+"""
+
+import io
 import logging
 import os
 import signal
@@ -16,12 +20,18 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
+from PIL import Image
 from pydantic import Field, PositiveFloat, PositiveInt, validate_call
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
 from torchmetrics.functional import confusion_matrix
 
-from src import plots
+from src import functional as F
+from src import plots, sheets
 from src.runs import write_csv
+from src.sheets import Sheet
 
 log = logging.getLogger(__name__)
 
@@ -29,17 +39,23 @@ log = logging.getLogger(__name__)
 class History(Checkpoint):
     """One row of metrics per epoch: in every checkpoint, in `path` (CSV), in the log, and told to the logger.
 
-    A resumed run goes on from the rows of its checkpoint, whatever the file said. The class derives from
-    Checkpoint because Lightning calls those last at the end of an epoch, when the training metrics are known,
-    and in order: listed before the checkpoints, it is saved with the row of the epoch that ends, and no
-    checkpoint exists whose rows are not in the file and in the logger.
+    A resumed run goes on from the rows of its checkpoint, whatever the file said; the test, which begins from
+    the checkpoint of the best epoch, changes none. The class derives from Checkpoint because Lightning calls
+    those last at the end of an epoch, when the training metrics are known, and in order: listed before the
+    checkpoints, it is saved with the row of the epoch that ends, and no checkpoint exists whose rows are not
+    in the file and in the logger.
     """
 
     def __init__(self, path: str):
         self.path = Path(path)
         self.rows: list[dict[str, float]] = []
+        self.tested: dict[str, float] = {}  # that of `rows` whose checkpoint is tested
+        self.testing = False
         self.seconds = 0.0  # of training before this process
         self.started: float | None = None
+
+    def setup(self, trainer: L.Trainer, model: L.LightningModule, stage: str) -> None:
+        self.testing = stage == "test"
 
     def on_fit_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         if self.rows and trainer.is_global_zero:  # resumed: file and logger may be ahead of the checkpoint
@@ -49,7 +65,7 @@ class History(Checkpoint):
         self.started = time.monotonic()
 
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        metrics = {name: value.item() for name, value in sorted(trainer.callback_metrics.items())}
+        metrics = dict(sorted(logged(trainer).items()))
         self.rows.append({"epoch": trainer.current_epoch + 1, "step": trainer.global_step, **metrics})
         if trainer.is_global_zero:
             self.write(trainer)
@@ -57,8 +73,8 @@ class History(Checkpoint):
             log.info("epoch %d/%d  %s", trainer.current_epoch + 1, trainer.max_epochs, said)
 
     def on_test_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
-        self.tell(trainer, {name: value for name, value in metrics.items() if name not in self.rows[-1]})
+        metrics = logged(trainer).items()
+        self.tell(trainer, {name: value for name, value in metrics if name not in self.rows[-1]})
 
     def write(self, trainer: L.Trainer) -> None:
         """Bring the file and the logger to where the rows are."""
@@ -80,7 +96,10 @@ class History(Checkpoint):
         return {"rows": self.rows, "seconds": self.trained()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.rows, self.seconds = state["rows"], state["seconds"]
+        if self.testing:
+            self.tested = state["rows"][-1]
+        else:
+            self.rows, self.seconds = state["rows"], state["seconds"]
 
 
 class Swing(L.Callback):
@@ -188,14 +207,17 @@ class Last(Checkpoint):
 class Figures(Checkpoint):
     """PNG files in `folder`: curves.png while the model trains; after the test, pictures of the tested model.
 
-    The curves are redrawn after an epoch as long as drawing takes at most `share` of the time since the start,
-    and at the end. In a Jupyter notebook they are redrawn in place after every epoch.
+    The curves are redrawn after an epoch if all redrawing so far and this one take at most `share` of the time
+    since the start, and at the end. In a Jupyter notebook they are redrawn in place after every epoch.
+    TensorBoard shows the pictures of the tested model too, as best/NAME, and of a classifier the accuracy and
+    the precision-recall curve of each class.
 
     Args:
         folder: made when first needed.
         draw: false draws nothing.
         scale: of the loss axis, "linear" or "log".
-        share: of the time, in [0, 1]; 1 draws after every epoch.
+        share: of the time, in [0, 1]; 1 draws after every epoch, 0 at the end only.
+        embed: how many test images TensorBoard's projector is to place by their logits, 0 to 1000.
     """
 
     @validate_call
@@ -204,35 +226,54 @@ class Figures(Checkpoint):
         folder: Path,
         draw: bool = True,
         scale: Literal["linear", "log"] = "linear",
-        share: Annotated[float, Field(ge=0, le=1)] = 0.03,
+        share: Annotated[float, Field(ge=0, le=1)] = 0.01,
+        embed: Annotated[int, Field(ge=0, le=1000)] = 0,
     ):
-        self.folder, self.draw, self.scale, self.share = folder, draw, scale, share
+        self.folder, self.draw, self.scale, self.share, self.embed = folder, draw, scale, share, embed
         self.drawing = 0.0  # seconds spent
-        self.drawn = 0  # epochs in the last picture
+        self.cost = 0.2  # seconds for one more: a guess, until one is drawn
         self.display = None  # of the notebook
 
     def on_train_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         self.started = time.monotonic()
 
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        affordable = self.drawing <= self.share * (time.monotonic() - self.started)
-        if affordable or in_notebook():
-            self.draw_curves(trainer)
+        if not self.draws(trainer) or trainer.current_epoch + 1 == trainer.max_epochs:
+            return  # the last one is drawn after the test, with its results
+        affordable = self.drawing + self.cost <= self.share * (time.monotonic() - self.started)
+        if self.share == 1 or affordable or in_notebook():
+            started = time.monotonic()
+            self.draw_curves(history(trainer).rows)
+            self.cost = time.monotonic() - started
+            self.drawing += self.cost
 
-    def on_train_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        self.draw_curves(trainer)
-
-    def draw_curves(self, trainer: L.Trainer) -> None:
-        rows = history(trainer).rows
-        if not self.draw or not trainer.is_global_zero or len(rows) == self.drawn:
+    def on_test_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        if not self.draws(trainer):
             return
-        started = time.monotonic()
+        told, data = history(trainer), trainer.datamodule
+        step = told.rows[-1]["step"]
+        self.draw_curves([row | logged(trainer) if row == told.tested else row for row in told.rows])
+        output, y = outputs(model, data)
+        for name, picture in pictures(model, data, output, y).items():
+            png = plots.png(picture)
+            plots.save(png, self.folder / f"{name}.png")
+            for writer in writers(trainer):
+                add_picture(writer, f"best/{name}", png, step)
+        for writer in writers(trainer) if model.classifies else []:
+            add_classes(writer, output, y, data.classes, step)
+            if self.embed:
+                images, labels = data.whole("test", slice(self.embed))
+                names = [data.classes[k] for k in labels.tolist()]
+                writer.add_embedding(output[: self.embed], names, 1 - images, step, "logits")
+
+    def draws(self, trainer: L.Trainer) -> bool:
+        return self.draw and trainer.is_global_zero
+
+    def draw_curves(self, rows: list[dict[str, float]]) -> None:
         path = self.folder / "curves.png"
         plots.save(plots.curves(rows, self.scale), path)
         if in_notebook():
             self.show(path)
-        self.drawing += time.monotonic() - started
-        self.drawn = len(rows)
 
     def show(self, picture: Path) -> None:
         """Show the picture in the notebook, in the place of the last one."""
@@ -244,14 +285,26 @@ class Figures(Checkpoint):
         else:
             self.display.update(image)
 
-    def on_test_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        if self.draw and trainer.is_global_zero:
-            for name, picture in pictures(model, trainer.datamodule).items():
-                plots.save(picture, self.folder / f"{name}.png")
-
 
 def history(trainer: L.Trainer) -> History:
     return next(callback for callback in trainer.callbacks if isinstance(callback, History))
+
+
+def logged(trainer: L.Trainer) -> dict[str, float]:
+    """The metrics of the epoch, or of the test, that has ended."""
+    return {name: value.item() for name, value in trainer.callback_metrics.items()}
+
+
+def writers(trainer: L.Trainer) -> list[SummaryWriter]:
+    """What writes for TensorBoard, if it is to be written for."""
+    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+
+
+def add_picture(writer: SummaryWriter, name: str, png: bytes, step: int) -> None:
+    """SummaryWriter.add_image for a picture that is encoded already, which is most of the work."""
+    width, height = Image.open(io.BytesIO(png)).size
+    image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=png)
+    writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
 
 
 def in_notebook() -> bool:
@@ -261,24 +314,47 @@ def in_notebook() -> bool:
 
 
 @torch.inference_mode()
-def pictures(model: L.LightningModule, data: L.LightningDataModule, most: int = 18) -> dict[str, Figure]:
-    """What there is to see of a trained model on its test split, by file name.
+def outputs(model: L.LightningModule, data: L.LightningDataModule) -> tuple[Tensor, Tensor]:
+    """X W + b (n, q) for the test split, and its targets.
+
+    A part at a time: to allocate the whole split as float32 can take longer than to compute with it.
+    """
+    W, b = (parameter.cpu() for parameter in model.weights())
+    parts = torch.arange(len(data.splits["test"][1])).split(1000)
+    found = [(X.flatten(1) @ W + b, y) for X, y in (data.whole("test", part) for part in parts)]
+    return torch.cat([output for output, _ in found]), torch.cat([y for _, y in found])
+
+
+def pictures(
+    model: L.LightningModule, data: L.LightningDataModule, output: Tensor, y: Tensor, most: int = 18
+) -> dict[str, Figure | Sheet]:
+    """What there is to see of a trained model and its `outputs`, by file name.
 
     Of a classifier of images: its weights as images, the confusion matrix, the first `most` test images and
     the first `most` misclassified ones. Of a linear regression with known parameters: the fit.
     """
-    X, y = data.whole("test")
     W, b = (parameter.cpu() for parameter in model.weights())
-    if data.classes is None:
-        return {"fit": plots.fit(X, y, W, b, data.truth)}
-    y_hat = (X.flatten(1) @ W + b).argmax(dim=1)
+    if not model.classifies:
+        return {"fit": plots.fit(*data.whole("test"), W, b, data.truth)}
+    y_hat = output.argmax(dim=1)
     matrix = confusion_matrix(y_hat, y, task="multiclass", num_classes=len(data.classes))
-    grids = plots.first_and_misclassified(X[:, 0], y, y_hat, data.classes, most)
-    return {
-        "weights": plots.weight_images(W, data.classes),
-        "confusion": plots.confusion(matrix, data.classes),
-        **{f"predictions_{name}": grid for name, grid in grids.items()},
+    drawn = {
+        "weights": sheets.weight_images(W, data.classes),
+        "confusion": sheets.confusion(matrix, data.classes),
     }
+    for name, which in sheets.first_and_misclassified(y, y_hat, most).items():
+        X, _ = data.whole("test", which)
+        title = f"{name} test images"
+        drawn[f"predictions_{name}"] = sheets.predictions(X[:, 0], y[which], y_hat[which], data.classes, title)
+    return drawn
+
+
+def add_classes(writer: SummaryWriter, logits: Tensor, y: Tensor, classes: list[str], step: int) -> None:
+    """Of each class: the share of its examples that are recognized, and precision against recall."""
+    p, right = F.softmax(logits), logits.argmax(dim=1) == y
+    for k, name in enumerate(classes):
+        writer.add_scalar(f"class_accuracy/{name}", right[y == k].double().mean(), step)
+        writer.add_pr_curve(f"precision_recall/{name}", y == k, p[:, k], step)
 
 
 class FitProgress(ProgressBar):

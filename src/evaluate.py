@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from torch import Tensor
 
-from src import cli, plots
+from src import cli, plots, sheets
 from src import functional as F
 from src.config import build
 from src.runs import Run, write
@@ -83,7 +83,7 @@ def classification(logits: Tensor, y: Tensor, classes: list[str]) -> tuple[dict[
         "confusion": matrix.tolist(),
     }
     pictures = {
-        "confusion": plots.confusion(matrix, classes),
+        "confusion": sheets.confusion(matrix, classes),
         "classes": plots.class_scores(scores, classes),
         "calibration": plots.calibration(p.amax(dim=1), p.argmax(dim=1) == y, BINS),
     }

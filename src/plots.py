@@ -1,16 +1,15 @@
-"""Pictures: data in, matplotlib Figure out. When to draw them is for callbacks.py and the entry points.
+"""Charts: data in, matplotlib Figure out. When to draw them is for callbacks.py and the entry points.
 
-Colours are Okabe and Ito's, told apart by the colour-blind; each line is labelled. Grids of images are
-drawn as one picture: a grid of axes costs ten times as much.
+Colours are Okabe and Ito's, told apart by the colour-blind; each line is labelled. Images are in sheets.py.
 """
 
+import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
@@ -18,12 +17,14 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 from PIL import Image
 from torch import Tensor
 
+from src.sheets import Sheet
+
 COLOURS = {"train": "#0072B2", "val": "#E69F00", "test": "#009E73", "lr": "#888888", "wrong": "#D55E00"}
-GAP = 2  # pixels between the images of a grid, of 28
+STEPS = [1, 2, 2.5, 5, 10]  # between ticks
 
 
 def figure(width: float, height: float) -> Figure:
@@ -34,30 +35,55 @@ def figure(width: float, height: float) -> Figure:
 def curves(rows: Sequence[dict[str, float]], scale: str = "linear") -> Figure:
     """Loss, and accuracy or the errors of the parameters, against the epoch; the learning rate in grey.
 
+    It is drawn while a model trains and so has to be quick: everything has a fixed place, as finding good
+    ones takes twice as long as drawing.
+
     Args:
-        rows: one dict per epoch: epoch, lr, train/loss, ...
+        rows: one dict per epoch: epoch, lr, train/loss, ... What only some have (test/loss of the epoch that
+            was tested) is drawn where it is.
         scale: of the loss axis, "linear" or "log".
     """
-    others = [name for name in ("acc", "error") if any(name in key for key in rows[0])]
-    panel = figure(4.6 * (1 + len(others)), 3.4)
+    names = sorted(dict.fromkeys(name for row in rows for name in row), key=_stage)
+    others = [name for name in ("acc", "error") if any(name in key.split("/") for key in names)]
+    width, height, left, right, bottom, top = 4.6 * (1 + len(others)), 3.4, 0.75, 0.2, 0.55, 0.35  # inches
+    panel = Figure(figsize=(width, height), dpi=100, facecolor="white")
+    panel.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height, wspace=0.5)
     axes = panel.subplots(1, 1 + len(others), squeeze=False)[0]
-    epochs = [row["epoch"] for row in rows]
     for ax, name in zip(axes, ["loss", *others], strict=True):
-        for key in rows[0]:
+        for key in names:
             if name not in key.split("/"):
                 continue
             stage, _, _ = key.partition("/")
             label = stage if name != "error" else f"error of {key.partition('/')[2]}"
             colour = COLOURS.get(stage, COLOURS["train" if key.endswith("w") else "val"])
-            marker = "." if len(rows) < 30 else None
-            ax.plot(epochs, [row[key] for row in rows], label=label, color=colour, marker=marker)
-        ax.set(xlabel="epoch", title={"acc": "accuracy", "error": "error of the estimates"}.get(name, name))
-        ax.set_yscale("log" if name == "error" else scale if name == "loss" else "linear")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+            points = [(row["epoch"], row[key]) for row in rows if key in row]
+            style = {"marker": "." if len(rows) < 30 else None}
+            if len(points) < len(rows):
+                style = {"marker": "D", "markersize": 5, "linestyle": "none"}
+            ax.plot(*zip(*points, strict=True), label=label, color=colour, **style)
+        ax.set_title({"acc": "accuracy", "error": "error of the estimates"}.get(name, name), y=1.0)
+        ax.set_xlabel("epoch")
+        ax.xaxis.set_label_coords(0.5, -0.36 / (height - bottom - top))
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         ax.grid(alpha=0.3)
-        ax.legend(frameon=False)
-    _learning_rate(axes[0], epochs, [row["lr"] for row in rows])
+        if name == "error" or (name == "loss" and scale == "log"):
+            ax.set_yscale("log")
+            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.yaxis.set_major_formatter("{x:g}")
+            ax.yaxis.set_minor_formatter("")
+        else:
+            ax.yaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
+            ax.ticklabel_format(axis="y", scilimits=(-3, 4))
+        if name != "acc":  # the colours are those of the loss
+            ax.legend(edgecolor="none", framealpha=0.8)
+    _learning_rate(axes[0], rows)
     return panel
+
+
+def _stage(name: str) -> int:
+    """Key that sorts metrics as the stages follow each other."""
+    stages = [*COLOURS, name.partition("/")[0]]
+    return stages.index(stages[-1])
 
 
 def side_by_side(runs: dict[str, Sequence[dict[str, float]]]) -> Figure:
@@ -82,100 +108,23 @@ def side_by_side(runs: dict[str, Sequence[dict[str, float]]]) -> Figure:
     return panel
 
 
-def _learning_rate(ax: Axes, epochs: list[float], rates: list[float]) -> None:
+def _learning_rate(ax: Axes, rows: Sequence[dict[str, float]]) -> None:
     right = ax.twinx()
-    right.plot(epochs, rates, color=COLOURS["lr"], linestyle=":", linewidth=1)
+    right.plot(
+        [row["epoch"] for row in rows],
+        [row["lr"] for row in rows],
+        color=COLOURS["lr"],
+        linestyle=":",
+        linewidth=1,
+    )
     right.set_ylabel("learning rate", color=COLOURS["lr"])
+    right.yaxis.set_label_coords(1.17, 0.5)
     right.tick_params(colors=COLOURS["lr"])
     right.set_ylim(bottom=0)
-
-
-def image_grid(
-    ax: Axes,
-    images: Tensor,
-    captions: Sequence[Sequence[tuple[str, str]]],
-    *,
-    columns: int,
-    fill: float,
-    **style,
-):
-    """Images (n, s, s) in rows of `columns`, each under its captions, lines of (text, colour); one imshow."""
-    side = images.shape[-1]
-    line = 0.27 * side
-    head = int(line * len(captions[0])) + 2
-    height, width = head + side + GAP, side + 2 * GAP
-    canvas = np.full((-(-len(images) // columns) * height, columns * width), fill)
-    for i, (image, lines) in enumerate(zip(images, captions, strict=True)):
-        top, left = i // columns * height + head, i % columns * width + GAP
-        canvas[top : top + side, left : left + side] = image.numpy()
-        for k, (text, colour) in enumerate(reversed(lines)):
-            x, y = left + side / 2, top - 2 - k * line
-            ax.text(x, y, text, color=colour, ha="center", va="bottom", fontsize=9)
-    ax.set_axis_off()
-    return ax.imshow(canvas, **style)
-
-
-def weight_images(W: Tensor, classes: Sequence[str]) -> Figure:
-    """The columns of W (s * s, q) as images: red raises the logit of the class, blue lowers it."""
-    side = int(len(W) ** 0.5)
-    limit = W.abs().max().item()
-    panel = figure(8, 3.8)
-    ax = panel.subplots()
-    captions = [[(name, "black")] for name in classes]
-    style = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
-    shown = image_grid(ax, W.T.reshape(-1, side, side), captions, columns=5, fill=0.0, **style)
-    panel.colorbar(shown, ax=ax, shrink=0.8, label="weight")
-    return panel
-
-
-def predictions(images: Tensor, y: Tensor, y_hat: Tensor, classes: Sequence[str], title: str) -> Figure:
-    """Images (n, s, s) in [0, 1] with the true label over the predicted one, which is red where it is wrong."""
-    captions = [
-        [(classes[true], "black"), (classes[guess], "black" if true == guess else COLOURS["wrong"])]
-        for true, guess in zip(y.tolist(), y_hat.tolist(), strict=True)
-    ]
-    return captioned(images, captions, f"{title}: true label over predicted label")
-
-
-def first_and_misclassified(
-    images: Tensor, y: Tensor, y_hat: Tensor, classes: Sequence[str], most: int
-) -> dict[str, Figure]:
-    """Two grids of at most `most` of the images (n, s, s): the first ones, and the first misclassified ones.
-
-    There is no grid without images.
-    """
-    chosen = {"first": torch.arange(most), "misclassified": (y_hat != y).nonzero()[:most, 0]}
-    return {
-        name: predictions(images[which], y[which], y_hat[which], classes, f"{name} test images")
-        for name, which in chosen.items()
-        if len(which)
-    }
-
-
-def captioned(images: Tensor, captions: Sequence[Sequence[tuple[str, str]]], title: str) -> Figure:
-    """Images (n, s, s) in [0, 1], dark on light, each under its captions, lines of (text, colour)."""
-    columns = 9
-    panel = figure(1.15 * columns, (1.2 + 0.27 * len(captions[0])) * -(-len(images) // columns) + 0.5)
-    ax = panel.subplots()
-    image_grid(ax, 1 - images, captions, columns=columns, fill=1.0, cmap="gray", vmin=0, vmax=1)
-    ax.set_title(title, fontsize=10)
-    return panel
-
-
-def confusion(matrix: Tensor, classes: Sequence[str]) -> Figure:
-    """Counts (q, q), row = true class, column = predicted class; coloured by the share of the true class."""
-    share = matrix / matrix.sum(dim=1, keepdim=True).clamp(min=1)
-    panel = figure(7, 6.4)
-    ax = panel.subplots()
-    ax.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1)
-    for i, j in np.ndindex(*matrix.shape):
-        if matrix[i, j]:
-            colour = "white" if share[i, j] > 0.5 else "black"
-            ax.text(j, i, f"{int(matrix[i, j])}", ha="center", va="center", color=colour, fontsize=8)
-    ax.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-    ax.set_yticks(range(len(classes)), classes)
-    ax.set(xlabel="predicted", ylabel="true", title="test images: true class against predicted class")
-    return panel
+    right.yaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
+    right.ticklabel_format(axis="y", scilimits=(-3, 4))
+    ax.set_zorder(1)  # the legend above the dots
+    ax.patch.set_visible(False)
 
 
 def class_scores(scores: dict[str, Tensor], classes: Sequence[str]) -> Figure:
@@ -502,11 +451,22 @@ def shortened(name: str, most: int) -> str:
     return name if len(name) <= most else f"{name[: half - 1]}\N{HORIZONTAL ELLIPSIS}{name[-half:]}"
 
 
-def save(picture: Figure, path: Path) -> None:
-    """Write the figure as PNG in one step: whoever looks meanwhile sees the old picture or the new."""
-    canvas = FigureCanvasAgg(picture)
-    canvas.draw()  # once; Figure.savefig draws everything twice
+def png(picture: Figure | Sheet) -> bytes:
+    """The picture as the content of a PNG file."""
+    if isinstance(picture, Sheet):
+        pixels = picture.draw()
+    else:
+        canvas = FigureCanvasAgg(picture)
+        canvas.draw()  # once; Figure.savefig draws everything twice
+        pixels = np.asarray(canvas.buffer_rgba())[:, :, :3]
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG", compress_level=1)
+    return content.getvalue()
+
+
+def save(picture: Figure | Sheet | bytes, path: Path) -> None:
+    """Write the picture, or its PNG, in one step: whoever looks meanwhile sees the old picture or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
-    Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3]).save(part, "PNG", compress_level=1)
+    part.write_bytes(picture if isinstance(picture, bytes) else png(picture))
     part.replace(path)

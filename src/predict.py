@@ -161,8 +161,10 @@ def report(predicted: Predicted, y: Tensor, first: int, folder: Path) -> None:
     X, p, classes, _ = predicted
     y_hat = predicted.likeliest
     write_tables(predicted, [{"image": i, "true": classes[true]} for i, true in enumerate(y.tolist())], folder)
-    for name, picture in plots.first_and_misclassified(X[:, 0], y, y_hat, classes, first).items():
-        plots.save(picture, folder / f"{name}.png")
+    for name, which in sheets.first_and_misclassified(y, y_hat, first).items():
+        title = f"{name} test images"
+        drawing = sheets.predictions(X[which, 0], y[which], y_hat[which], classes, title)
+        plots.save(drawing, folder / f"{name}.png")
     log.info("accuracy %.4f on %d test images", F.accuracy(p, y), len(y))
 
 
@@ -186,13 +188,13 @@ def decide(predicted: Predicted, y: Tensor, priced: Costs, first: int, folder: P
     odds = ", ".join(f"P({classes[k]}) = {p[i, k]:.2f}" for k in p[i].topk(3).indices)
     said = classes[y[i]], odds, answers[likeliest[i]], answers[cheapest[i]]
     log.info("image %d, in truth %s: %s; the likeliest class is %s, the cheapest answer %s", i, *said)
-    colours = "black", plots.COLOURS["wrong"], plots.COLOURS["train"]
+    colours = "black", sheets.WRONG, plots.COLOURS["train"]
     captions = [
         list(zip((classes[y[k]], answers[likeliest[k]], answers[cheapest[k]]), colours, strict=True))
         for k in differ.tolist()
     ]
     title = "true class, likeliest class (red), answer of least expected cost (blue)"
-    plots.save(plots.captioned(X[differ, 0], captions, title), folder / "decisions.png")
+    plots.save(sheets.captioned(X[differ, 0], captions, title), folder / "decisions.png")
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="predict")

@@ -15,7 +15,7 @@ from src.callbacks import Last
 from src.experiment import resume, train
 from src.optim import SGD
 from src.runs import Run
-from tests.faults import campaign, differences
+from tests.faults import campaign, curves, differences
 
 IMAGES = ["data.train_size=700", "data.val_size=300", "trainer.max_epochs=3", "~callbacks.figures"]
 SYNTHETIC = ["data=synthetic", "data.train_size=35", "data.val_size=20", *IMAGES[2:]]
@@ -209,6 +209,21 @@ def test_curves_have_no_gap_and_no_fold_after_a_kill(config, tmp_path, monkeypat
     assert [event.value for event in scalars.Scalars("val/loss")] == pytest.approx(
         [row["val/loss"] for row in run.rows()]
     )
+
+
+def test_results_of_an_early_best_epoch_stand_at_the_end_of_the_run_and_are_replaced_when_it_goes_on(
+    config, tmp_path
+):
+    wild = ["model.lr=30", "model.gamma=1", "data.batch_size=32"]  # jumps about
+    run, longer = Run(tmp_path / "run"), Run(tmp_path / "longer")
+    train(config(*MODELS["scratch"], *wild, "trainer.max_epochs=6"))
+    assert run.record()["best_epoch"] < 6  # else the test shows nothing
+    assert curves(run)["test/loss"][0][0] == run.rows()[-1]["step"]
+    cfg = run.recorded()
+    cfg.trainer.max_epochs = 7
+    resume(cfg, [])
+    train(config(*MODELS["scratch"], *wild, "trainer.max_epochs=7", f"run_dir={longer.path}"))
+    assert differences(run, longer) == []
 
 
 def test_the_best_epoch_is_remembered_even_if_the_folder_has_moved(config, tmp_path):

@@ -34,10 +34,10 @@ class SplitDataModule(L.LightningDataModule):
     def test_dataloader(self) -> BatchLoader:
         return self.loader("test", EVAL_BATCH_SIZE)
 
-    def whole(self, split: str) -> tuple[Tensor, Tensor]:
-        """All examples of the split, (X, y) as the model sees them."""
+    def whole(self, split: str, which: Tensor | slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """All examples of the split, or those at the places `which` in it, (X, y) as the model sees them."""
         examples, indices = self.splits[split]
-        X, y = self.on_after_batch_transfer(list(examples[indices]), 0)
+        X, y = self.on_after_batch_transfer(list(examples[indices[which]]), 0)
         return X, y
 
     def loader(self, split: str, batch_size: int, shuffle: bool = False) -> BatchLoader:

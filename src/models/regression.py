@@ -139,6 +139,9 @@ class Regression(L.LightningModule):
             for parameter in self.parameters():
                 parameter.grad = self.trainer.strategy.reduce(parameter.grad, reduce_op="mean")
 
+    def on_validation_model_zero_grad(self) -> None:
+        """Keep the gradient of the last minibatch, whose norm src.board tells; the next one replaces it."""
+
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
         self.measure(batch, "val")
 

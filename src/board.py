@@ -1,0 +1,120 @@
+"""What TensorBoard shows of a run beside its metrics and the pictures of the tested model (callbacks.py)."""
+
+import shlex
+from typing import Any
+
+import lightning as L
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.callbacks import Checkpoint
+from pydantic import PositiveInt, validate_call
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from src import plots, sheets
+from src.callbacks import add_picture, history, logged, writers
+
+# What makes up a recipe, of the model and of the data, where they have it.
+MODEL = ("lr", "gamma", "weight_decay", "sigma", "numerics", "gradient", "loss")
+DATA = ("batch_size", "train_size", "val_size", "resize", "noise", "resample")
+ESTIMATES = 8  # weights of a linear regression that get a curve each
+
+
+class Board(Checkpoint):
+    """Recipe and command of a run, norms and weights while it trains, and the results that HPARAMS sorts by.
+
+    Each epoch it tells the norms of W and b, of the gradient of the last minibatch, and of a linear regression
+    the estimates. The results are those of metrics.json, as best/NAME.
+
+    What was told last is in the checkpoint, to be told again when the run is resumed: the logger then drops it
+    with all that a killed process may have told after it. So this must be listed before the checkpoints.
+
+    Args:
+        seed: of the run, for the recipe.
+        every: epochs between pictures of a classifier's weights; None tells none.
+    """
+
+    @validate_call
+    def __init__(self, seed: int, every: PositiveInt | None = 10):
+        self.seed, self.every = seed, every
+        self.scalars: dict[str, float] = {}
+        self.W: Tensor | None = None  # (d, q), if the last epoch was one of those with a picture
+
+    def on_fit_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        if rows := history(trainer).rows:  # resumed
+            self.tell(trainer, rows[-1]["step"])
+            return
+        for writer in self.writers(trainer):
+            writer.add_text("run", card(command(), recipe(trainer, model, self.seed)), 0)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        W, b = model.weights()
+        self.scalars = {"norm/W": W.norm().item(), "norm/b": b.norm().item()}
+        for name, parameter in zip("Wb", model.parameters(), strict=True):
+            self.scalars[f"gradient/{name}"] = parameter.grad.norm().item()
+        if not model.classifies:
+            self.scalars |= {f"estimate/w{j}": w for j, w in enumerate(W[:ESTIMATES, 0].tolist())}
+            self.scalars["estimate/b"] = b[0].item()
+        pictured = self.every and model.classifies and (trainer.current_epoch + 1) % self.every == 0
+        self.W = W.cpu().clone() if pictured else None
+        self.tell(trainer, trainer.global_step)
+
+    def tell(self, trainer: L.Trainer, step: int) -> None:
+        for writer in self.writers(trainer):
+            for name, value in self.scalars.items():
+                writer.add_scalar(name, value, step)
+            if self.W is not None:
+                sheet = sheets.weight_images(self.W, trainer.datamodule.classes)
+                add_picture(writer, "weights", plots.png(sheet), step)
+            writer.flush()
+
+    def on_test_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        told = history(trainer)
+        step = told.rows[-1]["step"]
+        results = {name: value for name, value in told.tested.items() if "/" in name} | logged(trainer)
+        # without the first of the three summaries, a list of hyperparameters and metrics, TensorBoard finds
+        # those of all runs; with it, it would take the list of one of them for that of all
+        _, *session = hparams(recipe(trainer, model, self.seed), {})
+        for writer in self.writers(trainer):
+            for summary in session:
+                writer._get_file_writer().add_summary(summary, step)
+            for name, value in results.items():
+                writer.add_scalar(f"best/{name}", value, step)
+            writer.flush()
+
+    def writers(self, trainer: L.Trainer) -> list[SummaryWriter]:
+        return writers(trainer) if trainer.is_global_zero else []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"scalars": self.scalars, "W": self.W}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.scalars, self.W = state["scalars"], state["W"]
+
+
+def recipe(trainer: L.Trainer, model: L.LightningModule, seed: int) -> dict[str, Any]:
+    """What makes the run what it is, as plain values: the model, its and the data's settings, seed, epochs."""
+    data = trainer.datamodule
+    form = type(model).__module__.rpartition(".")[2]
+    return {
+        "model": f"{form}.{type(model).__name__}",
+        **{name: model.hparams[name] for name in MODEL if name in model.hparams},
+        **{name: getattr(data, name) for name in DATA if hasattr(data, name)},
+        "seed": seed,
+        "max_epochs": trainer.max_epochs,
+    }
+
+
+def command() -> str | None:
+    """The command that made this run; None if it was called from Python."""
+    if not HydraConfig.initialized():
+        return None
+    job = HydraConfig.get()
+    return shlex.join(["python", "-m", f"src.{job.job.name}", *job.overrides.task])
+
+
+def card(command: str | None, recipe: dict[str, Any]) -> str:
+    """Command and recipe in Markdown."""
+    made = f"    {command}" if command else "Made from Python, not by a command."
+    rows = [f"| {name} | {value} |" for name, value in recipe.items()]
+    return "\n".join([made, "", "| setting | value |", "| --- | --- |", *rows])

@@ -1,0 +1,382 @@
+"""What TensorBoard has to show of a run, read from the event files and from the real server."""
+
+import contextlib
+import csv
+import io
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator as ServedEvents
+from tensorboard.plugins.hparams import metadata
+from tensorboard.util import tensor_util
+
+from src import board, callbacks, sheets
+from src.callbacks import Last
+from src.data.fashion_mnist import CLASSES
+from src.experiment import resume, train
+from src.runs import Run
+from tests.conftest import Command
+from tests.faults import curves
+
+SMALL = ["data.train_size=200", "data.batch_size=200", "data.val_size=300", "trainer.max_epochs=2"]
+LINEAR = ["data=synthetic", "data.train_size=50", "data.val_size=20", "trainer.max_epochs=2"]
+
+
+def events(run: Run) -> EventAccumulator:
+    return EventAccumulator(str(run.tensorboard), size_guidance={"images": 0, "tensors": 0}).Reload()
+
+
+def images(run: Run) -> dict[str, list[tuple[int, bytes]]]:
+    found = events(run)
+    return {
+        tag: [(e.step, e.encoded_image_string) for e in found.Images(tag)] for tag in found.Tags()["images"]
+    }
+
+
+def text(run: Run) -> list[str]:
+    found = ServedEvents(str(run.tensorboard)).Reload()
+    return [tensor_util.make_ndarray(e.tensor_proto).item().decode() for e in found.Tensors("run/text_summary")]
+
+
+def hyperparameters(run: Run) -> dict[str, object]:
+    content = events(run).PluginTagToContent("hparams")[metadata.SESSION_START_INFO_TAG]
+    values = metadata.parse_session_start_info_plugin_data(content).hparams
+    return {name: getattr(value, value.WhichOneof("kind")) for name, value in values.items()}
+
+
+@pytest.fixture
+def trained(config, tmp_path) -> Callable[..., Run]:
+    """trained(*overrides) trains and returns the run."""
+
+    def call(*overrides: str, name: str = "run") -> Run:
+        run = Run(tmp_path / name)
+        train(config(*overrides, f"run_dir={run.path}"))
+        return run
+
+    return call
+
+
+@pytest.mark.parametrize("form", ["scratch", pytest.param("concise", marks=pytest.mark.slow)])
+def test_norms_are_those_of_the_weights_and_of_the_gradient_of_the_last_minibatch(trained, form):
+    # one minibatch an epoch and plain steps: the gradient is what the weights moved by, over the learning rate
+    few = [f"model={form}", *SMALL, "~callbacks.figures"]
+    first, second = trained(*few, "trainer.max_epochs=1", name="first"), trained(*few)
+    before, after = (
+        dict(zip("Wb", run.load(run.last)["state_dict"].values(), strict=True)) for run in (first, second)
+    )
+    told = curves(second)
+    for name in "Wb":
+        assert told[f"norm/{name}"][-1] == (2, pytest.approx(after[name].norm().item()))
+        gradient = (before[name] - after[name]).norm().item() / 0.09
+        assert told[f"gradient/{name}"][-1] == (2, pytest.approx(gradient, rel=1e-3))
+    assert "estimate/b" not in told
+
+
+def test_estimates_of_a_linear_regression_are_told(trained):
+    run = trained("model=linear_scratch", *LINEAR)
+    state = run.load(run.last)["state_dict"]
+    told = {name: values[-1][1] for name, values in curves(run).items() if name.startswith("estimate/")}
+    w0, w1 = state["W"][:, 0].tolist()
+    assert told == pytest.approx({"estimate/w0": w0, "estimate/w1": w1, "estimate/b": state["b"].item()})
+    assert set(images(run)) == {"best/fit"}
+
+
+def test_pictures_of_the_weights_come_every_so_many_epochs(trained):
+    run = trained(*SMALL, "trainer.max_epochs=4", "callbacks.board.every=2", "~callbacks.figures")
+    (shown,) = images(run).values()
+    assert [step for step, _ in shown] == [2, 4]
+    expected = sheets.weight_images(run.load(run.last)["state_dict"]["W"], CLASSES)
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(shown[-1][1]))), expected.draw())
+    with pytest.raises(ValueError, match="every"):
+        board.Board(seed=0, every=0)
+
+
+def test_pictures_of_the_tested_model_are_those_in_the_folder(trained):
+    run = trained(*SMALL)
+    files = {f"best/{path.stem}": path.read_bytes() for path in (run.path / "figures").iterdir()}
+    files.pop("best/curves")
+    shown = images(run)
+    assert shown.pop("weights", []) == []  # every tenth epoch, by default
+    assert {name: content for name, ((_, content),) in shown.items()} == files
+    assert {step for ((step, _),) in shown.values()} == {2}
+
+
+def test_each_class_has_its_accuracy_and_its_precision_recall_curve(trained, config):
+    run = trained(*SMALL)
+    data, model = run.restore(run.best)
+    data.prepare_data()
+    data.setup()
+    X, y = data.whole("test")
+    with torch.inference_mode():
+        p = model(X).softmax(dim=1)
+    told, found = curves(run), events(run)
+    for k, name in enumerate(data.classes):
+        assert told[f"class_accuracy/{name}"] == [
+            (2, pytest.approx((p[y == k].argmax(1) == k).double().mean().item()))
+        ]
+        (event,) = found.Tensors(f"precision_recall/{name}")
+        _, _, _, _, precision, recall = tensor_util.make_ndarray(event.tensor_proto)
+        middle = len(precision) // 2  # threshold 1/2
+        sure = p[:, k] > 0.5
+        right = (sure & (y == k)).sum().item()
+        assert precision[middle] == pytest.approx(right / max(sure.sum().item(), 1), abs=0.01)
+        assert recall[middle] == pytest.approx(right / 1000, abs=0.01)
+        assert (precision[0], recall[0]) == pytest.approx((0.1, 1.0))  # threshold 0: everything is taken
+
+
+def test_final_metrics_are_those_of_metrics_json(trained):
+    wild = ["model.lr=30", "model.gamma=1", "data.batch_size=32", "trainer.max_epochs=6"]
+    run = trained(*SMALL, "data.train_size=700", *wild, "~callbacks.figures")
+    record = run.record()
+    assert record["best_epoch"] < 6  # else the last epoch's would do
+    told = {
+        name.removeprefix("best/"): value for name, value in curves(run).items() if name.startswith("best/")
+    }
+    assert told == {name: [(132, pytest.approx(value))] for name, value in record.items() if "/" in name}
+
+
+def test_hyperparameters_are_plain_values_of_the_recipe(trained):
+    run = trained("model=concise", *SMALL, "model.lr=0.2", "seed=3", "~callbacks.figures")
+    assert hyperparameters(run) == {
+        "model": "concise.SoftmaxRegression",
+        **{"lr": 0.2, "gamma": 0.9, "weight_decay": 0.0, "sigma": 0.01},
+        **{"batch_size": 200, "train_size": 200, "val_size": 300, "resize": 28, "seed": 3, "max_epochs": 2},
+    }
+    linear = trained("model=linear_scratch", *LINEAR, "model.loss=huber", name="linear")
+    assert hyperparameters(linear) == {
+        "model": "scratch.LinearRegression",
+        **{
+            "lr": 0.03,
+            "gamma": 1.0,
+            "weight_decay": 0.0,
+            "sigma": 0.01,
+            "gradient": "autograd",
+            "loss": "huber",
+        },
+        **{"batch_size": 10, "train_size": 50, "val_size": 20, "noise": 0.1, "resample": False},
+        **{"seed": 0, "max_epochs": 2},
+    }
+    (card,) = text(linear)
+    assert card.startswith("Made from Python")
+    assert "| loss | huber |" in card
+
+
+@pytest.mark.slow
+def test_embedding_places_test_images_by_their_logits(trained):
+    run = trained(*SMALL, "callbacks.figures.embed=30")
+    folder = run.tensorboard / "00002" / "logits"
+    with open(folder / "tensors.tsv") as file:
+        points = torch.tensor([[float(value) for value in row] for row in csv.reader(file, delimiter="\t")])
+    names = (folder / "metadata.tsv").read_text().split("\n")[:30]
+    data, model = run.restore(run.best)
+    data.prepare_data()
+    data.setup()
+    X, y = data.whole("test", slice(30))
+    with torch.inference_mode():
+        torch.testing.assert_close(points, model(X), rtol=1e-4, atol=1e-4)
+    assert names == [data.classes[k] for k in y.tolist()]
+    with Image.open(folder / "sprite.png") as sprite:
+        assert sprite.width == 6 * 28  # ceil(sqrt(30)) a side
+    with pytest.raises(ValueError, match="embed"):
+        callbacks.Figures("folder", embed=1001)
+
+
+@pytest.mark.slow
+def test_what_is_told_has_no_gap_and_no_fold_after_a_kill(config, trained, tmp_path, monkeypatch):
+    # killed in epoch 3 after everything of it was told; the state to go on from is of the middle of epoch 2
+    arguments = [*SMALL, "data.batch_size=100", "trainer.max_epochs=4", "callbacks.board.every=1"]
+    reference = trained(*arguments, name="reference")
+
+    def die(last: Last, trainer, *given) -> None:
+        if trainer.current_epoch == 2:
+            raise SystemExit(9)
+        if trainer.global_step <= 3:
+            save(last, trainer, *given)
+
+    save = Last.save
+    monkeypatch.setattr(Last, "save", die)
+    cfg = config(*arguments, "callbacks.last.every_n_train_steps=1")
+    with pytest.raises(SystemExit):
+        train(cfg)
+    monkeypatch.undo()
+    run = Run(cfg.run_dir)
+    assert run.load(run.last)["global_step"] == 3
+    resume(run.recorded(), [])
+    assert curves(run) == curves(reference)
+    assert images(run) == images(reference)
+    assert [step for step, _ in images(run)["weights"]] == [2, 4, 6, 8]
+    assert len(text(run)) == 1
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_its_first_epoch_still_has_its_card(config, monkeypatch):
+    def die(last: Last, trainer, *given) -> None:
+        save(last, trainer, *given)
+        raise SystemExit(9)
+
+    save = Last.save
+    monkeypatch.setattr(Last, "save", die)
+    cfg = config(*SMALL, "data.batch_size=100", "callbacks.last.every_n_train_steps=1", "~callbacks.figures")
+    with pytest.raises(SystemExit):
+        train(cfg)
+    monkeypatch.undo()
+    run = Run(cfg.run_dir)
+    resume(run.recorded(), [])
+    assert len(text(run)) == 1
+
+
+class Server:
+    """The real TensorBoard over what is in `folder`."""
+
+    def __init__(self, folder: Path):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        self.log = folder / "server.log"
+        command = [sys.executable, "-m", "tensorboard.main", "--logdir", folder, "--host", "127.0.0.1"]
+        with open(self.log, "wb") as output:
+            self.process = subprocess.Popen(
+                [*command, "--port", str(port)], stdout=output, stderr=subprocess.STDOUT
+            )
+
+    def get(self, path: str, post: object = None) -> object:
+        """What is served under data/, as soon as anything is."""
+        end = time.monotonic() + 120
+        while True:
+            assert self.process.poll() is None, self.log.read_text()
+            with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
+                content = None if post is None else json.dumps(post).encode()
+                headers = {"Content-Type": "application/json"}
+                request = urllib.request.Request(f"{self.url}/data/{path}", content, headers)
+                with urllib.request.urlopen(request, timeout=10) as answer:
+                    if found := json.load(answer):
+                        return found
+            assert time.monotonic() < end, f"nothing under {path}: {self.log.read_text()}"
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def server(data_root: Path, tmp_path_factory) -> Iterator[Server]:
+    """Serves a run and a sweep of two jobs, made by the command line."""
+    folder = tmp_path_factory.mktemp("outputs")
+    small = [*SMALL, f"data.root={data_root}"]
+    for arguments in (
+        [*small, "callbacks.board.every=1", f"hydra.run.dir={folder}/runs/one"],
+        ["-m", "model.lr=0.5,0.001", "seed=1", *small, f"hydra.sweep.dir={folder}/sweeps/two"],
+    ):
+        command = Command("src.train", arguments, folder, folder / "output.txt")
+        assert command.wait() == 0, command.output()
+    serving = Server(folder)
+    # it serves what it has read so far: wait until it has read everything
+    while len(serving.get("plugin/scalars/tags")) < 3 or "best/test/acc" not in str(
+        serving.get("plugin/scalars/tags").get("sweeps/two/1/tensorboard")
+    ):
+        time.sleep(0.2)
+    yield serving
+    serving.stop()
+
+
+RUN, JOBS = "runs/one/tensorboard", ["sweeps/two/0/tensorboard", "sweeps/two/1/tensorboard"]
+
+
+@pytest.mark.slow
+def test_tensorboard_serves_a_run(server):
+    scalars = server.get("plugin/scalars/tags")
+    assert set(scalars) == {RUN, *JOBS}
+    assert {"train/loss", "val/acc", "test/acc", "lr", "norm/W", "gradient/b", "class_accuracy/bag"} <= set(
+        scalars[RUN]
+    )
+    shown = server.get("plugin/images/tags")
+    assert set(shown) == {RUN}  # a job of a sweep draws none
+    pictures = ("weights", "confusion", "predictions_first", "predictions_misclassified")
+    assert set(shown[RUN]) == {"weights", *(f"best/{name}" for name in pictures)}
+    samples = server.get(f"plugin/images/images?run={RUN}&tag=weights&sample=0")
+    assert [sample["step"] for sample in samples] == [1, 2]
+    assert "precision_recall/bag" in server.get("plugin/pr_curves/tags")[RUN]
+    assert set(server.get("plugin/text/tags")) == {RUN, *JOBS}
+    (card,) = server.get(f"plugin/text/text?run={RUN}&tag=run/text_summary")
+    assert "python -m src.train data.train_size=200" in card["text"]
+    assert "<td>scratch.SoftmaxRegression</td>" in card["text"]
+    (card,) = server.get(f"plugin/text/text?run={JOBS[1]}&tag=run/text_summary")
+    assert "python -m src.train model.lr=0.001 seed=1" in card["text"]
+
+
+@pytest.mark.slow
+def test_tensorboard_sorts_a_sweep_by_its_real_results(server):
+    experiment = server.get("plugin/hparams/experiment", {"experimentName": ""})
+    names = {info["name"] for info in experiment["hparamInfos"]}
+    assert {"model", "lr", "gamma", "numerics", "batch_size", "seed", "max_epochs"} <= names
+    assert {"best/val/loss", "best/test/acc"} <= {info["name"]["tag"] for info in experiment["metricInfos"]}
+    metric = {"tag": "best/val/loss", "group": ""}
+    query = {
+        "experimentName": "",
+        "allowedStatuses": ["STATUS_SUCCESS"],
+        "colParams": [{"metric": metric, "order": "ORDER_DESC"}],
+        "startIndex": 0,
+        "sliceSize": 10,
+    }
+    groups = server.get("plugin/hparams/session_groups", query)["sessionGroups"]
+    found = [
+        (group["sessions"][0]["name"], value["value"])
+        for group in groups
+        for value in group["metricValues"]
+        if value["name"]["tag"] == "best/val/loss"
+    ]
+    folder = server.log.parent
+    records = {name: Run(folder / name.removesuffix("/tensorboard")).record() for name in (RUN, *JOBS)}
+    expected = sorted(
+        ((name, record["val/loss"]) for name, record in records.items()), key=lambda pair: -pair[1]
+    )
+    assert [name for name, _ in found] == [name for name, _ in expected]
+    assert [value for _, value in found] == pytest.approx([value for _, value in expected])
+
+
+def chromium() -> str | None:
+    found = map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
+    return next((path for path in found if path), None)
+
+
+def browse(page: str, folder: Path, *wanted: str) -> str:
+    """Open the page in a browser without a window; what it prints."""
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1500,1300"]
+    flags += [f"--user-data-dir={folder}", "--virtual-time-budget=30000"]
+    command = [chromium(), *flags, *wanted, page]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(chromium() is None, reason="no Chromium here to open the pages with")
+def test_a_browser_shows_curves_and_pictures(server, tmp_path):
+    for _ in range(5):  # the page may be taken before all of it is there
+        page = browse(f"{server.url}/?tagFilter=loss#timeseries", tmp_path, "--dump-dom")
+        if all(text in page for text in ("<line-chart", "train/loss", "best/val/loss", RUN)):
+            break
+    else:
+        pytest.fail("no curves")
+    for _ in range(5):
+        browse(f"{server.url}/#images", tmp_path, f"--screenshot={tmp_path / 'images.png'}")
+        with Image.open(tmp_path / "images.png") as screen:
+            pixels = np.asarray(screen.convert("RGB")).astype(int)
+        red_of_weights, blue_of_counts = ([103, 0, 31], [8, 48, 107])  # ends of the two scales
+        if all((abs(pixels - end).max(axis=2) < 40).sum() > 100 for end in (red_of_weights, blue_of_counts)):
+            break
+    else:
+        pytest.fail("no pictures")
