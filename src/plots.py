@@ -16,6 +16,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator
 from PIL import Image
@@ -24,6 +25,8 @@ from torch import Tensor
 from src.sheets import Sheet
 
 COLOURS = {"train": "#0072B2", "val": "#E69F00", "test": "#009E73", "lr": "#888888", "wrong": "#D55E00"}
+# Okabe and Ito's eight, yellow replaced by grey: on white it is hardly seen
+CYCLE = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#888888"]
 STEPS = [1, 2, 2.5, 5, 10]  # between ticks
 
 
@@ -105,6 +108,36 @@ def side_by_side(runs: dict[str, Sequence[dict[str, float]]]) -> Figure:
     axes[0, 0].set_ylabel("loss")
     axes[1, 0].set_ylabel("accuracy")
     axes[0, 0].legend(frameon=False)
+    return panel
+
+
+def compared(runs: dict[str, Sequence[dict[str, float]]]) -> Figure:
+    """Loss, and accuracy or the errors of the parameters, of several runs against the epoch, a colour for each.
+
+    What a run was watched by (validation, or the test set without it) is solid, training dotted; of the errors,
+    that of w is solid, that of b dotted.
+    """
+    names = {name for rows in runs.values() for name in rows[0]}
+    lines = {"loss": ("val/loss", "test/loss", "train/loss"), "accuracy": ("val/acc", "test/acc", "train/acc")}
+    lines["error of the estimates"] = ("error/w", "error/b")
+    lines = {title: [key for key in keys if key in names] for title, keys in lines.items()}
+    lines = {title: keys for title, keys in lines.items() if keys}
+    panel = figure(4.2 * len(lines), 3.6 + 0.22 * len(runs))
+    for ax, (title, keys) in zip(panel.subplots(1, len(lines), squeeze=False)[0], lines.items(), strict=True):
+        for colour, rows in zip(CYCLE, runs.values(), strict=False):
+            for key in keys:
+                points = [(row["epoch"], row[key]) for row in rows if key in row]
+                dotted = key.startswith("train") or key == "error/b"
+                style = {"color": colour, "linestyle": ":" if dotted else "-", "label": key}
+                ax.plot(*zip(*points, strict=True), **style, marker="." if len(points) == 1 else None)
+        ax.set(title=title, xlabel="epoch", yscale="log" if title.startswith("error") else "linear")
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        ax.grid(alpha=0.3)
+    solid = [Line2D([], [], color=colour, label=name) for colour, name in zip(CYCLE, runs, strict=False)]
+    kinds = [("black", "-", "w"), ("black", ":", "b")] if "error/w" in names else []
+    kinds = kinds or [("black", "-", "validation, or test without it"), ("black", ":", "training")]
+    styles = [Line2D([], [], color=colour, linestyle=style, label=text) for colour, style, text in kinds]
+    panel.legend(handles=[*solid, *styles], loc="outside lower left", frameon=False, ncols=2)
     return panel
 
 

@@ -21,6 +21,7 @@ GREY = "#595959"
 WIDTH = 800
 LINE = 17  # height of a line of text
 GAP = 6  # between images
+BAR = 70  # width of a colour scale
 Caption = tuple[str, str]  # text, colour
 
 
@@ -117,15 +118,42 @@ def weight_images(W: Tensor, classes: Sequence[str]) -> Sheet:
     side = round(len(W) ** 0.5)
     limit = W.abs().max().item()
     images = [coloured(column.view(side, side), "RdBu_r", -limit, limit) for column in W.T.contiguous()]
-    bar = 70
-    sheet = grid(images, [[(name, BLACK)] for name in classes], columns=5, width=WIDTH - bar)
-    height = sheet.height - 2 * LINE - GAP
-    levels = np.linspace(limit, -limit, height)[:, None]
-    sheet.put(coloured(levels.repeat(14, 1), "RdBu_r", -limit, limit), sheet.width + 2, LINE + 4)
-    for text, share in (f"{limit:+.2g}", 0), ("0", 0.5), (f"{-limit:+.2g}", 1):
-        sheet.write(text, sheet.width + 22, LINE + 4 + share * height, anchor="lm", size=12)
-    sheet.width += bar
+    sheet = grid(images, [[(name, BLACK)] for name in classes], columns=5, width=WIDTH - BAR)
+    add_scale(sheet, limit)
     return sheet
+
+
+def compared_weights(runs: dict[str, Tensor], classes: Sequence[str]) -> Sheet:
+    """Of each run the columns of its W (s * s, q) as a row of images under its name, all on one scale."""
+    limit = max(W.abs().max().item() for W in runs.values())
+    side = max(round(len(W) ** 0.5) for W in runs.values())
+    cell = max((WIDTH - BAR) // len(classes), side + GAP)
+    head, row = 2 * LINE, LINE + cell + GAP
+    sheet = Sheet(cell * len(classes), head + row * len(runs))
+    for k, name in enumerate(classes):
+        for line, word in enumerate(reversed(name.split())):
+            sheet.write(word, cell * (k + 0.5), head - LINE * (line + 0.5), GREY, size=12)
+    for i, (name, W) in enumerate(runs.items()):
+        top = head + i * row
+        side = round(len(W) ** 0.5)
+        scale = max(1, (cell - GAP) // side)
+        sheet.write(name, GAP // 2, top + LINE / 2 + 2, anchor="lm")
+        for k, column in enumerate(W.T.contiguous()):
+            image = coloured(column.view(side, side), "RdBu_r", -limit, limit)
+            sheet.put(image, k * cell + (cell - side * scale) // 2, top + LINE + 4, scale)
+    add_scale(sheet, limit)
+    return sheet
+
+
+def add_scale(sheet: Sheet, limit: float) -> None:
+    """Widen the sheet by the scale of weights from -limit to limit."""
+    top, left = LINE + 4, sheet.width + 2
+    height = min(sheet.height - top - LINE - GAP, 300)
+    levels = np.linspace(limit, -limit, height)[:, None].repeat(14, 1)
+    sheet.put(coloured(levels, "RdBu_r", -limit, limit), left, top)
+    for text, share in (f"{limit:+.2g}", 0), ("0", 0.5), (f"{-limit:+.2g}", 1):
+        sheet.write(text, left + 20, top + share * height, anchor="lm", size=12)
+    sheet.width += BAR
 
 
 def captioned(images: Tensor, captions: Sequence[Sequence[Caption]], title: str) -> Sheet:

@@ -1,0 +1,159 @@
+"""Runs side by side: python -m src.compare RUN RUN ...
+
+A RUN is the folder of a run, or one with runs in it, such as a sweep: of those, the finished ones, at most the
+best eight. Writes outputs/comparisons/<date>_<time>/: comparison.md and comparison.csv (what differs in
+settings and results), curves.png, and of classifiers weights.png. Reads nothing but the run folders.
+"""
+
+import argparse
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from src import cli, plots, sheets
+from src.experiment import EXPERIMENT, PLACES
+from src.runs import Run, claim, write, write_csv
+
+MOST = len(plots.CYCLE)  # runs with a colour of their own
+RESULTS = ("val/loss", "val/acc", "test/loss", "test/acc", "error/w", "error/b")
+Row = dict[str, Any]
+
+
+def find(paths: Sequence[Path]) -> list[Run]:
+    """The runs that are meant, each once. Raises ValueError if they cannot be compared."""
+    found: dict[Path, Run] = {}
+    for path in paths:
+        inside = [Run(config.parents[1]) for config in path.glob("*/.hydra/config.yaml")]
+        chosen = best(inside) if inside and not Run(path).config.exists() else [Run(path)]
+        found |= {run.path.resolve(): run for run in chosen}
+    runs = list(found.values())
+    kinds = {run.recorded().data["_target_"].rpartition(".")[2]: run for run in runs}
+    for run in runs:
+        if not (run.metrics_csv.exists() and run.best.exists()):
+            raise ValueError(f"{run.path} has no epoch to compare yet")
+    if len(runs) < 2:
+        named = f"{runs[0].path} alone" if runs else f"{paths[0]}, where no run is finished,"
+        raise ValueError(
+            f"{named} cannot be compared; name two runs or more, or a sweep with two finished jobs"
+        )
+    if len(runs) > MOST:
+        raise ValueError(f"{len(runs)} runs are too many for one picture; name at most {MOST}, or a sweep")
+    if len(kinds) > 1:
+        (one, a), (other, b), *_ = kinds.items()
+        raise ValueError(f"{a.path} is about {one}, {b.path} about {other}: they have no measure in common")
+    return runs
+
+
+def best(runs: list[Run]) -> list[Run]:
+    """At most MOST of the finished runs: those of lowest val/loss, or the last ones if some have none; in order
+    of their folders."""
+    runs = sorted(runs, key=lambda run: (len(run.path.name), run.path.name))  # 9 before 10
+    scored = [(run, run.record()) for run in runs]
+    scored = [(run, record.get("val/loss")) for run, record in scored if record.get("status") == "finished"]
+    if all(loss is not None for _, loss in scored):
+        kept = sorted(scored, key=lambda pair: pair[1])[:MOST]
+    else:
+        kept = scored[-MOST:]
+    return [run for run, _ in scored if run in [each for each, _ in kept]]
+
+
+def settings(run: Run) -> Row:
+    """What makes the run the experiment that it is: dotted key -> value; `model` is its class."""
+    cfg = run.recorded()
+    found: Row = {}
+    for group in (*EXPERIMENT, "trainer"):
+        node = OmegaConf.to_container(cfg, resolve=True)[group] if group in cfg else None
+        for key, value in node.items() if isinstance(node, dict) else [("", node)]:
+            if key == "_target_":
+                found[group] = ".".join(value.split(".")[-2:])
+            elif key not in PLACES:
+                found[f"{group}.{key}".rstrip(".")] = value
+    return found
+
+
+def differing(rows: list[Row]) -> list[str]:
+    """The keys whose values are not the same in all rows."""
+    keys = dict.fromkeys(key for row in rows for key in row)
+    return [key for key in keys if any(row.get(key) != rows[0].get(key) for row in rows)]
+
+
+def name(letter: str, run: Run, chosen: Row) -> str:
+    """The run in a legend: its letter and what it differs in, or if that is nothing or long, its folder."""
+    said = [f"{key.rpartition('.')[2]} {value}" for key, value in chosen.items() if key != "model"]
+    if "model" in chosen:
+        said.insert(0, chosen["model"].partition(".")[0])
+    text = ", ".join(said)
+    return f"{letter}: {text if 0 < len(text) <= 40 else run.path.name}"
+
+
+def table(rows: list[Row], columns: Sequence[str]) -> str:
+    """The columns of the rows as a Markdown table, aligned for the terminal."""
+
+    def shown(value: Any) -> str:
+        return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+    def cell(row: Row, column: str) -> str:
+        value = row.get(column)
+        return f"{value:g}" if "." in column and isinstance(value, float) else shown(value)
+
+    cells = [[cell(row, column) for column in columns] for row in rows]
+    widths = [max(map(len, each)) for each in zip(columns, *cells, strict=True)]
+    lines = [columns, ["-" * max(width, 3) for width in widths], *cells]
+    return "\n".join(
+        "| " + " | ".join(text.ljust(max(width, 3)) for text, width in zip(line, widths, strict=True)) + " |"
+        for line in lines
+    )
+
+
+def compare(paths: Sequence[Path], folder: Path) -> str:
+    """Compare the runs in `folder`; returns the table. Raises ValueError if they cannot be compared."""
+    runs = find(paths)
+    letters = [chr(ord("A") + k) for k in range(len(runs))]
+    chosen = [settings(run) for run in runs]
+    keys = differing(chosen)
+    chosen = [{key: each[key] for key in keys if key in each} for each in chosen]
+    names = [name(*each) for each in zip(letters, runs, chosen, strict=True)]
+    rows = []
+    for letter, run, each in zip(letters, runs, chosen, strict=True):
+        record = run.record()
+        results = {metric: record[metric] for metric in RESULTS if metric in record}
+        outcome = {key: record.get(key) for key in ("best_epoch", "epochs", "seconds", "status")}
+        rows.append({"run": letter, **each, **results, **outcome, "folder": cli.shown(run.path.absolute())})
+    columns = [key for key in ("run", *keys, *RESULTS, "best_epoch", "epochs", "seconds", "status")]
+    columns = [key for key in columns if any(key in row for row in rows)]
+
+    plots.save(
+        plots.compared({n: run.rows() for n, run in zip(names, runs, strict=True)}), folder / "curves.png"
+    )
+    pictures = ["curves.png"]
+    data, model = runs[0].restore(runs[0].best)
+    if model.classifies:
+        weights = {n: run.restore(run.best)[1].weights()[0] for n, run in zip(names, runs, strict=True)}
+        plots.save(sheets.compared_weights(weights, data.classes), folder / "weights.png")
+        pictures.append("weights.png")
+
+    write_csv(folder / "comparison.csv", rows)
+    text = table(rows, columns)
+    lines = [f"# {len(runs)} runs compared", ""]
+    lines += [f"- {row['run']}: `{row['folder']}`" for row in rows]
+    lines += ["", text, ""] + [line for file in pictures for line in (f"![{file[:-4]}]({file})", "")]
+    write(folder / "comparison.md", "\n".join(lines))
+    return "\n".join([*(f"{row['run']}: {row['folder']}" for row in rows), "", text])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("python -m src.compare", description=__doc__.split("\n")[0])
+    help = "folder of a run, or of a sweep: its finished jobs, at most the best eight"
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help=help)
+    arguments = parser.parse_args()
+    find(arguments.runs)  # before there is a folder
+    folder = claim(Path(f"outputs/comparisons/{datetime.now():%Y-%m-%d_%H-%M-%S}"), False, "")
+    print(compare(arguments.runs, folder))
+    print(f"written to {cli.shown(folder.absolute())}/: comparison.md comparison.csv and pictures")
+
+
+if __name__ == "__main__":
+    cli.run(main)
