@@ -1,5 +1,6 @@
 """FashionMNIST: 60,000 + 10,000 grey images of clothing, 28 x 28, in ten classes (arXiv 1708.07747)."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +28,25 @@ CLASSES = [
     "ankle boot",
 ]  # by label
 SPLIT_SEED = 2017  # of the validation split: the same images are held out whatever the seed of the run
+Part = tuple[Tensor, Tensor]
+
+
+@functools.lru_cache(maxsize=1)
+def images_and_labels(root: Path, side: int) -> tuple[Part, Part]:
+    """The official training and test part: images (n, 1, side, side) uint8 and labels (n,) int64.
+
+    Kept for the next jobs of a sweep, which share these very tensors: do not write to them.
+    """
+    return tuple(_read(root, side, train) for train in (True, False))
+
+
+def _read(root: Path, side: int, train: bool) -> Part:
+    part = torchvision.datasets.FashionMNIST(str(root), train=train)
+    images = part.data[:, None]  # (n, 1, 28, 28)
+    if side != images.shape[-1]:
+        chunks = images.split(5_000)  # bounds the float copies that interpolation makes
+        images = torch.cat([resize_images(chunk, [side, side]) for chunk in chunks])
+    return images, part.targets
 
 
 class FashionMNIST(SplitDataModule):
@@ -80,7 +100,7 @@ class FashionMNIST(SplitDataModule):
     def setup(self, stage: str | None = None) -> None:
         if self.splits:
             return
-        train, test = self._load(train=True), self._load(train=False)
+        train, test = (Examples(*part) for part in images_and_labels(self.root.absolute(), self.resize))
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(SPLIT_SEED))
         held_out, kept = order.split([self.val_size, len(train) - self.val_size])
         self.splits = {
@@ -88,15 +108,6 @@ class FashionMNIST(SplitDataModule):
             "val": (train, held_out),
             "test": (test, torch.arange(len(test))),
         }
-
-    def _load(self, *, train: bool) -> Examples:
-        """Images (n, 1, resize, resize) uint8 and labels (n,) int64 of one official part."""
-        part = torchvision.datasets.FashionMNIST(str(self.root), train=train)
-        images = part.data[:, None]  # (n, 1, 28, 28)
-        if self.resize != images.shape[-1]:
-            chunks = images.split(5_000)  # bounds the float copies that interpolation makes
-            images = torch.cat([resize_images(chunk, [self.resize, self.resize]) for chunk in chunks])
-        return Examples(images, part.targets)
 
     def on_after_batch_transfer(self, batch: list[Tensor], dataloader_idx: int) -> list[Tensor]:
         X, y = batch
