@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 .DEFAULT_GOAL := help
-.PHONY: help setup train test reproduce lint format tensorboard clean
+.PHONY: help setup train test bench reproduce lint format tensorboard clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -21,6 +21,10 @@ train: setup  ## train softmax regression from scratch for 20 epochs
 
 test: setup  ## run the whole test suite
 	$(VENV)/bin/python -m pytest
+
+bench: setup  ## measure against plain loops, then check that no ratio has become much worse (10 minutes)
+	$(VENV)/bin/python -m src.benchmark
+	$(VENV)/bin/python -m pytest tests/guard_speed.py
 
 reproduce: setup  ## run every recipe of the notes and check it against its yardstick (15 minutes)
 	$(VENV)/bin/python -m src.reproduce

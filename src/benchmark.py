@@ -1,23 +1,31 @@
-"""Measurements, as medians and ratios: python -m src.benchmark [suite=classes]"""
+"""Measurements, as medians and ratios: python -m src.benchmark [suite=all|epoch|command|sweep|classes]
 
+epoch, command and sweep hold ours against two plain loops (see src.speed); classes compares forms of the
+softmax and its gradient as the number of classes grows.
+"""
+
+import functools
 import json
 import logging
 import os
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import hydra
+import lightning as L
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
 from torch.nn import functional as torch_F
 from torch.profiler import ProfilerActivity, profile
 
-from src import cli, plots
+from src import cli, plots, speed
 from src import functional as F
+from src.config import build
 from src.runs import write
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler is chatty
@@ -90,7 +98,7 @@ def peak_bytes(function: Callable[[], object]) -> int:
     return peak
 
 
-def table(rows: list[dict[str, float | str]]) -> str:
+def class_table(rows: list[dict[str, float | str]]) -> str:
     lines = [
         "classes  loss and gradient  median time  / torch's  peak memory  / the logits'",
         *(
@@ -102,18 +110,91 @@ def table(rows: list[dict[str, float | str]]) -> str:
     return "\n".join(lines)
 
 
+def table(measured: speed.Measured, verdicts: list[dict]) -> str:
+    """Median, lowest and highest over the rounds: of what was measured, then of what is held to a target."""
+    lines = [f"{'':36}{'median':>10}{'lowest':>10}{'highest':>10}"]
+    for name, (unit, values) in measured.items():
+        figures = statistics.median(values), min(values), max(values)
+        lines.append(f"{name + ', ' + unit:36}" + "".join(f"{figure:10.4g}" for figure in figures))
+    lines.append("")
+    for row in verdicts:
+        name = f"{row['figure']}, {row['unit']}".removesuffix(", ")
+        figures = "".join(f"{row[figure]:10.4g}" for figure in ("median", "lowest", "highest"))
+        lines.append(f"{name:36}{figures}  {row['target']}: {'met' if row['met'] else 'NOT MET'}")
+    return "\n".join(lines)
+
+
+def machine() -> dict[str, str | int]:
+    """What the figures depend on besides the code."""
+    return {
+        "processor": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "lightning": L.__version__,
+    }
+
+
+def check(cfg: DictConfig) -> None:
+    """Raises ValueError for a suite that is not there, or a number below 1."""
+    if cfg.suite != "all" and cfg.suite not in SUITES:
+        raise ValueError(f"there is no suite {cfg.suite}; try suite=all or one of {', '.join(SUITES)}")
+    counts = {"repeats": cfg.repeats, "num_examples": cfg.num_examples, "threads": cfg.threads}
+    counts |= {f"{suite}.{key}": cfg[suite][key] for suite in speed.TARGETS for key in cfg[suite]}
+    for key, count in counts.items():
+        if count is not None and not (isinstance(count, int) and count >= 1):
+            raise ValueError(f"{key} must be a whole number >= 1, got {count}; try {key}=3")
+
+
+def measure_classes(cfg: DictConfig, folder: Path) -> None:
+    rows = classes(list(cfg.classes), cfg.num_examples, cfg.repeats)
+    write(folder / "classes.json", json.dumps({**machine(), "rows": rows}, indent=2) + "\n")
+    plots.save(plots.classes(rows), folder / "classes.png")
+    log.info("%s\n\n%d examples, %d threads\n", class_table(rows), cfg.num_examples, torch.get_num_threads())
+
+
+def measure_speed(suite: str, measure: Callable[..., speed.Measured], cfg: DictConfig, folder: Path) -> None:
+    root = Path(cfg.data.root).absolute()
+    with tempfile.TemporaryDirectory(dir=folder, prefix="runs") as runs:
+        measured = measure(root, Path(runs).absolute(), **cfg[suite])
+    verdicts = [target.judge(measured) for target in speed.TARGETS[suite]]
+    content = {
+        **machine(),
+        **cfg[suite],
+        "measured": {name: series._asdict() for name, series in measured.items()},
+        "targets": verdicts,
+    }
+    write(folder / f"{suite}.json", json.dumps(content, indent=2) + "\n")
+    plots.save(plots.speed(measured), folder / f"{suite}.png")
+    log.info("%s: %s\n", suite, ", ".join(f"{key}={value}" for key, value in cfg[suite].items()))
+    log.info("%s\n", table(measured, verdicts))
+
+
+SUITES = {
+    "epoch": functools.partial(measure_speed, "epoch", speed.epoch),
+    "command": functools.partial(measure_speed, "command", speed.commands),
+    "sweep": functools.partial(measure_speed, "sweep", speed.sweep),
+    "classes": measure_classes,
+}
+
+
 @hydra.main(version_base="1.3", config_path="../conf", config_name="benchmark")
 def main(cfg: DictConfig) -> None:
-    if cfg.suite != "classes":
-        raise ValueError(f"there is no suite {cfg.suite}; try suite=classes")
-    if cfg.repeats < 1:
-        raise ValueError(f"repeats must be >= 1, got {cfg.repeats}; try repeats=9")
+    check(cfg)
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+    suites = list(SUITES) if cfg.suite == "all" else [cfg.suite]
+    if set(suites) & set(speed.TARGETS):
+        build(cfg, "data").prepare_data()
     folder = Path(cfg.run_dir)
-    rows = classes(list(cfg.classes), cfg.num_examples, cfg.repeats)
-    machine = {"machine": platform.machine(), "torch": torch.__version__, "threads": torch.get_num_threads()}
-    write(folder / "classes.json", json.dumps({**machine, "rows": rows}, indent=2) + "\n")
-    plots.save(plots.classes(rows), folder / "classes.png")
-    log.info("%s\n\n%d examples, %d threads", table(rows), cfg.num_examples, torch.get_num_threads())
+    log.info("%s", ", ".join(f"{name} {value}" for name, value in machine().items()))
+    if "epoch" in suites and not torch.cuda.is_available():
+        log.info("there is no GPU here: the epochs are measured on the CPU alone")
+    log.info("")
+    for suite in suites:
+        SUITES[suite](cfg, folder)
     log.info("%s", cli.shown(folder))
 
 

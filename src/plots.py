@@ -419,6 +419,27 @@ def classes(rows: Sequence[dict[str, Any]]) -> Figure:
     return panel
 
 
+def speed(measured: dict[str, Any]) -> Figure:
+    """What contestants took: a panel for each unit, bars to the median, lines from the lowest to the highest.
+
+    Args:
+        measured: name -> `src.speed.Series`.
+    """
+    units = list(dict.fromkeys(series.unit for series in measured.values()))
+    panel = figure(5.6 * len(units), 1.2 + 0.3 * len(measured))
+    for ax, unit in zip(panel.subplots(1, len(units), squeeze=False)[0], units, strict=True):
+        chosen = {name: series.values for name, series in measured.items() if series.unit == unit}
+        medians = [float(np.median(values)) for values in chosen.values()]
+        ends = [(min(values), max(values)) for values in chosen.values()]
+        ax.barh(list(chosen), medians, color=COLOURS["train"], alpha=0.6)
+        ax.hlines(list(chosen), *zip(*ends, strict=True), color="black")
+        for place, (median, (_, highest)) in enumerate(zip(medians, ends, strict=True)):
+            ax.text(highest, place, f" {median:.3g}", va="center", fontsize=9)
+        ax.set(xlabel=f"{unit}, median and range", xlim=(0, 1.15 * max(high for _, high in ends)))
+        ax.invert_yaxis()
+    return panel
+
+
 def pictures(
     pictures: Sequence[Any], p: Tensor, classes: Sequence[str], answers: Sequence[str] | None = None
 ) -> Figure:

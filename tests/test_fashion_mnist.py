@@ -1,5 +1,7 @@
 """The real data set through the data module."""
 
+import shutil
+
 import pytest
 import torch
 import torchvision
@@ -82,6 +84,18 @@ def test_resize_interpolates(data_root):
     official = torchvision.datasets.FashionMNIST(str(data_root), train=False)
     expected = v2.functional.resize(official.data[:50, None], [14, 14])
     torch.testing.assert_close(images[:50], expected)
+
+
+def test_files_are_verified_at_every_start_although_the_images_are_kept(data_root, tmp_path):
+    shutil.copytree(data_root / "FashionMNIST/raw", tmp_path / "FashionMNIST/raw")
+    module = FashionMNIST(str(tmp_path))
+    module.prepare_data()
+    module.setup()
+    with open(tmp_path / "FashionMNIST/raw/train-images-idx3-ubyte", "r+b") as file:
+        file.seek(1_000)
+        file.write(b"damage")
+    with pytest.raises(sources.DataError, match="damaged"):
+        FashionMNIST(str(tmp_path)).prepare_data()
 
 
 @pytest.mark.parametrize("num_workers", [2])
