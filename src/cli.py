@@ -1,11 +1,12 @@
 """The terminal: how log lines, errors and the exit status of every entry point reach it."""
 
+import io
 import logging
 import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from hydra.types import RunMode
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 import src.config  # noqa: F401  (registers the resolvers that conf/ uses)
 from src.data.sources import DataError
@@ -85,6 +89,16 @@ def summary(record: dict[str, Any], run: Run) -> str:
     lines += ["", f"  epoch {record['best_epoch']} of {record['epochs']} is the best; {speed}", ""]
     lines += [f"  {shown(folder)}/  {' '.join(names)}" for folder, names in run.written().items()]
     return "\n".join([*lines, f"  look at it: tensorboard --logdir {shown(run.path.parent)}"])
+
+
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table, aligned so that it can be read as text too."""
+    table = Table(*columns, box=box.MARKDOWN)
+    for row in rows:
+        table.add_row(*map(str, row))
+    page = Console(file=io.StringIO(), width=10_000, markup=False, emoji=False, highlight=False)
+    page.print(table)
+    return page.file.getvalue().strip()
 
 
 def shown(path: Path) -> str:

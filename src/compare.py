@@ -19,6 +19,7 @@ from src.runs import Run, claim, write, write_csv
 
 MOST = len(plots.CYCLE)  # runs with a colour of their own
 RESULTS = ("val/loss", "val/acc", "test/loss", "test/acc", "error/w", "error/b")
+OUTCOME = ("best_epoch", "epochs", "seconds", "status")
 Row = dict[str, Any]
 
 
@@ -48,16 +49,14 @@ def find(paths: Sequence[Path]) -> list[Run]:
 
 
 def best(runs: list[Run]) -> list[Run]:
-    """At most MOST of the finished runs: those of lowest val/loss, or the last ones if some have none; in order
-    of their folders."""
+    """Of the finished runs, by folder, the MOST of lowest val/loss, or if some have none, the last ones."""
     runs = sorted(runs, key=lambda run: (len(run.path.name), run.path.name))  # 9 before 10
-    scored = [(run, run.record()) for run in runs]
-    scored = [(run, record.get("val/loss")) for run, record in scored if record.get("status") == "finished"]
-    if all(loss is not None for _, loss in scored):
-        kept = sorted(scored, key=lambda pair: pair[1])[:MOST]
+    finished = {run: record for run in runs if (record := run.record()).get("status") == "finished"}
+    if all("val/loss" in record for record in finished.values()):
+        kept = sorted(finished, key=lambda run: finished[run]["val/loss"])[:MOST]
     else:
-        kept = scored[-MOST:]
-    return [run for run, _ in scored if run in [each for each, _ in kept]]
+        kept = list(finished)[-MOST:]
+    return [run for run in finished if run in kept]
 
 
 def settings(run: Run) -> Row:
@@ -82,30 +81,18 @@ def differing(rows: list[Row]) -> list[str]:
 
 def name(letter: str, run: Run, chosen: Row) -> str:
     """The run in a legend: its letter and what it differs in, or if that is nothing or long, its folder."""
-    said = [f"{key.rpartition('.')[2]} {value}" for key, value in chosen.items() if key != "model"]
+    said = [f"{key.rpartition('.')[2]} {value}" for key, value in chosen.items()]
     if "model" in chosen:
-        said.insert(0, chosen["model"].partition(".")[0])
+        said[list(chosen).index("model")] = chosen["model"].partition(".")[0]
     text = ", ".join(said)
     return f"{letter}: {text if 0 < len(text) <= 40 else run.path.name}"
 
 
-def table(rows: list[Row], columns: Sequence[str]) -> str:
-    """The columns of the rows as a Markdown table, aligned for the terminal."""
-
-    def shown(value: Any) -> str:
-        return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
-
-    def cell(row: Row, column: str) -> str:
-        value = row.get(column)
-        return f"{value:g}" if "." in column and isinstance(value, float) else shown(value)
-
-    cells = [[cell(row, column) for column in columns] for row in rows]
-    widths = [max(map(len, each)) for each in zip(columns, *cells, strict=True)]
-    lines = [columns, ["-" * max(width, 3) for width in widths], *cells]
-    return "\n".join(
-        "| " + " | ".join(text.ljust(max(width, 3)) for text, width in zip(line, widths, strict=True)) + " |"
-        for line in lines
-    )
+def shown(row: Row, column: str) -> str:
+    value = row.get(column, "")
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.4f}" if "/" in column else f"{value:g}"
 
 
 def compare(paths: Sequence[Path], folder: Path) -> str:
@@ -115,15 +102,18 @@ def compare(paths: Sequence[Path], folder: Path) -> str:
     chosen = [settings(run) for run in runs]
     keys = differing(chosen)
     chosen = [{key: each[key] for key in keys if key in each} for each in chosen]
-    names = [name(*each) for each in zip(letters, runs, chosen, strict=True)]
+    shared = [key for key in keys if all(key in each for each in chosen)]  # the forms have some of their own
+    names = [
+        name(letter, run, {key: each[key] for key in shared})
+        for letter, run, each in zip(letters, runs, chosen, strict=True)
+    ]
     rows = []
     for letter, run, each in zip(letters, runs, chosen, strict=True):
         record = run.record()
         results = {metric: record[metric] for metric in RESULTS if metric in record}
-        outcome = {key: record.get(key) for key in ("best_epoch", "epochs", "seconds", "status")}
+        outcome = {key: record.get(key) for key in OUTCOME}
         rows.append({"run": letter, **each, **results, **outcome, "folder": cli.shown(run.path.absolute())})
-    columns = [key for key in ("run", *keys, *RESULTS, "best_epoch", "epochs", "seconds", "status")]
-    columns = [key for key in columns if any(key in row for row in rows)]
+    columns = [key for key in ("run", *keys, *RESULTS, *OUTCOME) if any(key in row for row in rows)]
 
     plots.save(
         plots.compared({n: run.rows() for n, run in zip(names, runs, strict=True)}), folder / "curves.png"
@@ -136,7 +126,7 @@ def compare(paths: Sequence[Path], folder: Path) -> str:
         pictures.append("weights.png")
 
     write_csv(folder / "comparison.csv", rows)
-    text = table(rows, columns)
+    text = cli.markdown(columns, [[shown(row, column) for column in columns] for row in rows])
     lines = [f"# {len(runs)} runs compared", ""]
     lines += [f"- {row['run']}: `{row['folder']}`" for row in rows]
     lines += ["", text, ""] + [line for file in pictures for line in (f"![{file[:-4]}]({file})", "")]

@@ -108,11 +108,11 @@ def markdown(sweep: Sweep, rows: list[Row], means: list[Row]) -> str:
         lines += [f"Mean ± sd over the n finished runs of each setting; {order}.", ""]
         metrics = [name for name in SHOWN if name in means[0]]
         columns = [*axes, "n", *metrics]
-        lines += [f"| {' | '.join(columns)} |", "|" + " --- |" * len(columns)]
-        for group in means:
-            cells = [str(group[key]) for key in [*axes, "n"]] + [plus_minus(*group[name]) for name in metrics]
-            lines.append(f"| {' | '.join(cells)} |")
-        lines += ["", "![summary](summary.png)", ""]
+        cells = [
+            [group[key] for key in [*axes, "n"]] + [plus_minus(*group[name]) for name in metrics]
+            for group in means
+        ]
+        lines += [cli.markdown(columns, cells), "", "![summary](summary.png)", ""]
     if troubled := [row for row in rows if row["reason"]]:
         lines += ["Not finished:", ""]
         lines += [f"- {row['job']}: `{row['overrides']}`: {row['status']}, {row['reason']}" for row in troubled]

@@ -41,6 +41,22 @@ def test_curves_show_every_metric_and_the_learning_rate():
     assert [text.get_text() for text in loss.get_legend().get_texts()] == ["train", "val"]
 
 
+def test_compared_runs_have_a_colour_each_training_dotted():
+    runs = {"A": ROWS, "B": [{name: 2 * value for name, value in row.items()} for row in ROWS[:1]]}
+    loss, accuracy = plots.compared(runs).axes
+    for ax, metric in (loss, "loss"), (accuracy, "acc"):
+        drawn = [(line.get_label(), list(line.get_ydata())) for line in ax.get_lines()]
+        assert drawn == [
+            (f"{stage}/{metric}", [row[f"{stage}/{metric}"] for row in rows])
+            for rows in runs.values()
+            for stage in ("val", "train")
+        ]
+        assert [line.get_linestyle() for line in ax.get_lines()] == ["-", ":"] * 2
+        assert [line.get_color() for line in ax.get_lines()] == [
+            colour for colour in plots.CYCLE[:2] for _ in "vt"
+        ]
+
+
 @pytest.mark.parametrize("scale", ["linear", "log"])
 def test_loss_axis_has_the_scale_asked_for(scale):
     loss, accuracy, _ = plots.curves(ROWS, scale).axes

@@ -46,6 +46,28 @@ def test_weight_images_are_the_columns_of_w_on_one_scale_around_zero():
     np.testing.assert_array_equal(bar[0, 0], red)
 
 
+def test_compared_weights_are_a_row_of_each_run_on_one_scale():
+    small = torch.zeros(9, 10)
+    small[:, 4] = 1.0
+    large = 2 * small
+    sheet = sheets.compared_weights({"A": small, "B": large}, CLASSES)
+    *images, _ = sheet.images
+    tops = [top for _, _, top, _ in images]
+    assert len(images) == 20
+    assert tops[:10] == [tops[0]] * 10
+    assert tops[10:] == [tops[10]] * 10
+    blue = [image.astype(int)[..., 2].mean() for image, *_ in images]
+    assert blue[14] < blue[4] < min(blue[0], blue[10])  # the strongest red, half of it, white
+    lefts = [left for _, left, _, _ in images]
+    for run, top in ("A", tops[0]), ("B", tops[10]):
+        (label,) = (label for label in sheet.labels if label.text == run)
+        assert top - 20 < label.y < top
+    for k, name in enumerate(CLASSES):
+        (label,) = (label for label in sheet.labels if label.text == name)
+        assert lefts[k] - 10 < label.x < lefts[k] + sheet.images[k][0].shape[1] * sheet.images[k][3] + 10
+        assert label.y < tops[0]
+
+
 def test_columns_of_w_have_their_places_in_the_order_of_the_classes():
     W = torch.eye(10).repeat_interleave(10, 0)[:100]  # column k is 1 in row k of the 10 x 10 image
     sheet = sheets.weight_images(W, CLASSES)
