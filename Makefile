@@ -20,7 +20,7 @@ train: setup  ## train softmax regression from scratch for 20 epochs
 	$(VENV)/bin/python -m src.train model=scratch trainer.max_epochs=20
 
 test: setup  ## run the whole test suite
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal
 
 bench: setup  ## measure against plain loops, then check that no ratio has become much worse (10 minutes)
 	$(VENV)/bin/python -m src.benchmark

@@ -358,7 +358,7 @@ def add_classes(writer: SummaryWriter, logits: Tensor, y: Tensor, classes: list[
 
 
 class FitProgress(ProgressBar):
-    """A bar over the whole fit, on a terminal only: epoch, minibatches, examples/s, time left."""
+    """A bar over the whole fit, on a terminal only: epoch, minibatches, examples/s, last result, time left."""
 
     REFRESH = 0.1  # seconds between updates: a bar that is redrawn every minibatch slows the training
 
@@ -379,12 +379,14 @@ class FitProgress(ProgressBar):
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[result]}"),
             TimeRemainingColumn(),
             TextColumn("left"),
             transient=True,
         )
         total = trainer.max_epochs * trainer.num_training_batches
-        self.task = self.bar.add_task("fit", total=total, completed=trainer.global_step, epoch="", rate="")
+        empty = {"epoch": "", "rate": "", "result": ""}
+        self.task = self.bar.add_task("fit", total=total, completed=trainer.global_step, **empty)
         self.bar.start()
         self.drawn, self.examples, self.started = 0.0, 0, time.monotonic()
 
@@ -400,7 +402,13 @@ class FitProgress(ProgressBar):
                 completed=trainer.current_epoch * trainer.num_training_batches + batch_idx + 1,
                 epoch=f"{trainer.current_epoch + 1}/{trainer.max_epochs}",
                 rate=f"{self.examples / (now - self.started):,.0f} examples/s",
+                result=self.result(history(trainer).rows),
             )
+
+    def result(self, rows: list[dict[str, float]]) -> str:
+        """val/acc of the last epoch, or what there is in its place."""
+        watched = ("val/acc", "test/acc", "val/loss", "test/loss")
+        return next((f"{name} {rows[-1][name]:.4f}" for name in watched if rows and name in rows[-1]), "")
 
     def on_train_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         if self.bar is not None:

@@ -17,7 +17,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from src import cli, images, plots
+from src import cli, images, plots, sheets
 from src import functional as F
 from src.runs import Run, write, write_csv
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -231,5 +232,6 @@ def test_a_terminal_shows_a_progress_bar_with_time_left(data_root, tmp_path):
     text = screen.decode()
     assert "epoch 1/2" in text
     assert "examples/s" in text
+    assert re.search(r"examples/s\S* +\S*val/acc 0\.\d{4}", text)  # of the first epoch, in the second
     assert "0:00:0" in text  # time left
     assert "0.8" in next(line for line in text.splitlines() if line.startswith("  test"))
