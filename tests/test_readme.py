@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,14 @@ def test_own_parts_take_three_steps(kind, data_root, tmp_path):
     done = subprocess.run(evaluate, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{record['test/acc']:.4f}" in done.stdout
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_code_it_quotes_is_that_of_the_source(page):
+    quoted = blocks(page, "py")
+    assert len(quoted) == 2
+    for block, form in zip(quoted, ("scratch", "concise"), strict=True):
+        assert textwrap.indent(block, "    ") in (ROOT / f"src/models/{form}.py").read_text()
 
 
 @pytest.mark.parametrize("page", PAGES)
