@@ -61,8 +61,8 @@ def small(text: str, data_root: Path) -> list[str]:
     kept = [argument for argument in arguments if argument.partition("=")[0] not in keys]
     if module in ("src.train", "src.tune") and "linear" not in text:
         kept.append(f"data.root={data_root}")
-    if "submitit_slurm" in text:
-        kept += ["--cfg", "job"]  # there is no cluster
+    if "submitit_slurm" in text:  # composed: there is no cluster
+        return [module, "--cfg", "hydra", *(argument for argument in kept if argument.startswith("hydra"))]
     return [module, *kept, *SMALL[module]]
 
 
