@@ -71,12 +71,21 @@ def test_two_processes_equal_one_with_the_doubled_batch(config, data_root, tmp_p
     assert result["test/acc"] == pytest.approx(two.record()["test/acc"], abs=1e-12)
 
 
+LONG = [*SMALL, "trainer=ddp", "data.batch_size=128", "trainer.max_epochs=20"]
+
+
+@pytest.fixture(scope="module")
+def whole(data_root, tmp_path_factory) -> Run:
+    """A run of two processes that nobody interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    status, output = Started(folder, data_root, *LONG, "hydra.run.dir=run").ended()
+    assert status == 0, output
+    return Run(folder / "run")
+
+
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_an_interrupted_run_of_two_processes_goes_on(data_root, tmp_path, signum, status):
-    both = [*SMALL, "trainer=ddp", "data.batch_size=128", "trainer.max_epochs=20"]
-    ended, output = Started(tmp_path, data_root, *both, "hydra.run.dir=whole").ended()
-    assert ended == 0, output
-    cut, run = Started(tmp_path, data_root, *both, "hydra.run.dir=cut"), Run(tmp_path / "cut")
+def test_an_interrupted_run_of_two_processes_goes_on(whole, data_root, tmp_path, signum, status):
+    cut, run = Started(tmp_path, data_root, *LONG, "hydra.run.dir=cut"), Run(tmp_path / "cut")
     while not run.last.exists():
         assert cut.process.poll() is None, cut.ended()
         time.sleep(0.01)
@@ -87,10 +96,10 @@ def test_an_interrupted_run_of_two_processes_goes_on(data_root, tmp_path, signum
     assert ended == 0, output
     assert "resumed after" in output
     assert len(run.rows()) == 20
-    expected = Run(tmp_path / "whole").load(Run(tmp_path / "whole").last)["state_dict"]
+    expected = whole.load(whole.last)["state_dict"]
     for name, tensor in run.load(run.last)["state_dict"].items():
         assert torch.equal(tensor, expected[name])
-    assert run.metrics_csv.read_text() == Run(tmp_path / "whole").metrics_csv.read_text()
+    assert run.metrics_csv.read_text() == whole.metrics_csv.read_text()
 
 
 def test_a_sweep_on_several_devices_is_refused_with_the_way_to_do_it(cli, tmp_path):

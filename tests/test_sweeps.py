@@ -18,7 +18,7 @@ from PIL import Image
 from src import plots
 from src.runs import Run
 from src.sweeps import Sweep, groups, summarize
-from tests.conftest import ROOT, Finished
+from tests.conftest import ROOT, Command, Finished
 
 pytestmark = pytest.mark.slow  # real commands
 
@@ -121,11 +121,19 @@ def wait_for(path: Path, command) -> None:
 LONG = [*SMALL, "data.train_size=3000", "model.lr=0.01,0.03", "seed=0,1", "trainer.max_epochs=5"]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """The folder of a sweep that nobody interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    command = Command("src.train", ["-m", *LONG, "hydra.sweep.dir=sweep"], folder, folder / "output.txt")
+    assert command.wait() == 0, command.output()
+    return folder / "sweep"
+
+
 @pytest.mark.parametrize(
     ("signum", "status"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)]
 )
-def test_an_interrupted_sweep_is_finished_by_resume(start, cli, tmp_path, signum, status):
-    assert cli("src.train", "-m", *LONG, "hydra.sweep.dir=whole", data=False).status == 0
+def test_an_interrupted_sweep_is_finished_by_resume(whole, start, cli, tmp_path, signum, status):
     command = start("src.train", "-m", *LONG, "hydra.sweep.dir=cut", data=False)
     wait_for(tmp_path / "cut/1/checkpoints/last.ckpt", command)
     command.kill(signum)
@@ -144,7 +152,7 @@ def test_an_interrupted_sweep_is_finished_by_resume(start, cli, tmp_path, signum
     assert config.exists()
     resumed = cli("src.sweeps", "resume", "cut", data=False)
     assert resumed.status == 0, resumed.output
-    assert timeless(cut) == timeless(tmp_path / "whole")
+    assert timeless(cut) == timeless(whole)
     assert {path: path.read_bytes() for path in first} == first
     assert "resumed" not in Run(cut / "0").record()
     assert Run(cut / "1").record()["resumed"][0]["step"] > 0
@@ -152,7 +160,7 @@ def test_an_interrupted_sweep_is_finished_by_resume(start, cli, tmp_path, signum
     # and once more: nothing is left
     again = cli("src.sweeps", "resume", "cut", data=False)
     assert again.status == 0
-    assert timeless(cut) == timeless(tmp_path / "whole")
+    assert timeless(cut) == timeless(whole)
 
 
 def test_resume_uses_the_configs_recorded_when_the_sweep_began(start, cli, tmp_path):
