@@ -152,9 +152,11 @@ def next_trial(
 
     What a new one tries is a function of the seed, its number and the trials before it.
     """
-    trials = study.get_trials(deepcopy=False)
-    for left in trials:
-        if left.state == TrialState.RUNNING and not Run(folder / str(left.number)).in_use():
+    begun = [each.number for each in study.get_trials(deepcopy=False) if each.state == TrialState.RUNNING]
+    idle = [number for number in begun if not Run(folder / str(number)).in_use()]
+    trials = study.get_trials(deepcopy=False)  # again: one that is idle may just have ended
+    for left in (trials[number] for number in idle):
+        if left.state == TrialState.RUNNING:
             if left.params.keys() == space.keys():
                 return left.number, left.params, None
             study.tell(left.number, state=TrialState.FAIL)  # killed while its parameters were drawn
