@@ -25,9 +25,10 @@ def logsumexp(logits: Float[Tensor, "n q"]) -> Float[Tensor, "n 1"]:
     """log sum_k exp(o_k) of each row, safe for logits of any finite size.
 
     Subtracting the row maximum c changes nothing, log sum_k exp(o_k) = c + log sum_k exp(o_k - c),
-    and leaves every exponent <= 0, so that nothing overflows and the sum is at least 1.
+    and leaves every exponent <= 0, so that nothing overflows and the sum is at least 1. As the result is the
+    same for any c, its gradient with respect to c is 0, and c is a constant to autograd.
     """
-    c = logits.amax(dim=1, keepdim=True)  # (n, 1)
+    c = logits.detach().amax(dim=1, keepdim=True)  # (n, 1)
     return c + (logits - c).exp().sum(dim=1, keepdim=True).log()  # (n, 1)
 
 

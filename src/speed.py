@@ -142,8 +142,8 @@ def ours(overrides: Sequence[str], root: Path, epochs: int, folder: Path) -> lis
 def epoch(root: Path, folder: Path, rounds: int, epochs: int) -> Measured:
     """Seconds of an epoch: the median of `epochs` in each round, after one to warm up.
 
-    Ours and the textbook loop validate after each epoch; the bare loop does nothing but train. If there is a
-    GPU, ours and the bare loop run there too.
+    Ours and the textbook loop validate after each epoch; the bare loop does nothing but train. The plain loops
+    use all cores, ours the threads of its config. If there is a GPU, ours and the bare loop run there too.
     """
     contestants: dict[str, Callable[[int], list[float]]] = {
         "textbook": lambda count: [done.seconds for done in peers.textbook(str(root), count)],
@@ -156,8 +156,10 @@ def epoch(root: Path, folder: Path, rounds: int, epochs: int) -> Measured:
             on_gpu = [*form, "trainer=gpu"]
             contestants[f"{name}, GPU"] = lambda count, form=on_gpu: ours(form, root, count, folder)
     measured = {name: Series("s", []) for name in contestants}
+    threads = torch.get_num_threads()
     for _ in range(rounds):
         for name, contestant in contestants.items():
+            torch.set_num_threads(threads)  # ours takes as many as its config says
             with terminal():
                 seconds = contestant(1 + epochs)
             measured[name].values.append(statistics.median(seconds[1:]))

@@ -1,11 +1,13 @@
 """The Trainer of every run: Lightning's, with this project's fixed choices and checked arguments."""
 
+import contextlib
 import logging
 import warnings
 from typing import Any, Literal
 
 import lightning as L
 import torch
+from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from pydantic import PositiveInt, validate_call
 
@@ -66,11 +68,20 @@ def build_trainer(
             num_sanity_val_steps=0,  # the model checks its inputs itself
             use_distributed_sampler=False,  # src.data.batches divides the examples exactly
             plugins=[CheckpointIO()],
-            **options,
+            **{"profiler": Unprofiled(), **options},
         )
     except MisconfigurationException as error:
         asked = f"trainer.accelerator={accelerator} trainer.devices={devices}"
         raise ValueError(f"{asked} cannot be had here ({error}); try trainer.accelerator=cpu") from error
+
+
+class Unprofiled(PassThroughProfiler):
+    """No profiler. Lightning's builds a context manager for each of the 17 things it does in a step."""
+
+    NOTHING = contextlib.nullcontext()
+
+    def profile(self, action_name: str) -> contextlib.AbstractContextManager:
+        return self.NOTHING
 
 
 def switch_off_idle_hooks(callback: L.Callback) -> None:

@@ -110,7 +110,9 @@ class BatchLoader(DataLoader):
         # A generator: nothing is drawn before the first next(), when Lightning has called set_epoch.
         used = self.state["handed_out"] if self.state["epoch"] == self.sampler.epoch else 0
         self.sampler.skip = used
-        for handed_out, batch in enumerate(super().__iter__(), start=used + 1):
+        # in this process, DataLoader's own iterator takes as long as the fetching
+        batches = super().__iter__() if self.num_workers else map(self.dataset.__getitem__, self.sampler)
+        for handed_out, batch in enumerate(batches, start=used + 1):
             self.state = {"epoch": self.sampler.epoch, "handed_out": handed_out}
             yield batch
 
