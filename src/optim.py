@@ -24,14 +24,11 @@ class SGD(torch.optim.Optimizer):
             raise ValueError(f"weight_decay must be >= 0, got {weight_decay}")
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients, which backward adds to, or with set_to_none=False fill them with zeros."""
+    def zero_grad(self) -> None:
+        """Forget the gradients, to which backward would add."""
         for group in self.param_groups:
             for p in group["params"]:
-                if set_to_none:
-                    p.grad = None
-                elif p.grad is not None:
-                    p.grad = torch.zeros_like(p)
+                p.grad = None
 
     @torch.no_grad()
     def step(self, closure=None):

@@ -5,6 +5,7 @@ from itertools import product
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.profilers import SimpleProfiler
 from omegaconf import OmegaConf
 
 from src.config import build
@@ -35,6 +36,10 @@ def test_every_config_composes_and_instantiates(config, overrides):
 @pytest.mark.parametrize(("experiment", "debug"), list(product(options("experiment"), options("debug"))))
 def test_every_experiment_can_be_debugged(config, experiment, debug):
     assert config(f"experiment={experiment}", f"debug={debug}").trainer.max_epochs in (1, 100)
+
+
+def test_lightnings_profilers_can_be_had(config):
+    assert type(build(config("+trainer.profiler=simple"), "trainer", logger=False).profiler) is SimpleProfiler
 
 
 def test_experiment_wins_over_defaults_and_the_command_line_over_both(config):

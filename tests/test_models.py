@@ -144,3 +144,17 @@ def test_hyperparameters_are_plain_values_that_a_checkpoint_can_hold(config, for
     hparams = dict(build(config(f"model={form}"), "model").hparams)
     assert {type(value) for value in hparams.values()} <= {int, float, str}
     assert hparams["lr"] == 0.1
+
+
+def test_a_model_of_ones_own_may_use_the_hooks_that_ours_do_not(config, W):
+    class Counting(concise.SoftmaxRegression):
+        batches = 0
+
+        def on_train_batch_end(self, outputs, batch, batch_idx) -> None:
+            self.batches += 1
+
+    cfg = config("debug=fast", "model=concise")
+    model, data = Counting(), build(cfg, "data")
+    trainer = build(cfg, "trainer", logger=False, enable_checkpointing=False)
+    trainer.fit(model, data)
+    assert model.batches == trainer.global_step > 0

@@ -38,6 +38,16 @@ def test_sgd_by_hand():
     assert p.item() == pytest.approx(2.0 - 0.1 * (3.0 + 0.5 * 2.0))
 
 
+def test_zero_grad_forgets_every_gradient():
+    parameters = [torch.ones(2, requires_grad=True) for _ in range(2)]
+    optimizer = optim.SGD([{"params": parameters[:1]}, {"params": parameters[1:]}], lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        assert [p.grad for p in parameters] == [None, None]
+        sum((3 * p).sum() for p in parameters).backward()
+        assert all(p.grad.tolist() == [3.0, 3.0] for p in parameters)  # not 6 the second time
+
+
 def test_step_calls_a_closure_with_gradients_enabled():
     p = torch.tensor([2.0], requires_grad=True)
     optimizer = optim.SGD([p], lr=0.1)
