@@ -434,8 +434,9 @@ def speed(measured: dict[str, Any]) -> Figure:
         ax.barh(list(chosen), medians, color=COLOURS["train"], alpha=0.6)
         ax.hlines(list(chosen), *zip(*ends, strict=True), color="black")
         for place, (median, (_, highest)) in enumerate(zip(medians, ends, strict=True)):
-            ax.text(highest, place, f" {median:.3g}", va="center", fontsize=9)
-        ax.set(xlabel=f"{unit}, median and range", xlim=(0, 1.15 * max(high for _, high in ends)))
+            text = f"{median:.0f}" if median >= 100 else f"{median:.3g}"
+            ax.text(highest, place, f" {text}", va="center", fontsize=9)
+        ax.set(xlabel=f"{unit}, median and range", xlim=(0, 1.2 * max(high for _, high in ends)))
         ax.invert_yaxis()
     return panel
 
