@@ -6,6 +6,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from src import callbacks, plots
 from src.experiment import train
+from src.speed import Series
 
 ROWS = [
     {
@@ -141,3 +142,13 @@ def test_curves_are_redrawn_as_often_as_their_share_of_the_time_allows(config, m
 def test_share_of_the_time_must_be_one():
     with pytest.raises(ValueError, match="share"):
         callbacks.Figures("folder", share=1.5)
+
+
+def test_speed_shows_the_median_and_range_of_each_contestant_by_unit():
+    measured = {"a": Series("s", [1.0, 4.0, 2.0]), "b": Series("s", [0.5]), "c": Series("MB", [1000.0, 3000.0])}
+    seconds, memory = plots.speed(measured).axes
+    assert [bar.get_width() for bar in seconds.patches] == [2.0, 0.5]
+    assert [bar.get_width() for bar in memory.patches] == [2000.0]
+    assert [text.get_text().strip() for text in (*seconds.texts, *memory.texts)] == ["2", "0.5", "2000"]
+    ranges = [line.tolist() for line in seconds.collections[0].get_segments()]
+    assert ranges == [[[1.0, 0.0], [4.0, 0.0]], [[0.5, 1.0], [0.5, 1.0]]]
