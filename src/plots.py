@@ -89,28 +89,6 @@ def _stage(name: str) -> int:
     return stages.index(stages[-1])
 
 
-def side_by_side(runs: dict[str, Sequence[dict[str, float]]]) -> Figure:
-    """Loss and accuracy of several runs against the epoch, one column per run, on common scales."""
-    panel = figure(4.4 * len(runs), 5.4)
-    axes = panel.subplots(2, len(runs), sharex=True, sharey="row", squeeze=False)
-    for column, (title, rows) in zip(axes.T, runs.items(), strict=True):
-        for ax, name in zip(column, ("loss", "acc"), strict=True):
-            for stage in ("train", "val"):
-                ax.plot(
-                    [row["epoch"] for row in rows],
-                    [row[f"{stage}/{name}"] for row in rows],
-                    label=stage,
-                    color=COLOURS[stage],
-                )
-            ax.grid(alpha=0.3)
-        column[0].set_title(title)
-        column[1].set_xlabel("epoch")
-    axes[0, 0].set_ylabel("loss")
-    axes[1, 0].set_ylabel("accuracy")
-    axes[0, 0].legend(frameon=False)
-    return panel
-
-
 def compared(runs: dict[str, Sequence[dict[str, float]]]) -> Figure:
     """Loss, and accuracy or the errors of the parameters, of several runs against the epoch, a colour for each.
 

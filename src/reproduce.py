@@ -206,7 +206,7 @@ def reproduce(
     pair = [folder / name / "seed0" for name in ("overfit", "overfit_fixed")]
     if all(path.exists() for path in pair):
         curves = {path.parent.name: Run(path).rows() for path in pair}
-        plots.save(plots.side_by_side(curves), folder / "overfit.png")
+        plots.save(plots.compared(curves), folder / "overfit.png")
     return rows
 
 
