@@ -6,6 +6,7 @@ from typing import Any
 import lightning as L
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loggers import TensorBoardLogger
 from pydantic import PositiveInt, validate_call
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -18,6 +19,20 @@ from src.callbacks import add_picture, history, logged, writers
 MODEL = ("lr", "gamma", "weight_decay", "sigma", "numerics", "gradient", "loss")
 DATA = ("batch_size", "train_size", "val_size", "resize", "noise", "resample")
 ESTIMATES = 8  # weights of a linear regression that get a curve each
+
+
+class OneFile(TensorBoardLogger):
+    """Lightning's logger, with one event file for fit and test; `Board` closes it.
+
+    Lightning closes it after the fit, and the test makes another one. If both are made within a second,
+    TensorBoard orders them by their numbers as text, 10 before 9, and drops what it reads last as out of date.
+    """
+
+    def finalize(self, status: str) -> None:
+        if self._experiment is not None:
+            self.experiment.flush()
+        if status == "success":
+            self.save()
 
 
 class Board(Checkpoint):
@@ -81,6 +96,17 @@ class Board(Checkpoint):
             for name, value in results.items():
                 writer.add_scalar(f"best/{name}", value, step)
             writer.flush()
+
+    def teardown(self, trainer: L.Trainer, model: L.LightningModule, stage: str) -> None:
+        if stage == "test":
+            self.close(trainer)
+
+    def on_exception(self, trainer: L.Trainer, model: L.LightningModule, exception: BaseException) -> None:
+        self.close(trainer)
+
+    def close(self, trainer: L.Trainer) -> None:
+        for writer in self.writers(trainer):
+            writer.close()
 
     def writers(self, trainer: L.Trainer) -> list[SummaryWriter]:
         return writers(trainer) if trainer.is_global_zero else []

@@ -82,6 +82,7 @@ def test_all_suites_print_and_write_medians_ratios_and_the_machine(cli, tmp_path
     assert not list((tmp_path / "out").glob("runs*"))  # what was trained is gone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argument", "complaint"),
     {

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -27,6 +28,7 @@ from src import board, callbacks, sheets
 from src.callbacks import Last
 from src.data.fashion_mnist import CLASSES
 from src.experiment import resume, train
+from src.models.regression import Diverged
 from src.runs import Run
 from tests.conftest import Command
 from tests.faults import curves
@@ -380,3 +382,17 @@ def test_a_browser_shows_curves_and_pictures(server, tmp_path):
             break
     else:
         pytest.fail("no pictures")
+
+
+@pytest.mark.parametrize("outcome", ["finished", "diverged"])
+def test_a_run_has_one_event_file_and_leaves_no_writer_behind(config, outcome):
+    few = ["data.train_size=500", "data.val_size=100", "trainer.max_epochs=1"]
+    few += ["model.numerics=textbook", "model.lr=1e6"] if outcome == "diverged" else []
+    cfg = config(*few)
+    before = threading.active_count()
+    with pytest.raises(Diverged) if outcome == "diverged" else contextlib.nullcontext():
+        train(cfg)
+    run = Run(cfg.run_dir)
+    assert run.record()["status"] == outcome
+    assert len(list(run.tensorboard.glob("events*"))) == 1  # of fit and test
+    assert threading.active_count() == before

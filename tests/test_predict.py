@@ -230,6 +230,7 @@ def test_pictures_get_the_answer_of_least_expected_cost(cli, run, pictures, tmp_
         assert line.endswith(f"; answer {row['answer']}")
 
 
+@pytest.mark.slow
 def test_a_run_of_a_linear_regression_has_no_classes_to_predict(config, cli):
     cfg = config("model=linear_scratch", "data=synthetic", "data.train_size=50", "trainer.max_epochs=1")
     train(cfg)

@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 from PIL import Image
 
 from src import plots
@@ -35,6 +36,7 @@ def test_textbook_numerics_break_in_three_ways():
     assert math.isnan(rows["+ 100", "textbook"].loss)
 
 
+@pytest.mark.slow
 def test_command_prints_the_table_and_draws_the_picture(cli, tmp_path):
     status, output = cli("src.stability", "num_examples=50", data=False)
     assert status == 0, output
