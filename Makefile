@@ -22,7 +22,7 @@ train: setup  ## train softmax regression from scratch for 20 epochs
 test: setup  ## run the whole test suite
 	$(VENV)/bin/python -m pytest -n auto --dist worksteal
 
-bench: setup  ## measure against plain loops, then check that no ratio has become much worse (10 minutes)
+bench: setup  ## measure against plain loops, then check that no ratio has become much worse (20 minutes)
 	$(VENV)/bin/python -m src.benchmark
 	$(VENV)/bin/python -m pytest tests/guard_speed.py
 
