@@ -61,10 +61,10 @@ def best(runs: list[Run]) -> list[Run]:
 
 def settings(run: Run) -> Row:
     """What makes the run the experiment that it is: dotted key -> value; `model` is its class."""
-    cfg = run.recorded()
+    cfg = OmegaConf.to_container(run.recorded(), resolve=True)
     found: Row = {}
     for group in (*EXPERIMENT, "trainer"):
-        node = OmegaConf.to_container(cfg, resolve=True)[group] if group in cfg else None
+        node = cfg[group]
         for key, value in node.items() if isinstance(node, dict) else [("", node)]:
             if key == "_target_":
                 found[group] = ".".join(value.split(".")[-2:])
@@ -81,10 +81,10 @@ def differing(rows: list[Row]) -> list[str]:
 
 def name(letter: str, run: Run, chosen: Row) -> str:
     """The run in a legend: its letter and what it differs in, or if that is nothing or long, its folder."""
-    said = [f"{key.rpartition('.')[2]} {value}" for key, value in chosen.items()]
-    if "model" in chosen:
-        said[list(chosen).index("model")] = chosen["model"].partition(".")[0]
-    text = ", ".join(said)
+    text = ", ".join(
+        value.partition(".")[0] if key == "model" else f"{key.rpartition('.')[2]} {value}"
+        for key, value in chosen.items()
+    )
     return f"{letter}: {text if 0 < len(text) <= 40 else run.path.name}"
 
 
@@ -95,9 +95,8 @@ def shown(row: Row, column: str) -> str:
     return f"{value:.4f}" if "/" in column else f"{value:g}"
 
 
-def compare(paths: Sequence[Path], folder: Path) -> str:
-    """Compare the runs in `folder`; returns the table. Raises ValueError if they cannot be compared."""
-    runs = find(paths)
+def compare(runs: list[Run], folder: Path) -> str:
+    """Write the comparison of the runs, as `find` finds them, into `folder`; returns the table."""
     letters = [chr(ord("A") + k) for k in range(len(runs))]
     chosen = [settings(run) for run in runs]
     keys = differing(chosen)
@@ -119,9 +118,9 @@ def compare(paths: Sequence[Path], folder: Path) -> str:
         plots.compared({n: run.rows() for n, run in zip(names, runs, strict=True)}), folder / "curves.png"
     )
     pictures = ["curves.png"]
-    data, model = runs[0].restore(runs[0].best)
-    if model.classifies:
-        weights = {n: run.restore(run.best)[1].weights()[0] for n, run in zip(names, runs, strict=True)}
+    (data, *_), models = zip(*(run.restore(run.best) for run in runs), strict=True)
+    if models[0].classifies:
+        weights = {n: model.weights()[0] for n, model in zip(names, models, strict=True)}
         plots.save(sheets.compared_weights(weights, data.classes), folder / "weights.png")
         pictures.append("weights.png")
 
@@ -138,10 +137,9 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m src.compare", description=__doc__.split("\n")[0])
     help = "folder of a run, or of a sweep: its finished jobs, at most the best eight"
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help=help)
-    arguments = parser.parse_args()
-    find(arguments.runs)  # before there is a folder
+    runs = find(parser.parse_args().runs)  # before there is a folder
     folder = claim(Path(f"outputs/comparisons/{datetime.now():%Y-%m-%d_%H-%M-%S}"), False, "")
-    print(compare(arguments.runs, folder))
+    print(compare(runs, folder))
     print(f"written to {cli.shown(folder.absolute())}/: comparison.md comparison.csv and pictures")
 
 
