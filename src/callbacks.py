@@ -315,13 +315,12 @@ def in_notebook() -> bool:
 
 @torch.inference_mode()
 def outputs(model: L.LightningModule, data: L.LightningDataModule) -> tuple[Tensor, Tensor]:
-    """X W + b (n, q) for the test split, and its targets.
+    """What the model makes of the test split (n, q), and its targets, both on the CPU.
 
     A part at a time: to allocate the whole split as float32 can take longer than to compute with it.
     """
-    W, b = (parameter.cpu() for parameter in model.weights())
     parts = torch.arange(len(data.splits["test"][1])).split(1000)
-    found = [(X.flatten(1) @ W + b, y) for X, y in (data.whole("test", part) for part in parts)]
+    found = [(model(X.to(model.device)).cpu(), y) for X, y in (data.whole("test", part) for part in parts)]
     return torch.cat([output for output, _ in found]), torch.cat([y for _, y in found])
 
 

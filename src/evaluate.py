@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import torch
 import torchmetrics.functional as tm
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from src import cli, plots, sheets
 from src import functional as F
+from src.callbacks import outputs
 from src.config import build
 from src.runs import Run, write
 
@@ -43,9 +43,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     trainer.test(model, data, verbose=False)
     metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
 
-    X, y = data.whole("test")
-    with torch.inference_mode():
-        output = model.cpu()(X)
+    output, y = outputs(model, data)
     of_kind, pictures = classification(output, y, data.classes) if data.classes else regression(output, y)
     result = {"checkpoint": str(checkpoint), "epoch": run.load(checkpoint)["epoch"] + 1, **metrics, **of_kind}
     write(run.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
