@@ -26,6 +26,7 @@ from torch.profiler import ProfilerActivity, profile
 from src import cli, plots, speed
 from src import functional as F
 from src.config import build
+from src.errors import UserError
 from src.runs import write
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler is chatty
@@ -138,14 +139,14 @@ def machine() -> dict[str, str | int]:
 
 
 def check(cfg: DictConfig) -> None:
-    """Raises ValueError for a suite that is not there, or a number below 1."""
+    """Raises UserError for a suite that is not there, or a number below 1."""
     if cfg.suite != "all" and cfg.suite not in SUITES:
-        raise ValueError(f"there is no suite {cfg.suite}; try suite=all or one of {', '.join(SUITES)}")
+        raise UserError(f"there is no suite {cfg.suite}; try suite=all or one of {', '.join(SUITES)}")
     counts = {"repeats": cfg.repeats, "num_examples": cfg.num_examples, "threads": cfg.threads}
     counts |= {f"{suite}.{key}": cfg[suite][key] for suite in speed.TARGETS for key in cfg[suite]}
     for key, count in counts.items():
         if count is not None and not (isinstance(count, int) and count >= 1):
-            raise ValueError(f"{key} must be a whole number >= 1, got {count}; try {key}=3")
+            raise UserError(f"{key} must be a whole number >= 1, got {count}; try {key}=3")
 
 
 def measure_classes(cfg: DictConfig, folder: Path) -> None:

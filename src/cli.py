@@ -23,13 +23,12 @@ from rich.console import Console
 from rich.table import Table
 
 import src.config  # noqa: F401  (registers the resolvers that conf/ uses)
-from src.data.sources import DataError
-from src.models.regression import Diverged
+from src.errors import UserError
 from src.runs import Run
 
 # What a user can put right; anything else is a defect of ours and shows its traceback.
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
-USER_ERRORS = (ValueError, OSError, DataError, Diverged, MisconfigurationException, *HYDRA_ERRORS)
+USER_ERRORS = (UserError, OSError, MisconfigurationException, *HYDRA_ERRORS)
 
 log = logging.getLogger(__name__)
 

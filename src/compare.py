@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from src import cli, plots, sheets
+from src.errors import UserError
 from src.experiment import EXPERIMENT, PLACES
 from src.runs import Run, claim, write, write_csv
 
@@ -24,7 +25,7 @@ Row = dict[str, Any]
 
 
 def find(paths: Sequence[Path]) -> list[Run]:
-    """The runs that are meant, each once. Raises ValueError if they cannot be compared."""
+    """The runs that are meant, each once. Raises UserError if they cannot be compared."""
     found: dict[Path, Run] = {}
     for path in paths:
         inside = [Run(config.parents[1]) for config in path.glob("*/.hydra/config.yaml")]
@@ -34,17 +35,15 @@ def find(paths: Sequence[Path]) -> list[Run]:
     kinds = {run.recorded().data["_target_"].rpartition(".")[2]: run for run in runs}
     for run in runs:
         if not (run.metrics_csv.exists() and run.best.exists()):
-            raise ValueError(f"{run.path} has no epoch to compare yet")
+            raise UserError(f"{run.path} has no epoch to compare yet")
     if len(runs) < 2:
         named = f"{runs[0].path} alone" if runs else f"{paths[0]}, where no run is finished,"
-        raise ValueError(
-            f"{named} cannot be compared; name two runs or more, or a sweep with two finished jobs"
-        )
+        raise UserError(f"{named} cannot be compared; name two runs or more, or a sweep with two finished jobs")
     if len(runs) > MOST:
-        raise ValueError(f"{len(runs)} runs are too many for one picture; name at most {MOST}, or a sweep")
+        raise UserError(f"{len(runs)} runs are too many for one picture; name at most {MOST}, or a sweep")
     if len(kinds) > 1:
         (one, a), (other, b), *_ = kinds.items()
-        raise ValueError(f"{a.path} is about {one}, {b.path} about {other}: they have no measure in common")
+        raise UserError(f"{a.path} is about {one}, {b.path} about {other}: they have no measure in common")
     return runs
 
 

@@ -14,6 +14,8 @@ from hydra.types import RunMode
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from src.errors import UserError
+
 
 def output_dir() -> str:
     """Folder of this run: the one Hydra made, or without Hydra (in a notebook) a new one named by the time."""
@@ -40,7 +42,7 @@ for name, resolver in {
 def build(cfg: DictConfig, group: str, **objects: Any) -> Any:
     """The object described at `group` of the config (a.b is b in a), made with `objects` as further arguments.
 
-    Raises ValueError if a value is refused; the message names the key, the value and, where there is one,
+    Raises UserError if a value is refused; the message names the key, the value and, where there is one,
     the default.
     """
     node = OmegaConf.select(cfg, group)
@@ -50,8 +52,8 @@ def build(cfg: DictConfig, group: str, **objects: Any) -> Any:
         cause = error.__cause__ or error
         if isinstance(cause, pydantic.ValidationError):
             cause = "; ".join(_complaint(group, node._target_, detail) for detail in cause.errors())
-            raise ValueError(cause) from None
-        raise ValueError(f"{group}: {cause}") from error
+            raise UserError(cause) from None
+        raise UserError(f"{group}: {cause}") from error
 
 
 def _complaint(group: str, target: str, detail: dict) -> str:
@@ -72,7 +74,7 @@ PACKAGES = ("src.", "lightning.", "torch.")
 
 
 def check_targets(cfg: DictConfig, origin: Path) -> None:
-    """Raises ValueError unless every _target_ of the config is a class of this project, Lightning or torch.
+    """Raises UserError unless every _target_ of the config is a class of this project, Lightning or torch.
 
     `origin`, the file it comes from, is for the message. A class counts where it is defined, so that a module
     of ours that imports subprocess gives no way to subprocess.Popen.
@@ -84,7 +86,7 @@ def check_targets(cfg: DictConfig, origin: Path) -> None:
                 defined = f"{found.__module__}.{found.__qualname__}"
                 if target == TRAINER or (inspect.isclass(found) and defined.startswith(PACKAGES)):
                     continue
-        raise ValueError(
+        raise UserError(
             f"{origin} wants to build {target!r}; from a run folder only classes of this project, Lightning "
             "and torch are built"
         )

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """Evaluate the checkpoint cfg.checkpoint of cfg.run and return what evaluation.json holds.
 
-    Raises ValueError if run or checkpoint cannot be used.
+    Raises UserError if run or checkpoint cannot be used.
     """
     run = Run(cfg.run)
     checkpoint = {"best": run.best, "last": run.last}.get(cfg.checkpoint, Path(cfg.checkpoint))

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from src import cli
 from src.callbacks import history
 from src.config import build
+from src.errors import UserError
 from src.runs import Run, leads, provenance
 
 # What makes a run the experiment it is, and the keys of data that do not.
@@ -25,12 +26,12 @@ log = logging.getLogger(__name__)
 def train(cfg: DictConfig, *callbacks: L.Callback) -> float | None:
     """Train as `cfg` says, with further callbacks if given, and fill the folder cfg.run_dir.
 
-    Returns the val/loss of the best epoch, None without a validation split. Raises ValueError for a config
+    Returns the val/loss of the best epoch, None without a validation split. Raises UserError for a config
     that cannot work, DataError if the data cannot be had and Diverged if the loss becomes nan or infinite.
     """
     run = Run(cfg.run_dir)
     if leads() and run.metrics_json.exists():
-        raise ValueError(f"run_dir {run.path} holds a run already, and no run is overwritten; choose another")
+        raise UserError(f"run_dir {run.path} holds a run already, and no run is overwritten; choose another")
     with run.lock():
         if leads():
             run.save_config(cfg)
@@ -46,7 +47,7 @@ def assemble(cfg: DictConfig, *further: L.Callback) -> Parts:
     """Everything that `fit` needs, built and checked; nothing is written or trained."""
     for name in ("history", "best"):  # the record of the run is made from them
         if name not in cfg.callbacks:
-            raise ValueError(f"callbacks.{name} cannot be left out: metrics.json is made from it")
+            raise UserError(f"callbacks.{name} cannot be left out: metrics.json is made from it")
     data = build(cfg, "data")
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     model = build(cfg, "model")
@@ -148,7 +149,7 @@ def resume(cfg: DictConfig, overrides: list[str]) -> float | None:
 
 
 def refuse_another_experiment(before: DictConfig, cfg: DictConfig) -> None:
-    """Raises ValueError if the configs differ in more than how long, where and with what output they run."""
+    """Raises UserError if the configs differ in more than how long, where and with what output they run."""
     for group in EXPERIMENT:
         old, new = (OmegaConf.to_container(node, resolve=True)[group] for node in (before, cfg))
         if not isinstance(old, dict):
@@ -156,7 +157,7 @@ def refuse_another_experiment(before: DictConfig, cfg: DictConfig) -> None:
         for name in old.keys() | new.keys():
             if old.get(name) != new.get(name) and not (group == "data" and name in PLACES):
                 key = f"{group}.{name}".lstrip(".")
-                raise ValueError(
+                raise UserError(
                     f"{key}={new.get(name)} would make this another experiment (it was {old.get(name)}); "
                     "start a new run with src.train"
                 )

@@ -20,6 +20,8 @@ from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize as resize_images
 
+from src.errors import UserError
+
 FORMATS = ["PNG", "JPEG", "BMP", "GIF", "WEBP"]  # Pillow knows more; some of those start other programs
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 SIDE = 28  # of the images of FashionMNIST
@@ -27,7 +29,7 @@ LARGEST = 512  # pixels a side; what a picture has more than this is averaged aw
 CLOSE = 0.05 * 255  # grey levels about the ground that still count as ground
 
 
-class Unreadable(ValueError):
+class Unreadable(UserError):
     """A file that shows the model nothing; the message is the reason."""
 
 
@@ -46,7 +48,7 @@ def find(inputs: str) -> dict[str, Path]:
     Folders (without their subfolders) and patterns (** is any depth) yield what has the suffix of a picture and
     is not hidden. Names are relative to the folder that all files have in common, and fit for one line.
 
-    Raises ValueError if there is none.
+    Raises UserError if there is none.
     """
     inputs = os.path.expanduser(inputs)
     if os.path.lexists(inputs) and not os.path.isdir(inputs):
@@ -56,7 +58,7 @@ def find(inputs: str) -> dict[str, Path]:
         paths = sorted(path for path in map(Path, within) if path.suffix.lower() in SUFFIXES)
         paths = [path for path in paths if not path.name.startswith(".")]
     if not paths:
-        raise ValueError(
+        raise UserError(
             f"inputs={printable(inputs)} names no picture: neither a file, nor a folder or a pattern of files "
             f"that end in {' '.join(SUFFIXES)}"
         )

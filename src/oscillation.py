@@ -18,6 +18,7 @@ import torch
 from omegaconf import OmegaConf
 
 from src import cli, plots
+from src.errors import UserError
 from src.runs import Run, write_csv
 from src.sweeps import Sweep
 
@@ -42,7 +43,7 @@ def at_rest(run: Run) -> float:
 def measure(sweep: Sweep) -> list[dict[str, Any]]:
     """One row for each learning rate and decay: the three numbers and val/acc, means over the seeds.
 
-    Raises ValueError if the sweep has no runs that tell.
+    Raises UserError if the sweep has no runs that tell.
     """
     places: dict[tuple[float, float], list[dict[str, float]]] = {}
     for row in sweep.rows():
@@ -51,7 +52,7 @@ def measure(sweep: Sweep) -> list[dict[str, Any]]:
         run = Run(row["folder"])
         epochs = run.rows()
         if len(epochs) <= LAST or "train/swing" not in epochs[-1]:
-            raise ValueError(f"{run.path} has no train/swing, or at most {LAST} epochs; run sweep=lr_gamma")
+            raise UserError(f"{run.path} has no train/swing, or at most {LAST} epochs; run sweep=lr_gamma")
         losses = torch.tensor([epoch["train/loss"] for epoch in epochs[-LAST - 1 :]])
         model = OmegaConf.to_container(run.recorded().model)
         places.setdefault((model["lr"], model["gamma"]), []).append(
@@ -63,7 +64,7 @@ def measure(sweep: Sweep) -> list[dict[str, Any]]:
             }
         )
     if not places:
-        raise ValueError(f"{sweep.path} has no finished run")
+        raise UserError(f"{sweep.path} has no finished run")
     return [
         {"lr": lr, "gamma": gamma, "n": len(each)}
         | {name: statistics.fmean(one[name] for one in each) for name in each[0]}

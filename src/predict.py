@@ -19,6 +19,7 @@ from torch import Tensor
 
 from src import cli, images, plots, sheets
 from src import functional as F
+from src.errors import UserError
 from src.runs import Run, write, write_csv
 
 log = logging.getLogger(__name__)
@@ -31,21 +32,21 @@ def read_costs(path: Path, classes: list[str]) -> Costs:
 
     Answers need not be classes: a column "ask" with a constant cost is a way to decline.
 
-    Raises ValueError if a class has no row, or a cost is no finite number.
+    Raises UserError if a class has no row, or a cost is no finite number.
     """
     with open(path, newline="") as file:
         rows = {row.pop("true", None): row for row in csv.DictReader(file)}
     if absent := [name for name in classes if name not in rows]:
-        raise ValueError(
+        raise UserError(
             f"decision.costs {path} has no row for {', '.join(absent)}; see conf/costs for the form"
         )
     answers = list(rows[classes[0]])
     try:
         costs = torch.tensor([[float(rows[name][answer]) for answer in answers] for name in classes])
     except (TypeError, ValueError) as error:
-        raise ValueError(f"decision.costs {path}: a cost is not a number ({error})") from error
+        raise UserError(f"decision.costs {path}: a cost is not a number ({error})") from error
     if not answers or not all(map(math.isfinite, costs.flatten().tolist())):
-        raise ValueError(f"decision.costs {path}: every cost must be a finite number")
+        raise UserError(f"decision.costs {path}: every cost must be a finite number")
     return costs, answers
 
 
@@ -63,22 +64,22 @@ class Predicted(NamedTuple):
 
 
 def predict(cfg: DictConfig) -> None:
-    """Raises ValueError if cfg.run is no run of a classifier, or the costs or some pictures cannot be read.
+    """Raises UserError if cfg.run is no run of a classifier, or the costs or some pictures cannot be read.
 
     In the last case the other pictures are predicted first.
     """
     if cfg.first < 1:
-        raise ValueError(f"first must be >= 1, got {cfg.first}; try first=18")
+        raise UserError(f"first must be >= 1, got {cfg.first}; try first=18")
     if cfg.checkpoint not in ("best", "last"):
-        raise ValueError(f"checkpoint must be best or last, got {cfg.checkpoint}")
+        raise UserError(f"checkpoint must be best or last, got {cfg.checkpoint}")
     invert = str(cfg.invert).lower()
     if invert not in ("auto", "true", "false"):
-        raise ValueError(f"invert must be auto, true or false, got {cfg.invert}; try invert=auto")
+        raise UserError(f"invert must be auto, true or false, got {cfg.invert}; try invert=auto")
     paths = None if cfg.inputs is None else images.find(str(cfg.inputs))
     run, folder = Run(cfg.run), Path(cfg.run_dir)
     data, model = run.restore(run.best if cfg.checkpoint == "best" else run.last)
     if data.classes is None:
-        raise ValueError(f"run {run.path} is no classifier; predict needs one")
+        raise UserError(f"run {run.path} is no classifier; predict needs one")
     costs = read_costs(Path(cfg.decision.costs), data.classes) if cfg.decision.costs else None
     refused = 0
     if paths is None:
@@ -99,7 +100,7 @@ def predict(cfg: DictConfig) -> None:
     if written:
         log.info("written to %s/: %s", cli.shown(folder), written)
     if refused:
-        raise ValueError(f"{refused} of {len(paths)} pictures could not be read; the lines above say why")
+        raise UserError(f"{refused} of {len(paths)} pictures could not be read; the lines above say why")
 
 
 def classify(
@@ -173,7 +174,7 @@ def decide(predicted: Predicted, y: Tensor, priced: Costs, first: int, folder: P
     X, p, classes, _ = predicted
     costs, answers = priced
     if not set(classes) <= set(answers):
-        raise ValueError("decision.costs: every class must be a possible answer (a column) too")
+        raise UserError("decision.costs: every class must be a possible answer (a column) too")
     likeliest = torch.tensor([answers.index(name) for name in classes])[predicted.likeliest]
     cheapest = F.expected_cost(p, costs).argmin(dim=1)
     for rule, answer in {"likeliest class": likeliest, "least expected cost": cheapest}.items():

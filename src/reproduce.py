@@ -22,6 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from src import cli, plots
+from src.errors import UserError
 from src.experiment import train
 from src.runs import Run, write, write_csv
 
@@ -215,7 +216,7 @@ def main(cfg: DictConfig) -> None:
     names = [check.preset for check in CHECKS]
     wanted = names if cfg.presets == "all" else list(cfg.presets)
     if unknown := [name for name in wanted if name not in names]:
-        raise ValueError(f"presets: no check for {', '.join(unknown)}; choose from {', '.join(names)}")
+        raise UserError(f"presets: no check for {', '.join(unknown)}; choose from {', '.join(names)}")
     workers = os.cpu_count() if cfg.workers == "auto" else cfg.workers
     folder = Path(HydraConfig.get().runtime.output_dir)
     started = time.monotonic()
@@ -225,7 +226,7 @@ def main(cfg: DictConfig) -> None:
     log.info("\n%s", markdown(rows))
     log.info("%s in %.0f s", cli.shown(folder / "results.md"), time.monotonic() - started)
     if failed := [row["preset"] for row in rows if row["verdict"] != "pass"]:
-        raise ValueError(f"outside the bounds: {', '.join(failed)}")
+        raise UserError(f"outside the bounds: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, open_dict
 
 from src import cli
+from src.errors import UserError
 from src.experiment import resume
 from src.runs import Run
 
@@ -25,10 +26,10 @@ def main() -> None:
     """Put the recorded config where Hydra finds it, and let Hydra apply the command line to it."""
     folders = [argument for argument in sys.argv[1:] if argument.startswith("run=")]
     if len(folders) != 1:
-        raise ValueError("which run? python -m src.resume run=outputs/runs/NAME")
+        raise UserError("which run? python -m src.resume run=outputs/runs/NAME")
     folder = OverridesParser.create().parse_override(folders[0]).value()
     if not isinstance(folder, str):
-        raise ValueError(f"run must be one folder, got {folders[0]}")
+        raise UserError(f"run must be one folder, got {folders[0]}")
     run = Run(folder)
     ConfigStore.instance().store("recorded", run.recorded())
     with run.lock():

@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from src.config import build, check_targets
+from src.errors import UserError
 
 
 class Run:
@@ -44,7 +45,7 @@ class Run:
     def lock(self) -> contextlib.AbstractContextManager:
         """Keep every other process out of this run: `with run.lock(): ...`.
 
-        Raises ValueError at once if one is in it. The other processes of a run rely on the leading one's lock.
+        Raises UserError at once if one is in it. The other processes of a run rely on the leading one's lock.
         """
         if not leads():
             return contextlib.nullcontext()
@@ -70,10 +71,10 @@ class Run:
     def recorded(self) -> DictConfig:
         """The config of the run, writing to where the run is now.
 
-        Raises ValueError if this is no run folder, or its config is damaged or would build what no run needs.
+        Raises UserError if this is no run folder, or its config is damaged or would build what no run needs.
         """
         if not self.config.exists():
-            raise ValueError(
+            raise UserError(
                 f"{self.path} is no run folder (it has no .hydra/config.yaml); try outputs/runs/NAME"
             )
         try:
@@ -81,12 +82,12 @@ class Run:
             keys = cfg.keys() if OmegaConf.is_dict(cfg) else set()
             # those that must be there, and those by which it would steer Hydra itself
             if lacking := {"seed", "data", "model", "trainer", "callbacks"} - keys:
-                raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
+                raise UserError(f"it lacks {', '.join(sorted(lacking))}")
             if foreign := {"hydra", "defaults"} & keys:
-                raise ValueError(f"it must not have {', '.join(sorted(foreign))}")
+                raise UserError(f"it must not have {', '.join(sorted(foreign))}")
             cfg.run_dir = str(self.path)
-        except (yaml.YAMLError, ValueError, OmegaConfBaseException) as error:
-            raise ValueError(f"{self.config} is damaged: {' '.join(str(error).split())}") from error
+        except (yaml.YAMLError, UserError, ValueError, OmegaConfBaseException) as error:
+            raise UserError(f"{self.config} is damaged: {' '.join(str(error).split())}") from error
         check_targets(cfg, self.config)
         return cfg
 
@@ -95,7 +96,7 @@ class Run:
     ) -> tuple[L.LightningDataModule, L.LightningModule]:
         """The data of the run, not yet loaded, and its model as it was at the checkpoint.
 
-        `cfg` is the config, if it is not the recorded one. Raises ValueError for a folder or a checkpoint
+        `cfg` is the config, if it is not the recorded one. Raises UserError for a folder or a checkpoint
         that cannot be used.
         """
         cfg = cfg or self.recorded()
@@ -103,7 +104,7 @@ class Run:
         found = self.load(checkpoint)["state_dict"]
         expected = model.state_dict()
         if shapes(found) != shapes(expected):
-            raise ValueError(
+            raise UserError(
                 f"{checkpoint} is of another model: it has {shapes(found)}, "
                 f"the model of this run {shapes(expected)}"
             )
@@ -121,7 +122,7 @@ class Run:
         except FileNotFoundError:
             return {}
         except ValueError as error:
-            raise ValueError(f"{self.metrics_json} is damaged: {error}") from error
+            raise UserError(f"{self.metrics_json} is damaged: {error}") from error
 
     def rows(self) -> list[dict[str, float]]:
         """The rows of metrics.csv, one per epoch."""
@@ -141,14 +142,14 @@ class Run:
 def lock(path: Path, subject: str) -> AcquireReturnProxy:
     """Hold the lock file `path` until the `with` block ends, what is returned is dropped, or the process ends.
 
-    A process that holds it may take it again. Raises ValueError if another one does; `subject` is for the
+    A process that holds it may take it again. Raises UserError if another one does; `subject` is for the
     message.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(path, is_singleton=True).acquire(timeout=0)
     except Timeout:
-        raise ValueError(f"{subject} is in use by another process; wait until that one ends") from None
+        raise UserError(f"{subject} is in use by another process; wait until that one ends") from None
     except OSError as error:
         raise _cannot_write(subject, error) from error
 
@@ -165,7 +166,7 @@ def shapes(state: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Content of a checkpoint, whole and harmless: only tensors and plain values are ever unpickled.
 
-    Raises ValueError if the file is missing, damaged (it carries a checksum of every tensor), no checkpoint
+    Raises UserError if the file is missing, damaged (it carries a checksum of every tensor), no checkpoint
     of Lightning's, or holds anything else, which a pickle could use to run a program.
     """
     try:
@@ -174,18 +175,18 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
                 raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise ValueError(f"checkpoint {path} does not exist; try checkpoint=best") from None
+        raise UserError(f"checkpoint {path} does not exist; try checkpoint=best") from None
     except pickle.UnpicklingError as error:
-        raise ValueError(
+        raise UserError(
             f"checkpoint {path} holds objects other than tensors and plain values; it was not loaded, "
             "as loading it could run a program"
         ) from error
     except (zipfile.BadZipFile, EOFError, LookupError, RuntimeError, ValueError, NotImplementedError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"checkpoint {path} is damaged or no checkpoint: {reason}") from error
+        raise UserError(f"checkpoint {path} is damaged or no checkpoint: {reason}") from error
     needed = {"state_dict", "epoch", "global_step", "loops", "callbacks", "optimizer_states", "lr_schedulers"}
     if not isinstance(content, dict) or not needed <= content.keys():
-        raise ValueError(f"{path} is no checkpoint of a run")
+        raise UserError(f"{path} is no checkpoint of a run")
     return content
 
 
@@ -273,7 +274,7 @@ class ClaimFolder(Callback):
         named = any(override.startswith("hydra.run.dir=") for override in config.hydra.overrides.hydra)
         try:
             folder = claim(Path(config.hydra.run.dir), named, "hydra.run.dir")
-        except (OSError, ValueError) as error:
+        except (OSError, UserError) as error:
             sys.exit(f"error: {error}")
         with read_write(config):
             config.hydra.run.dir = str(folder)
@@ -282,7 +283,7 @@ class ClaimFolder(Callback):
 def claim(wanted: Path, named: bool, key: str) -> Path:
     """Make a folder that is nobody else's.
 
-    A folder `named` by the user, as `key`, must be new or empty: else ValueError. Another, named by the time,
+    A folder `named` by the user, as `key`, must be new or empty: else UserError. Another, named by the time,
     gets a number behind it if somebody took the name first. Raises OSError if it cannot be made.
     """
     folder, number = wanted, 1
@@ -297,6 +298,6 @@ def claim(wanted: Path, named: bool, key: str) -> Path:
             elif folder.is_dir() and not any(folder.iterdir()):
                 return folder
             else:
-                raise ValueError(f"folder {folder} is not empty; choose another with {key}=DIR") from None
+                raise UserError(f"folder {folder} is not empty; choose another with {key}=DIR") from None
         except OSError as error:
             raise OSError(f"cannot make the folder {folder}: {error.strerror}") from error

@@ -25,6 +25,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from src import peers
 from src.data import fashion_mnist
+from src.errors import UserError
 from src.experiment import assemble
 
 ROOT = Path(__file__).parent.parent
@@ -191,7 +192,7 @@ class FirstStep(L.Callback):
 def command(*arguments: str) -> tuple[float, float]:
     """(seconds, peak memory in MB) of `python arguments`, which believes that it has a terminal.
 
-    Raises ValueError if the command fails.
+    Raises UserError if the command fails.
     """
     env = {
         **os.environ,
@@ -203,7 +204,7 @@ def command(*arguments: str) -> tuple[float, float]:
     done = subprocess.run(launched, env=env, capture_output=True, text=True, check=True)
     status, seconds, peak = json.loads(done.stdout)
     if status != 0:
-        raise ValueError(f"python {' '.join(arguments)} ended with status {status}: {done.stderr.strip()}")
+        raise UserError(f"python {' '.join(arguments)} ended with status {status}: {done.stderr.strip()}")
     return seconds, peak * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 

@@ -29,6 +29,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from src import cli, plots
+from src.errors import UserError
 from src.runs import Run, claim, lock, write, write_csv
 
 SELECTED = "val/loss"  # the lowest is the best; without a validation split nothing is selected
@@ -37,12 +38,12 @@ Row = dict[str, Any]
 
 
 class Sweep:
-    """The sweep in the folder `path`. Raises ValueError if there is none."""
+    """The sweep in the folder `path`. Raises UserError if there is none."""
 
     def __init__(self, path: Path):
         self.path = path
         if not (path / "sweep.yaml").exists():
-            raise ValueError(f"{path} is no sweep folder (it has no sweep.yaml); try outputs/sweeps/NAME")
+            raise UserError(f"{path} is no sweep folder (it has no sweep.yaml); try outputs/sweeps/NAME")
         plan = yaml.safe_load((path / "sweep.yaml").read_text())
         self.command: list[str] = plan["command"]
         self.jobs: list[dict[str, str]] = [dict(text.split("=", 1) for text in job) for job in plan["jobs"]]
@@ -162,7 +163,7 @@ class ReportSweep(Callback):
             type(self).held = lock(folder / ".lock", f"sweep {folder}")
             if not self.resume:
                 record_plan(folder, config)
-        except (OSError, ValueError) as error:
+        except (OSError, UserError) as error:
             sys.exit(f"error: {error}")
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{folder}'")  # each job is composed anew
         OmegaConf.update(config, "hydra.sweep.dir", str(folder))

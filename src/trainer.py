@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from pydantic import PositiveInt, validate_call
 
 from src.config import sweeping
+from src.errors import UserError
 from src.runs import CheckpointIO
 
 # Called for every minibatch, of every callback.
@@ -36,10 +37,10 @@ def build_trainer(
     From here on, torch uses `threads` threads on the CPU: one is enough for products of this size, gives the
     same bits whatever the number of cores, and does not wait for others on a busy machine.
 
-    Raises ValueError for a value out of range, several devices in a sweep, or hardware that is not there.
+    Raises UserError for a value out of range, several devices in a sweep, or hardware that is not there.
     """
     if devices > 1 and sweeping():
-        raise ValueError(
+        raise UserError(
             f"trainer.devices={devices} in a sweep: its jobs share a process, such a run starts several; "
             "start each job as a command, e.g. for lr in 0.1 0.3; do python -m src.train trainer=ddp "
             "model.lr=$lr; done"
@@ -72,7 +73,7 @@ def build_trainer(
         )
     except MisconfigurationException as error:
         asked = f"trainer.accelerator={accelerator} trainer.devices={devices}"
-        raise ValueError(f"{asked} cannot be had here ({error}); try trainer.accelerator=cpu") from error
+        raise UserError(f"{asked} cannot be had here ({error}); try trainer.accelerator=cpu") from error
 
 
 class Unprofiled(PassThroughProfiler):

@@ -30,6 +30,7 @@ from optuna.distributions import (
 from optuna.trial import TrialState
 
 from src import cli, plots
+from src.errors import UserError
 from src.experiment import resume, train
 from src.runs import Run, write, write_csv
 
@@ -63,7 +64,7 @@ class Prune(Checkpoint):
 def distributions(space: dict[str, Any], prefix: str = "") -> dict[str, BaseDistribution]:
     """Key -> what it is drawn from, of a search space written in the words of Hydra's sweeps.
 
-    Raises ValueError if it cannot be read.
+    Raises UserError if it cannot be read.
     """
     found = {}
     for name, text in space.items():
@@ -73,13 +74,13 @@ def distributions(space: dict[str, Any], prefix: str = "") -> dict[str, BaseDist
             continue
         try:
             found[key] = distribution(OverridesParser.create().parse_override(f"{key}={text}").value())
-        except (HydraException, ValueError) as error:
+        except (HydraException, UserError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise ValueError(
+            raise UserError(
                 f"space.{key}={text} is no search space ({reason}); try interval(0.01, 1)"
             ) from error
     if not found and not prefix:
-        raise ValueError("space is empty: nothing to search; try +space.model.lr='interval(0.01, 1)'")
+        raise UserError("space is empty: nothing to search; try +space.model.lr='interval(0.01, 1)'")
     return found
 
 
@@ -93,24 +94,24 @@ def distribution(sweep: Any) -> BaseDistribution:
             return IntDistribution(low, low + (high - 1 - low) // step * step, step=step)
         case ChoiceSweep(list=values):
             return CategoricalDistribution(values)
-    raise ValueError("neither interval, range nor choice")
+    raise UserError("neither interval, range nor choice")
 
 
 def tune(cfg: DictConfig, overrides: Sequence[str] = ()) -> optuna.Study:
     """Make trials until the study has cfg.n_trials.
 
-    `overrides`, those that made cfg, belong to the command that is said at the end. Raises ValueError if cfg
+    `overrides`, those that made cfg, belong to the command that is said at the end. Raises UserError if cfg
     cannot be tuned.
     """
     if cfg.n_trials < 1:
-        raise ValueError(f"n_trials must be >= 1, got {cfg.n_trials}; try n_trials=50")
+        raise UserError(f"n_trials must be >= 1, got {cfg.n_trials}; try n_trials=50")
     if cfg.data.val_size == 0:
-        raise ValueError("data.val_size=0: tuning needs a validation split; try data.val_size=5000")
+        raise UserError("data.val_size=0: tuning needs a validation split; try data.val_size=5000")
     space = distributions(OmegaConf.to_container(cfg.space, resolve=True))
     for key in space:
         parent, _, name = key.rpartition(".")
         if name not in (OmegaConf.select(cfg, parent) or {}):
-            raise ValueError(f"space.{key}: there is no key {key}; ~space.{key} leaves it out")
+            raise UserError(f"space.{key}: there is no key {key}; ~space.{key} leaves it out")
     folder = Path(cfg.folder)
     study = join(cfg, folder, {key: str(each) for key, each in space.items()})
     while True:
@@ -128,7 +129,7 @@ def tune(cfg: DictConfig, overrides: Sequence[str] = ()) -> optuna.Study:
 
 
 def join(cfg: DictConfig, folder: Path, space: dict[str, str]) -> optuna.Study:
-    """The study in the storage, made if it is not there. Raises ValueError if it searches another space."""
+    """The study in the storage, made if it is not there. Raises UserError if it searches another space."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     folder.mkdir(parents=True, exist_ok=True)
     pruner = hydra.utils.instantiate(cfg.pruner) or optuna.pruners.NopPruner()
@@ -141,7 +142,7 @@ def join(cfg: DictConfig, folder: Path, space: dict[str, str]) -> optuna.Study:
             study.set_user_attr("space", space)
             write(folder / "tune.yaml", OmegaConf.to_yaml(cfg))
         elif known != space:
-            raise ValueError(f"the study in {folder} searches {known}, not {space}; choose another folder")
+            raise UserError(f"the study in {folder} searches {known}, not {space}; choose another folder")
     return study
 
 
@@ -241,7 +242,7 @@ def report(study: optuna.Study, folder: Path, overrides: list[str]) -> None:
     write_csv(folder / "trials.csv", rows)
     finished = [(each.number, each.value) for each in trials if each.state == TrialState.COMPLETE]
     if not finished:
-        raise ValueError(f"no trial of {folder} finished; {folder}/trials.csv and the logs in it say why")
+        raise UserError(f"no trial of {folder} finished; {folder}/trials.csv and the logs in it say why")
     plots.save(plots.search_history(finished), folder / "history.png")
     if len(finished) >= 4 and len(study.best_params) > 1:
         plots.save(plots.importance(optuna.importance.get_param_importances(study)), folder / "importance.png")

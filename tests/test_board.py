@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pydantic
 import pytest
 import torch
 from PIL import Image
@@ -102,7 +103,7 @@ def test_pictures_of_the_weights_come_every_so_many_epochs(trained):
     assert [step for step, _ in shown] == [2, 4]
     expected = sheets.weight_images(run.load(run.last)["state_dict"]["W"], CLASSES)
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(shown[-1][1]))), expected.draw())
-    with pytest.raises(ValueError, match="every"):
+    with pytest.raises(pydantic.ValidationError, match="every"):
         board.Board(seed=0, every=0)
 
 
@@ -192,7 +193,7 @@ def test_embedding_places_test_images_by_their_logits(trained):
     assert names == [data.classes[k] for k in y.tolist()]
     with Image.open(folder / "sprite.png") as sprite:
         assert sprite.width == 6 * 28  # ceil(sqrt(30)) a side
-    with pytest.raises(ValueError, match="embed"):
+    with pytest.raises(pydantic.ValidationError, match="embed"):
         callbacks.Figures("folder", embed=1001)
 
 

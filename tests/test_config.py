@@ -9,6 +9,7 @@ from lightning.pytorch.profilers import SimpleProfiler
 from omegaconf import OmegaConf
 
 from src.config import build
+from src.errors import UserError
 from tests.conftest import ROOT
 
 
@@ -74,9 +75,9 @@ def test_without_a_validation_split_nothing_is_selected(config):
 
 
 def test_a_refused_value_names_key_value_and_default(config):
-    with pytest.raises(ValueError, match=r"^model\.lr: .* greater than 0, got -1; try model\.lr=0\.1$"):
+    with pytest.raises(UserError, match=r"^model\.lr: .* greater than 0, got -1; try model\.lr=0\.1$"):
         build(config("model.lr=-1"), "model")
-    with pytest.raises(ValueError, match=r"^trainer\.max_epochs: .* got 'abc'; try trainer\.max_epochs=20$"):
+    with pytest.raises(UserError, match=r"^trainer\.max_epochs: .* got 'abc'; try trainer\.max_epochs=20$"):
         build(config("trainer.max_epochs=abc"), "trainer")
 
 
@@ -88,5 +89,5 @@ def test_threads_are_those_of_torch(config, threads):
 
 def test_trainer_takes_further_arguments_of_lightning(config):
     assert build(config("+trainer.max_steps=7"), "trainer", logger=False).max_steps == 7
-    with pytest.raises(ValueError, match=r"trainer: .*max_stepz"):
+    with pytest.raises(UserError, match=r"trainer: .*max_stepz"):
         build(config("+trainer.max_stepz=7"), "trainer", logger=False)

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from src.data.fashion_mnist import CLASSES
+from src.errors import UserError
 from src.evaluate import classification, evaluate, regression
 from src.experiment import train
 from src.runs import Run
@@ -113,7 +114,7 @@ def test_pictures_are_drawn_beside_those_of_the_run(run):
 
 
 def test_another_device_can_be_asked_for(run):
-    with pytest.raises(ValueError, match=r"trainer\.accelerator: .* got 'abacus'"):
+    with pytest.raises(UserError, match=r"trainer\.accelerator: .* got 'abacus'"):
         evaluated(run, "trainer.accelerator=abacus")
 
 

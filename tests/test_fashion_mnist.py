@@ -2,6 +2,7 @@
 
 import shutil
 
+import pydantic
 import pytest
 import torch
 import torchvision
@@ -9,6 +10,7 @@ from torchvision.transforms import v2
 
 from src.data import sources
 from src.data.fashion_mnist import CLASSES, FashionMNIST
+from src.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +125,7 @@ def test_workers_deliver_the_same_minibatches(data, data_root, num_workers):
 )
 def test_values_out_of_range_are_refused(bad):
     (name,) = bad
-    with pytest.raises(ValueError, match=name):
+    with pytest.raises((UserError, pydantic.ValidationError), match=name):
         FashionMNIST(**bad)
 
 

@@ -13,6 +13,7 @@ from torchvision.transforms.v2.functional import resize
 
 from src import images, plots
 from src.data.fashion_mnist import CLASSES, FashionMNIST
+from src.errors import UserError
 
 WHITE = 255
 
@@ -413,7 +414,7 @@ def test_inputs_are_relative_to_the_current_folder_or_to_the_user(folder, monkey
 def test_inputs_that_name_no_picture_are_said_to(folder, monkeypatch, inputs):
     monkeypatch.chdir(folder)
     (folder / "empty").mkdir()
-    with pytest.raises(ValueError, match="names no picture") as error:
+    with pytest.raises(UserError, match="names no picture") as error:
         images.find(inputs)
     assert f"inputs={inputs} " in str(error.value)
 

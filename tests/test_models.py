@@ -1,11 +1,13 @@
 """Scratch and concise against each other and against a plain loop that knows nothing of this project."""
 
 import lightning as L
+import pydantic
 import pytest
 import torch
 from torch.nn import functional as torch_F
 
 from src.config import build
+from src.errors import UserError
 from src.models import concise, scratch
 
 FORMS = {"scratch": scratch.SoftmaxRegression, "concise": concise.SoftmaxRegression}
@@ -116,13 +118,13 @@ def test_initial_weights_have_the_given_spread_and_zero_bias(form):
 )
 def test_hyperparameters_out_of_range_are_refused(form, bad):
     (name,) = bad
-    with pytest.raises(ValueError, match=name):
+    with pytest.raises(pydantic.ValidationError, match=name):
         FORMS[form](**bad)
 
 
 @pytest.mark.parametrize("bad", [{"numerics": "fast"}, {"gradient": "numeric"}])
 def test_unknown_variants_are_refused(bad):
-    with pytest.raises(ValueError, match=r"stable|autograd"):
+    with pytest.raises(pydantic.ValidationError, match=r"stable|autograd"):
         scratch.SoftmaxRegression(**bad)
 
 
@@ -130,7 +132,7 @@ def test_unknown_variants_are_refused(bad):
 def test_a_width_that_does_not_fit_the_data_names_both_numbers(config, form):
     cfg = config(f"model={form}", "model.num_inputs=784", "data.resize=14", "data.train_size=10")
     trainer = build(cfg, "trainer", logger=False, enable_checkpointing=False)
-    with pytest.raises(ValueError, match=r"model\.num_inputs is 784, .* 196 features"):
+    with pytest.raises(UserError, match=r"model\.num_inputs is 784, .* 196 features"):
         trainer.fit(build(cfg, "model"), build(cfg, "data"))
 
 

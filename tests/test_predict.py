@@ -13,6 +13,7 @@ from PIL import Image
 
 from src import functional as F
 from src.data.fashion_mnist import CLASSES
+from src.errors import UserError
 from src.experiment import train
 from src.predict import read_costs
 from src.runs import Run
@@ -55,7 +56,7 @@ def test_costs_are_read_by_name_whatever_their_order(tmp_path):
 def test_costs_that_make_no_sense_are_refused(tmp_path, text, complaint):
     path = tmp_path / "costs.csv"
     path.write_text(text)
-    with pytest.raises(ValueError, match=complaint):
+    with pytest.raises(UserError, match=complaint):
         read_costs(path, ["cat", "dog"])
 
 

@@ -12,6 +12,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from src.callbacks import Last
+from src.errors import UserError
 from src.experiment import resume, train
 from src.optim import SGD
 from src.runs import Run
@@ -258,7 +259,7 @@ def test_what_makes_another_experiment_is_refused(config, finished, override):
     before = contents(finished)
     cfg = finished.recorded()
     cfg.merge_with_dotlist([override, "trainer.max_epochs=9"])
-    with pytest.raises(ValueError, match=rf"^{override} would make this another experiment"):
+    with pytest.raises(UserError, match=rf"^{override} would make this another experiment"):
         resume(cfg, [override])
     assert contents(finished) == before
 
@@ -268,7 +269,7 @@ def test_a_bad_override_leaves_the_run_as_it_was(finished):
     cfg = finished.recorded()
     cfg.trainer.max_epochs = 9
     cfg.callbacks.last.every_n_train_steps = -1
-    with pytest.raises(ValueError, match=r"callbacks\.last\.every_n_train_steps: .* greater than 0, got -1"):
+    with pytest.raises(UserError, match=r"callbacks\.last\.every_n_train_steps: .* greater than 0, got -1"):
         resume(cfg, [])
     assert contents(finished) == before
 

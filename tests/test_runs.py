@@ -10,6 +10,7 @@ import torch
 from omegaconf import OmegaConf
 
 from src.config import check_targets
+from src.errors import UserError
 from src.experiment import train
 from src.models.regression import Diverged
 from src.runs import Run, load_checkpoint, replace
@@ -58,7 +59,7 @@ def test_a_malicious_checkpoint_is_refused_and_not_executed(tmp_path, form):
     else:
         torch.save(content, path, _use_new_zipfile_serialization=form == "torch.save")
     with pytest.raises(
-        ValueError, match=f"^checkpoint {path} (holds objects other|is damaged or no checkpoint)"
+        UserError, match=f"^checkpoint {path} (holds objects other|is damaged or no checkpoint)"
     ):
         load_checkpoint(path)
     assert not victim.exists()
@@ -75,7 +76,7 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_checkpoint_is_named(run, damage):
     run.best.write_bytes(DAMAGE[damage](run.best.read_bytes()))
-    with pytest.raises(ValueError, match=f"^checkpoint {run.best} is damaged or no checkpoint: ") as refused:
+    with pytest.raises(UserError, match=f"^checkpoint {run.best} is damaged or no checkpoint: ") as refused:
         run.restore(run.best)
     assert "\n" not in str(refused.value)
 
@@ -90,7 +91,7 @@ def test_a_bit_flipped_anywhere_is_found_or_harmless(run):
         run.best.write_bytes(flipped)
         try:
             found = load_checkpoint(run.best)["state_dict"]
-        except ValueError:
+        except UserError:
             refused += 1
         else:  # in what fills the file up to a round address, say
             assert all(torch.equal(found[name], expected[name]) for name in expected)
@@ -106,14 +107,14 @@ def test_a_checkpoint_of_another_model_is_refused_with_both_shapes(config, run, 
         small = [text for text in SMALL if "synthetic" not in str(overrides) or not text.startswith("data")]
         train(config(*small, *overrides, f"run_dir={tmp_path / name}"))
         other = Run(tmp_path / name)
-        with pytest.raises(ValueError, match=rf"^{other.best} is of another model: .*784"):
+        with pytest.raises(UserError, match=rf"^{other.best} is of another model: .*784"):
             run.restore(other.best)
 
 
 @pytest.mark.parametrize("content", [{"state_dict": {}}, [1, 2], {"W": torch.zeros(784, 10)}])
 def test_something_else_that_torch_saved_is_no_checkpoint(tmp_path, content):
     torch.save(content, tmp_path / "x.ckpt")
-    with pytest.raises(ValueError, match=r"x\.ckpt is no checkpoint of a run$"):
+    with pytest.raises(UserError, match=r"x\.ckpt is no checkpoint of a run$"):
         load_checkpoint(tmp_path / "x.ckpt")
 
 
@@ -141,7 +142,7 @@ def test_a_run_folder_builds_only_classes_of_ours_lightning_and_torch(config, tm
         cfg.data.w = [{"_target_": target}]
     else:
         OmegaConf.update(cfg, f"{place}._target_", target)
-    with pytest.raises(ValueError, match="from a run folder only classes of this project, Lightning and torch"):
+    with pytest.raises(UserError, match="from a run folder only classes of this project, Lightning and torch"):
         check_targets(cfg, tmp_path)
 
 
@@ -177,13 +178,13 @@ def test_an_edited_config_runs_no_program(cli, run, tmp_path, command):
 )
 def test_a_damaged_config_is_named(run, text):
     run.config.write_text(text)
-    with pytest.raises(ValueError, match=f"^{run.config} is damaged: "):
+    with pytest.raises(UserError, match=f"^{run.config} is damaged: "):
         run.recorded()
 
 
 def test_a_damaged_record_is_named(run):
     run.metrics_json.write_text("{")
-    with pytest.raises(ValueError, match=rf"^{run.metrics_json} is damaged: "):
+    with pytest.raises(UserError, match=rf"^{run.metrics_json} is damaged: "):
         run.record()
 
 

@@ -6,6 +6,7 @@ import pytest
 import rich
 
 from src import peers
+from src.errors import UserError
 from src.speed import FORMS, Series, Target, command, ours, terminal
 
 
@@ -74,5 +75,5 @@ def test_a_command_is_charged_for_its_own_memory_and_time():
 
 
 def test_a_command_that_fails_says_why():
-    with pytest.raises(ValueError, match=r"ended with status 1: .*no such luck"):
+    with pytest.raises(UserError, match=r"ended with status 1: .*no such luck"):
         command("-c", "import sys; sys.exit('no such luck')")

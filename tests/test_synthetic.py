@@ -1,10 +1,12 @@
 """Synthetic linear data: what the generator draws, and that both linear models find what made it."""
 
+import pydantic
 import pytest
 import torch
 
 from src.config import build
 from src.data.synthetic import SyntheticRegression
+from src.errors import UserError
 from src.experiment import train
 from src.models import concise, scratch
 from src.runs import Run
@@ -68,7 +70,7 @@ def test_resampled_examples_are_new_every_epoch_and_a_function_of_its_number():
 )
 def test_values_out_of_range_are_refused(bad):
     (name,) = bad
-    with pytest.raises(ValueError, match=name):
+    with pytest.raises(pydantic.ValidationError, match=name):
         SyntheticRegression(**bad)
 
 
@@ -130,18 +132,18 @@ def test_run_reports_the_error_of_the_estimates_every_epoch_and_draws_the_fit(co
 
 @pytest.mark.parametrize("model", [scratch.LinearRegression(), concise.LinearRegression()])
 def test_targets_without_a_column_are_refused_before_they_broadcast(model):
-    with pytest.raises(ValueError, match=r"targets have shape \(4,\), the predictions \(4, 1\)"):
+    with pytest.raises(UserError, match=r"targets have shape \(4,\), the predictions \(4, 1\)"):
         model.measure([torch.zeros(4, 2), torch.zeros(4)], "train")
 
 
 def test_labels_for_a_linear_regression_and_values_for_a_classifier_are_refused():
-    with pytest.raises(ValueError, match="predicts values, but the targets of the data are labels"):
+    with pytest.raises(UserError, match="predicts values, but the targets of the data are labels"):
         scratch.LinearRegression().measure([torch.zeros(4, 2), torch.zeros(4, dtype=torch.long)], "train")
-    with pytest.raises(ValueError, match="predicts labels, but the targets of the data are values"):
+    with pytest.raises(UserError, match="predicts labels, but the targets of the data are values"):
         scratch.SoftmaxRegression().measure([torch.zeros(4, 784), torch.zeros(4, 1)], "train")
 
 
 @pytest.mark.parametrize("model", [scratch.LinearRegression, concise.LinearRegression])
 def test_unknown_losses_are_refused(model):
-    with pytest.raises(ValueError, match="'l2', 'l1' or 'huber'"):
+    with pytest.raises(pydantic.ValidationError, match="'l2', 'l1' or 'huber'"):
         model(loss="l3")

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from src.errors import UserError
 from src.experiment import train
 from src.runs import Run, _git, provenance
 from tests.conftest import ROOT
@@ -109,7 +110,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(config, tmp_p
 def test_an_existing_run_is_never_written_into(finished):
     run = finished()
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
-    with pytest.raises(ValueError, match=r"holds a run already.*choose another"):
+    with pytest.raises(UserError, match=r"holds a run already.*choose another"):
         finished("seed=1")
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
 
@@ -157,7 +158,7 @@ def test_debug_fast_takes_a_few_minibatches_of_everything(config):
 
 def test_a_failed_run_records_its_reason(config):
     cfg = config(*SMALL, "model.num_inputs=5")
-    with pytest.raises(ValueError, match="num_inputs is 5"):
+    with pytest.raises(UserError, match="num_inputs is 5"):
         train(cfg)
     record = Run(cfg.run_dir).record()
     assert record["status"] == "failed"

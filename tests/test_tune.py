@@ -11,6 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from src.errors import UserError
 from src.runs import Run
 from src.tune import distributions, tune
 from tests.conftest import compose_config
@@ -50,13 +51,13 @@ def test_a_space_reads_like_hydras_sweeps():
 @pytest.mark.parametrize("text", ["0.5", "interval(1, 0)", "tag(log, interval(-1, 1))", "interval(", "abc", ""])
 def test_what_is_no_space_is_refused(text):
     with pytest.raises(
-        ValueError, match=r"^space\.model\.lr=.* is no search space .*; try interval\(0\.01, 1\)$"
+        UserError, match=r"^space\.model\.lr=.* is no search space .*; try interval\(0\.01, 1\)$"
     ):
         distributions({"model": {"lr": text}})
 
 
 def test_an_empty_space_is_refused():
-    with pytest.raises(ValueError, match="space is empty"):
+    with pytest.raises(UserError, match="space is empty"):
         distributions({})
 
 
@@ -143,13 +144,13 @@ def test_a_trial_that_fails_is_recorded_and_the_others_go_on(tmp_path):
     ],
 )
 def test_what_cannot_be_tuned_is_refused(tmp_path, overrides, complaint):
-    with pytest.raises(ValueError, match=complaint):
+    with pytest.raises(UserError, match=complaint):
         search(tmp_path / "a", *overrides)
 
 
 def test_a_study_cannot_change_its_space(tmp_path):
     search(tmp_path / "a", "n_trials=1")
-    with pytest.raises(ValueError, match=r"the study in .* searches .*; choose another folder"):
+    with pytest.raises(UserError, match=r"the study in .* searches .*; choose another folder"):
         search(tmp_path / "a", "n_trials=2", "space.model.lr='interval(0.1, 0.2)'")
 
 

@@ -14,6 +14,7 @@ from torchvision.transforms.v2.functional import resize as resize_images
 from src.data import sources
 from src.data.batches import Examples
 from src.data.module import SplitDataModule
+from src.errors import UserError
 
 CLASSES = [
     "t-shirt",
@@ -68,7 +69,7 @@ class FashionMNIST(SplitDataModule):
         super().__init__(batch_size, val_size, seed, num_workers)
         available = 60_000 - val_size
         if train_size is not None and train_size > available:
-            raise ValueError(
+            raise UserError(
                 f"train_size must be at most {available} beside val_size={val_size}, got {train_size}"
             )
         self.train_size = train_size or available

@@ -24,6 +24,8 @@ import rich
 from filelock import FileLock
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
+from src.errors import UserError
+
 SHA256 = {  # of the decompressed files
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
     "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
@@ -38,7 +40,7 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # no other source would do 
 log = logging.getLogger(__name__)
 
 
-class DataError(RuntimeError):
+class DataError(UserError):
     """The real data cannot be had; the message says why and what to do."""
 
 

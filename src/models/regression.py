@@ -8,13 +8,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from src.errors import UserError
+
 # Ranges of the hyperparameters, checked by pydantic wherever a model is made.
 LearningRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Decay = Annotated[float, Field(gt=0, le=1)]  # factor of the learning rate after each epoch; 1 is constant
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class Diverged(ArithmeticError):
+class Diverged(UserError):
     """The loss is no finite number any more; nothing after it means anything."""
 
     status = "diverged"  # of the run, in its record
@@ -88,27 +90,27 @@ class Regression(L.LightningModule):
         return totals["loss"].item(), totals["n"].item()
 
     def check_inputs(self, X: Tensor) -> None:
-        """Raises ValueError unless each example has as many features as the model has inputs."""
+        """Raises UserError unless each example has as many features as the model has inputs."""
         features = math.prod(X.shape[1:])
         if features != self.hparams.num_inputs:
-            raise ValueError(
+            raise UserError(
                 f"model.num_inputs is {self.hparams.num_inputs}, but each example of the data has {features} "
                 f"features; set model.num_inputs={features} or change the data (data.resize)"
             )
 
     def check_targets(self, output: Tensor, y: Tensor) -> None:
-        """Raises ValueError unless the targets are what the model predicts: labels, or values of its shape.
+        """Raises UserError unless the targets are what the model predicts: labels, or values of its shape.
 
         Without the check, (n, 1) minus (n,) would broadcast to (n, n), and the loss would mean nothing.
         """
         if y.is_floating_point() == self.classifies:
             predicted, given = ("labels", "values") if self.classifies else ("values", "labels")
-            raise ValueError(
+            raise UserError(
                 f"the model predicts {predicted}, but the targets of the data are {given}; "
                 "use model=scratch or concise with data=fashion_mnist, the linear models with data=synthetic"
             )
         if not self.classifies and y.shape != output.shape:
-            raise ValueError(
+            raise UserError(
                 f"the targets have shape {tuple(y.shape)}, the predictions {tuple(output.shape)}; "
                 "give the data one column per output of the model (model.num_outputs)"
             )
