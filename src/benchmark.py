@@ -18,16 +18,17 @@ from pathlib import Path
 import hydra
 import lightning as L
 import torch
-from omegaconf import DictConfig
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.nn import functional as torch_F
 from torch.profiler import ProfilerActivity, profile
 
 from src import cli, plots, speed
 from src import functional as F
-from src.config import build
 from src.errors import UserError
 from src.runs import write
+from src.runs.config import build_data
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler is chatty
 log = logging.getLogger(__name__)
@@ -188,8 +189,8 @@ def main(cfg: DictConfig) -> None:
         torch.set_num_threads(cfg.threads)
     suites = list(SUITES) if cfg.suite == "all" else [cfg.suite]
     if set(suites) & set(speed.TARGETS):
-        build(cfg, "data").prepare_data()
-    folder = Path(cfg.run_dir)
+        build_data({"data": OmegaConf.to_container(cfg.data, resolve=True)}).prepare_data()
+    folder = Path(HydraConfig.get().runtime.output_dir)
     log.info("%s", ", ".join(f"{name} {value}" for name, value in machine().items()))
     if "epoch" in suites and not torch.cuda.is_available():
         log.info("there is no GPU here: the epochs are measured on the CPU alone")

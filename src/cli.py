@@ -1,70 +1,123 @@
 """The terminal: how log lines, errors and the exit status of every entry point reach it."""
 
+import functools
 import io
 import logging
 import os
 import re
+import shlex
 import signal
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, TypeVar
 
 import rich
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, read_write
 from omegaconf.errors import OmegaConfBaseException
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-import src.config  # noqa: F401  (registers the resolvers that conf/ uses)
-from src.errors import UserError
-from src.runs import Run
+from src.errors import Stopped, UserError
+from src.runs import Run, claim, main_process
 
-# What a user can put right; anything else is a defect of ours and shows its traceback.
+# What a user can put right; anything else is a bug of ours and shows its traceback.
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
-USER_ERRORS = (UserError, OSError, MisconfigurationException, *HYDRA_ERRORS)
+USER_ERRORS = (UserError, OSError, *HYDRA_ERRORS)
+T = TypeVar("T")
 
+tracebacks = False  # whether the user wants to see those of errors of his own too
 log = logging.getLogger(__name__)
 
 
 class ConsoleHandler(logging.Handler):
-    """Log lines on the console that rich draws on, above a progress bar if there is one, never wrapped."""
+    """Log lines on the console that rich draws on, above a progress bar if there is one, never wrapped.
 
-    def emit(self, record: logging.LogRecord) -> None:
-        rich.get_console().print(self.format(record), markup=False, highlight=False, soft_wrap=True)
-
-
-class ReportErrors(Callback):
-    """Hydra callback: a job that fails says why in its own log, and a single run ends there.
-
-    A sweep goes on. Its jobs' errors are in its summary, with the tracebacks in their logs; where there is a
-    summary, Hydra, which would repeat the first one at the end, is told that all went well.
+    Within a sweep src.sweeps says what there is to say.
     """
 
-    tracebacks = False  # of the user's errors too
+    def emit(self, record: logging.LogRecord) -> None:
+        if not in_sweep() or record.levelno >= logging.CRITICAL:
+            say(self.format(record))
 
-    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs) -> None:
-        if job_return.status != JobStatus.FAILED:
+
+class LogFile(logging.FileHandler):
+    """The log of a run, which ends, with a line on the console, where it cannot be written any more."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exception() if sys.version_info >= (3, 12) else sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            raise error
+        logging.getLogger().removeHandler(self)
+        say(f"cannot write {self.baseFilename}: {error.strerror}; the log ends here")
+
+
+def in_sweep() -> bool:
+    """Whether this is a job of a sweep."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def say(line: str) -> None:
+    """Print the line on rich's console, as it is, and without what would steer a terminal."""
+    rich.get_console().print(printable(line), markup=False, highlight=False, soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """The text with control and format characters but line breaks, and bytes that are not UTF-8, as escapes."""
+    return "".join(
+        c.encode("unicode_escape").decode()
+        if unicodedata.category(c) in ("Cc", "Cf", "Cs") and c != "\n"
+        else c
+        for c in text
+    )
+
+
+class ClaimFolder(Callback):
+    """Hydra callback: makes the run folder before anything is written, so that no two runs share one."""
+
+    def on_run_start(self, config: DictConfig, **kwargs) -> None:
+        if not main_process():
             return
-        error = job_return._return_value
-        single = config.hydra.mode == RunMode.RUN
-        expected = isinstance(error, USER_ERRORS) and single and not self.tracebacks
-        log.error("error: %s", explain(error), exc_info=None if expected else error)
-        if single:
-            sys.exit(1)
-        if "report_sweep" in config.hydra.callbacks:
-            job_return.status, job_return._return_value = JobStatus.COMPLETED, None
+        named = any(override.startswith("hydra.run.dir=") for override in config.hydra.overrides.hydra)
+        folder = claim(Path(config.hydra.run.dir), named, "hydra.run.dir")
+        with read_write(config):
+            config.hydra.run.dir = str(folder)
+
+
+def reporting(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T | None]:
+    """Decorator of a command: a job that fails says why in its own log, and a single one ends the command.
+
+    A sweep that is summarized goes on: its jobs' errors are in its summary, with the tracebacks in their logs.
+    """
+
+    @functools.wraps(task)
+    def job(cfg: DictConfig) -> T | None:
+        try:
+            return task(cfg)
+        except Exception as error:
+            user = isinstance(error, USER_ERRORS) and not in_sweep() and not tracebacks
+            log.error("error: %s", explain(error), exc_info=None if user else error)
+            if not in_sweep():
+                sys.exit(1)
+            if "report_sweep" in HydraConfig.get().callbacks:
+                return None
+            raise
+
+    return job
 
 
 def explain(error: BaseException) -> str:
     """What was wrong, without the parts of Hydra's messages that help nobody: one line, but for lists."""
-    text = str(error)
+    text = str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     if isinstance(error, HYDRA_ERRORS):
         text = re.split(r"\n\s*(?:Config search path|full_key|object_type)", text)[0]
         if isinstance(error.__cause__, OmegaConfBaseException):
@@ -87,7 +140,9 @@ def summary(record: dict[str, Any], run: Run) -> str:
     speed = f"{record['seconds']:.1f} s, {record['examples_per_second']:,.0f} examples/s"
     lines += ["", f"  epoch {record['best_epoch']} of {record['epochs']} is the best; {speed}", ""]
     lines += [f"  {shown(folder)}/  {' '.join(names)}" for folder, names in run.written().items()]
-    return "\n".join([*lines, f"  look at it: tensorboard --logdir {shown(run.path.parent)}"])
+    return "\n".join(
+        [*lines, f"  look at it: {shlex.join(['tensorboard', '--logdir', shown(run.path.parent)])}"]
+    )
 
 
 def markdown(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -105,21 +160,40 @@ def shown(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def run(main: Callable[[], None]) -> None:
-    """Call a Hydra entry point and leave with the status it deserves.
+def command(module: str, **keys: object) -> str:
+    """The command as the user would type it into a shell."""
+    overrides = (f"{key}={quoted(str(value))}" for key, value in keys.items())
+    return shlex.join(["python", "-m", module, *overrides])
 
-    0 if all was done, 1 after an error (one line; HYDRA_FULL_ERROR=1 adds the traceback), 143 after SIGTERM
-    and 130 after Ctrl-C, which src.callbacks.Last handles while a model trains.
+
+def quoted(value: str) -> str:
+    """The value as Hydra's grammar of overrides has it."""
+    if re.fullmatch(r"[\w./+-]+", value, re.ASCII):
+        return value
+    return "'" + re.sub(r"(\\*)'", r"\1\1\\'", value) + "'"
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call an entry point and leave with the status it deserves.
+
+    0 if all was done, 1 after an error (one line; HYDRA_FULL_ERROR=1 adds the traceback), 143 after SIGTERM,
+    129 after SIGHUP and 130 after Ctrl-C, which src.training.saving.Last handles while a model trains.
     """
-    ReportErrors.tracebacks = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    global tracebacks
+    tracebacks = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises to us instead of printing
+    for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        if signal.getsignal(signum) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(signum, stop)
     try:
         main()
-    except SIGTERMException:
-        sys.exit(128 + signal.SIGTERM)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except USER_ERRORS as error:
-        if ReportErrors.tracebacks:
+        if tracebacks:
             raise
-        sys.exit(f"error: {explain(error)}")
+        sys.exit(f"error: {printable(explain(error))}")
+
+
+def stop(signum: int, frame: FrameType | None) -> None:
+    raise Stopped(signum)

@@ -11,12 +11,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from src import cli, plots, sheets
 from src.errors import UserError
-from src.experiment import EXPERIMENT, PLACES
-from src.runs import Run, claim, write, write_csv
+from src.runs import Run, claim, restore, write, write_csv
+from src.training.experiment import EXPERIMENT, PLACES
 
 MOST = len(plots.CYCLE)  # runs with a colour of their own
 RESULTS = ("val/loss", "val/acc", "test/loss", "test/acc", "error/w", "error/b")
@@ -32,7 +30,7 @@ def find(paths: Sequence[Path]) -> list[Run]:
         chosen = best(inside) if inside and not Run(path).config.exists() else [Run(path)]
         found |= {run.path.resolve(): run for run in chosen}
     runs = list(found.values())
-    kinds = {run.recorded().data["_target_"].rpartition(".")[2]: run for run in runs}
+    kinds = {run.recorded()["data"]["_target_"].rpartition(".")[2]: run for run in runs}
     for run in runs:
         if not (run.metrics_csv.exists() and run.best.exists()):
             raise UserError(f"{run.path} has no epoch to compare yet")
@@ -60,7 +58,7 @@ def best(runs: list[Run]) -> list[Run]:
 
 def settings(run: Run) -> Row:
     """What makes the run the experiment that it is: dotted key -> value; `model` is its class."""
-    cfg = OmegaConf.to_container(run.recorded(), resolve=True)
+    cfg = run.recorded()
     found: Row = {}
     for group in (*EXPERIMENT, "trainer"):
         node = cfg[group]
@@ -117,7 +115,7 @@ def compare(runs: list[Run], folder: Path) -> str:
         plots.compared({n: run.rows() for n, run in zip(names, runs, strict=True)}), folder / "curves.png"
     )
     pictures = ["curves.png"]
-    (data, *_), models = zip(*(run.restore(run.best) for run in runs), strict=True)
+    (data, *_), models = zip(*(restore(run.recorded(), run.best) for run in runs), strict=True)
     if models[0].classifies:
         weights = {n: model.weights()[0] for n, model in zip(names, models, strict=True)}
         plots.save(sheets.compared_weights(weights, data.classes), folder / "weights.png")

@@ -1,4 +1,6 @@
-"""The one exception class of this project for what a user can put right."""
+"""What ends a command besides a bug: a mistake that the user can put right, and a signal."""
+
+import signal
 
 
 class UserError(Exception):
@@ -7,3 +9,14 @@ class UserError(Exception):
     Commands print it as one line and end with a non-zero status. Any other exception is a bug of ours and shows
     its traceback.
     """
+
+
+class Stopped(SystemExit):
+    """SIGTERM, SIGHUP or Ctrl-C: the process ends with 128 + its number. The text is the signal's name."""
+
+    def __init__(self, signum: int):
+        super().__init__(128 + signum)
+        self.signum = signum
+
+    def __str__(self) -> str:
+        return signal.Signals(self.signum).name

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from src import cli, plots, sheets
 from src import functional as F
-from src.callbacks import outputs
-from src.config import build
-from src.runs import Run, write
+from src.runs import Run, restore, write
+from src.runs.config import call
+from src.training.figures import outputs
+from src.training.trainer import build_trainer
 
 BINS = 15  # of confidence, as in Guo et al. 2017, On Calibration of Modern Neural Networks
 CONFUSIONS = 10  # how many are listed
@@ -35,11 +36,10 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """
     run = Run(cfg.run)
     checkpoint = {"best": run.best, "last": run.last}.get(cfg.checkpoint, Path(cfg.checkpoint))
-    data, model = run.restore(checkpoint)
-    where = {"accelerator": cfg.trainer.accelerator} if cfg.trainer.accelerator else {}
-    where |= {"devices": 1, "strategy": "auto"}  # also if several devices have trained it
-    quiet = {"callbacks": [], "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = build(run.recorded(), "trainer", **where, **quiet)
+    settings = run.recorded()
+    data, model = restore(settings, checkpoint)
+    where = {"accelerator": cfg.trainer.accelerator or settings["trainer"]["accelerator"]}
+    trainer = call("trainer", build_trainer, where, enable_progress_bar=False)  # on one device
     trainer.test(model, data, verbose=False)
     metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
 

@@ -14,20 +14,49 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
-from omegaconf import OmegaConf
 
 from src import cli, plots
 from src.errors import UserError
-from src.runs import Run, write_csv
+from src.runs import Run, restore, write_csv
 from src.sweeps import Sweep
 
 LAST = 5  # epochs
 
 
+class Swing(L.Callback):
+    """train/swing: mean |change| of the loss from one minibatch of an epoch to the next."""
+
+    def __init__(self):
+        self.restart()
+
+    def restart(self) -> None:
+        self.last: float | None = None
+        self.seen, self.changes, self.total = (0.0, 0.0), 0, 0.0
+
+    def on_train_batch_end(self, trainer, model, outputs, batch, batch_idx) -> None:
+        loss_sum, n = model.so_far("train")
+        loss = (loss_sum - self.seen[0]) / (n - self.seen[1])
+        if self.last is not None:
+            self.changes, self.total = self.changes + 1, self.total + abs(loss - self.last)
+        self.last, self.seen = loss, (loss_sum, n)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        self.log("train/swing", self.total / max(self.changes, 1), logger=False)
+        self.restart()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("last", "seen", "changes", "total")}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
 def at_rest(run: Run) -> float:
     """Mean |change| of the loss over the minibatches of the run's last epoch, its last weights held still."""
-    data, model = run.restore(run.last)
+    data, model = restore(run.recorded(), run.last)
     data.prepare_data()
     data.setup()
     loader = data.train_dataloader()
@@ -54,7 +83,7 @@ def measure(sweep: Sweep) -> list[dict[str, Any]]:
         if len(epochs) <= LAST or "train/swing" not in epochs[-1]:
             raise UserError(f"{run.path} has no train/swing, or at most {LAST} epochs; run sweep=lr_gamma")
         losses = torch.tensor([epoch["train/loss"] for epoch in epochs[-LAST - 1 :]])
-        model = OmegaConf.to_container(run.recorded().model)
+        model = run.recorded()["model"]
         places.setdefault((model["lr"], model["gamma"]), []).append(
             {
                 "between epochs": losses.diff().abs().mean().item(),

@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 import hydra
 import lightning as L
 import torch
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from torch import Tensor
 
 from src import cli, images, plots, sheets
 from src import functional as F
 from src.errors import UserError
-from src.runs import Run, write, write_csv
+from src.runs import Run, restore, write, write_csv
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +77,8 @@ def predict(cfg: DictConfig) -> None:
     if invert not in ("auto", "true", "false"):
         raise UserError(f"invert must be auto, true or false, got {cfg.invert}; try invert=auto")
     paths = None if cfg.inputs is None else images.find(str(cfg.inputs))
-    run, folder = Run(cfg.run), Path(cfg.run_dir)
-    data, model = run.restore(run.best if cfg.checkpoint == "best" else run.last)
+    run, folder = Run(cfg.run), Path(HydraConfig.get().runtime.output_dir)
+    data, model = restore(run.recorded(), run.best if cfg.checkpoint == "best" else run.last)
     if data.classes is None:
         raise UserError(f"run {run.path} is no classifier; predict needs one")
     costs = read_costs(Path(cfg.decision.costs), data.classes) if cfg.decision.costs else None

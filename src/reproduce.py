@@ -23,8 +23,8 @@ from omegaconf import DictConfig
 
 from src import cli, plots
 from src.errors import UserError
-from src.experiment import train
 from src.runs import Run, write, write_csv
+from src.training.experiment import train
 
 log = logging.getLogger(__name__)
 CONF = Path(__file__).parent.parent / "conf"
@@ -138,9 +138,9 @@ def run_preset(preset: str, seed: int, overrides: Sequence[str], folder: str) ->
     logging.disable(logging.INFO)
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        arguments = [f"experiment={preset}", f"seed={seed}", f"run_dir={folder}"]
+        arguments = [f"experiment={preset}", f"seed={seed}"]
         cfg = compose("train", overrides=[*arguments, "trainer.enable_progress_bar=false", *overrides])
-    train(cfg)
+    train(cfg, folder)
     run = Run(folder)
     last = run.rows()[-1]
     if "val/loss" not in last:

@@ -1,4 +1,8 @@
-"""Go on with an interrupted run, exact to the bit: python -m src.resume run=DIR [KEY=VALUE ...]"""
+"""Go on with an interrupted run, exact to the bit: python -m src.resume run=DIR [KEY=VALUE ...]
+
+A run folder decides what is built from this project's classes. Resume your own runs; of others', src.evaluate,
+src.predict and src.compare read only.
+"""
 
 import sys
 
@@ -10,25 +14,32 @@ from omegaconf import DictConfig, open_dict
 
 from src import cli
 from src.errors import UserError
-from src.experiment import resume
 from src.runs import Run
+from src.training.experiment import resume
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="resume")
+@cli.reporting
 def from_recorded(cfg: DictConfig) -> float | None:
+    folder = cfg.run
     with open_dict(cfg):
         del cfg.run
     overrides = [text for text in HydraConfig.get().overrides.task if not text.startswith("run=")]
-    return resume(cfg, overrides)
+    return resume(cfg, folder, overrides)
 
 
 def main() -> None:
     """Put the recorded config where Hydra finds it, and let Hydra apply the command line to it."""
+    if {"--help", "-h", "--hydra-help"} & set(sys.argv):
+        ConfigStore.instance().store("recorded", {})
+        return from_recorded()
+    if {"--multirun", "-m"} & set(sys.argv):
+        raise UserError("src.resume goes on with one run; of a sweep, python -m src.sweeps resume DIR")
     folders = [argument for argument in sys.argv[1:] if argument.startswith("run=")]
     if len(folders) != 1:
         raise UserError("which run? python -m src.resume run=outputs/runs/NAME")
     folder = OverridesParser.create().parse_override(folders[0]).value()
-    if not isinstance(folder, str):
+    if not isinstance(folder, str) or not folder:
         raise UserError(f"run must be one folder, got {folders[0]}")
     run = Run(folder)
     ConfigStore.instance().store("recorded", run.recorded())

@@ -26,7 +26,8 @@ from hydra.core.global_hydra import GlobalHydra
 from src import peers
 from src.data import fashion_mnist
 from src.errors import UserError
-from src.experiment import assemble
+from src.runs import Run
+from src.training.experiment import assemble, plain
 
 ROOT = Path(__file__).parent.parent
 
@@ -131,11 +132,11 @@ def ours(overrides: Sequence[str], root: Path, epochs: int, folder: Path) -> lis
     """Seconds of each epoch of a run as src.train makes it, in a new folder within `folder`."""
     run = tempfile.mkdtemp(dir=folder)
     clock = "+callbacks.clock._target_=src.speed.Clock"
-    settings = [f"run_dir='{run}'", f"data.root='{root}'", f"trainer.max_epochs={epochs}", clock]
+    settings = [f"data.root='{root}'", f"trainer.max_epochs={epochs}", clock]
     GlobalHydra.instance().clear()  # that of the command we are in, which has its config
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", overrides=[*overrides, *settings])
-    trainer, model, data = assemble(cfg)
+    trainer, model, data = assemble(plain(cfg), Run(run))
     trainer.fit(model, data)
     (clock,) = (callback for callback in trainer.callbacks if isinstance(callback, Clock))
     return [after - before for before, after in zip(clock.times, clock.times[1:], strict=False)]

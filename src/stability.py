@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import hydra
 import torch
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -83,7 +84,7 @@ def table(rows: list[Outcome]) -> str:
 @hydra.main(version_base="1.3", config_path="../conf", config_name="stability")
 def main(cfg: DictConfig) -> None:
     rows = outcomes(list(cfg.scales), cfg.shift, cfg.num_examples, cfg.num_outputs, cfg.seed)
-    picture = Path(cfg.run_dir) / "stability.png"
+    picture = Path(HydraConfig.get().runtime.output_dir) / "stability.png"
     plots.save(plots.stability(rows), picture)
     log.info(
         "%s\n\nlogits ~ N(0, 1) times or plus the number in the first column; shares of examples.", table(rows)

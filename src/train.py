@@ -4,21 +4,24 @@ With -m, one run for each combination of the values: python -m src.train -m mode
 """
 
 import hydra
-from omegaconf import DictConfig
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
 from src import cli, sweeps
-from src.config import sweeping
-from src.experiment import resume, train
-from src.runs import Run
+from src.runs import Run, main_process, write
+from src.training.experiment import resume, train
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
+@cli.reporting
 def main(cfg: DictConfig) -> float | None:
-    run = Run(cfg.run_dir)
-    if sweeping() and run.metrics_json.exists():  # a job of a sweep that was interrupted
+    run = Run(HydraConfig.get().runtime.output_dir)
+    if main_process():
+        write(run.config.with_name("hydra.yaml"), OmegaConf.to_yaml(HydraConfig.get()))
+    if cli.in_sweep() and run.begun():  # a job of a sweep that was interrupted
         with run.lock():
-            return resume(cfg, [])
-    return train(cfg)
+            return resume(cfg, run.path, [])
+    return train(cfg, run.path)
 
 
 if __name__ == "__main__":

@@ -31,8 +31,8 @@ from optuna.trial import TrialState
 
 from src import cli, plots
 from src.errors import UserError
-from src.experiment import resume, train
 from src.runs import Run, write, write_csv
+from src.training.experiment import resume, train
 
 OBJECTIVE = "val/loss"
 STUDY = "study"  # its name in the storage; there is one in each folder
@@ -123,7 +123,7 @@ def tune(cfg: DictConfig, overrides: Sequence[str] = ()) -> optuna.Study:
                 number, parameters, trial = chosen
                 run = Run(folder / str(number))
                 held.enter_context(run.lock())
-            attempt(study, trial_config(cfg, run, parameters), number, trial, cfg.n_trials)
+            attempt(study, trial_config(cfg, parameters), run, number, trial, cfg.n_trials)
     report(study, folder, [text for text in overrides if not text.lstrip("+~").startswith(OWN)])
     return study
 
@@ -168,26 +168,26 @@ def next_trial(
     return trial.number, trial.params, trial
 
 
-def trial_config(cfg: DictConfig, run: Run, parameters: dict[str, Any]) -> DictConfig:
+def trial_config(cfg: DictConfig, parameters: dict[str, Any]) -> DictConfig:
     """The config of a run with the parameters of a trial."""
     cfg = cfg.copy()
     with open_dict(cfg):
         for key in ("folder", "n_trials", "space", "storage", "pruner"):
             del cfg[key]
-        cfg.run_dir = str(run.path)
     for key, value in parameters.items():
         OmegaConf.update(cfg, key, value)
     return cfg
 
 
-def attempt(study: optuna.Study, cfg: DictConfig, number: int, trial: optuna.Trial | None, total: int) -> None:
+def attempt(
+    study: optuna.Study, cfg: DictConfig, run: Run, number: int, trial: optuna.Trial | None, total: int
+) -> None:
     """Train or, without a `trial` to tell, finish what was begun, and tell the study how it went."""
-    run = Run(cfg.run_dir)
     outcome: dict[str, Any]
     with logged(run):
         try:
-            begun = run.config.exists()  # by a process that was killed
-            value = resume(cfg, []) if begun else train(cfg, *([Prune(trial)] if trial else []))
+            prune = [Prune(trial)] if trial else []
+            value = resume(cfg, run.path, []) if run.begun() else train(cfg, run.path, *prune)
             outcome, said = {"values": value}, f"{OBJECTIVE} {value:.4f}"
         except optuna.TrialPruned as error:
             outcome, said = {"state": TrialState.PRUNED}, str(error)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # Before torch is imported: on a busy machine two threads that wait for each other take ten times as long.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -21,8 +21,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-import src.config  # noqa: F401  (registers the resolvers)
 from src.data import sources
+from src.runs.config import build as build_at
+from src.runs.config import build_model, call
+from src.training.experiment import plain
+from src.training.trainer import build_trainer
 
 ROOT = Path(__file__).parent.parent
 
@@ -30,7 +33,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """Folder with the real FashionMNIST. In CI it must be had; elsewhere the test skips with the reason."""
-    cfg = OmegaConf.load(ROOT / "conf/data/fashion_mnist.yaml").data
+    cfg = OmegaConf.load(ROOT / "conf/data/fashion_mnist.yaml")
     root = ROOT / cfg.root
     try:
         sources.provide(
@@ -53,16 +56,27 @@ def compose_config(name: str, *overrides: str) -> DictConfig:
 
 
 @pytest.fixture
-def config(data_root: Path, tmp_path: Path) -> Callable[..., DictConfig]:
-    """config(*overrides) composes the config of src.train, with a run folder of its own."""
+def config(data_root: Path) -> Callable[..., DictConfig]:
+    """config(*overrides) composes the config of src.train."""
 
     def composed(*overrides: str) -> DictConfig:
-        cfg = compose_config("train", f"run_dir={tmp_path / 'run'}", *overrides)
+        cfg = compose_config("train", *overrides)
         if "root" in cfg.data:
             cfg.data.root = str(data_root)
         return cfg
 
     return composed
+
+
+def build(cfg: DictConfig, key: str, **objects: Any) -> Any:
+    """The data, model, trainer or callback at `key` of the config, as a run has it."""
+    settings = plain(cfg)
+    if key == "trainer":
+        return call(key, build_trainer, settings[key], **objects)
+    if key == "model":
+        return build_model(settings, build(cfg, "data"))
+    group, _, name = key.partition(".")
+    return build_at(key, settings[group][name] if name else settings[group], **objects)
 
 
 class Finished(NamedTuple):

@@ -25,12 +25,14 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import EventA
 from tensorboard.plugins.hparams import metadata
 from tensorboard.util import tensor_util
 
-from src import board, callbacks, sheets
-from src.callbacks import Last
+from src import sheets
 from src.data.fashion_mnist import CLASSES
-from src.experiment import resume, train
 from src.models.regression import Diverged
-from src.runs import Run
+from src.runs import Run, restore
+from src.training.experiment import resume, train
+from src.training.figures import Figures
+from src.training.saving import Last
+from src.training.tensorboard import Board
 from tests.conftest import Command
 from tests.faults import curves
 
@@ -66,7 +68,7 @@ def trained(config, tmp_path) -> Callable[..., Run]:
 
     def call(*overrides: str, name: str = "run") -> Run:
         run = Run(tmp_path / name)
-        train(config(*overrides, f"run_dir={run.path}"))
+        train(config(*overrides), run.path)
         return run
 
     return call
@@ -104,7 +106,7 @@ def test_pictures_of_the_weights_come_every_so_many_epochs(trained):
     expected = sheets.weight_images(run.load(run.last)["state_dict"]["W"], CLASSES)
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(shown[-1][1]))), expected.draw())
     with pytest.raises(pydantic.ValidationError, match="every"):
-        board.Board(seed=0, every=0)
+        Board(every=0)
 
 
 def test_pictures_of_the_tested_model_are_those_in_the_folder(trained):
@@ -119,7 +121,7 @@ def test_pictures_of_the_tested_model_are_those_in_the_folder(trained):
 
 def test_each_class_has_its_accuracy_and_its_precision_recall_curve(trained, config):
     run = trained(*SMALL)
-    data, model = run.restore(run.best)
+    data, model = restore(run.recorded(), run.best)
     data.prepare_data()
     data.setup()
     X, y = data.whole("test")
@@ -184,7 +186,7 @@ def test_embedding_places_test_images_by_their_logits(trained):
     with open(folder / "tensors.tsv") as file:
         points = torch.tensor([[float(value) for value in row] for row in csv.reader(file, delimiter="\t")])
     names = (folder / "metadata.tsv").read_text().split("\n")[:30]
-    data, model = run.restore(run.best)
+    data, model = restore(run.recorded(), run.best)
     data.prepare_data()
     data.setup()
     X, y = data.whole("test", slice(30))
@@ -194,7 +196,7 @@ def test_embedding_places_test_images_by_their_logits(trained):
     with Image.open(folder / "sprite.png") as sprite:
         assert sprite.width == 6 * 28  # ceil(sqrt(30)) a side
     with pytest.raises(pydantic.ValidationError, match="embed"):
-        callbacks.Figures("folder", embed=1001)
+        Figures(embed=1001)
 
 
 @pytest.mark.slow
@@ -213,11 +215,11 @@ def test_what_is_told_has_no_gap_and_no_fold_after_a_kill(config, trained, tmp_p
     monkeypatch.setattr(Last, "save", die)
     cfg = config(*arguments, "callbacks.last.every_n_train_steps=1")
     with pytest.raises(SystemExit):
-        train(cfg)
+        train(cfg, tmp_path / "run")
     monkeypatch.undo()
-    run = Run(cfg.run_dir)
+    run = Run(tmp_path / "run")
     assert run.load(run.last)["global_step"] == 3
-    resume(run.recorded(), [])
+    resume(run.recorded(), run.path, [])
     assert curves(run) == curves(reference)
     assert images(run) == images(reference)
     assert [step for step, _ in images(run)["weights"]] == [2, 4, 6, 8]
@@ -225,7 +227,7 @@ def test_what_is_told_has_no_gap_and_no_fold_after_a_kill(config, trained, tmp_p
 
 
 @pytest.mark.slow
-def test_a_run_killed_in_its_first_epoch_still_has_its_card(config, monkeypatch):
+def test_a_run_killed_in_its_first_epoch_still_has_its_card(config, monkeypatch, tmp_path):
     def die(last: Last, trainer, *given) -> None:
         save(last, trainer, *given)
         raise SystemExit(9)
@@ -234,10 +236,10 @@ def test_a_run_killed_in_its_first_epoch_still_has_its_card(config, monkeypatch)
     monkeypatch.setattr(Last, "save", die)
     cfg = config(*SMALL, "data.batch_size=100", "callbacks.last.every_n_train_steps=1", "~callbacks.figures")
     with pytest.raises(SystemExit):
-        train(cfg)
+        train(cfg, tmp_path / "run")
     monkeypatch.undo()
-    run = Run(cfg.run_dir)
-    resume(run.recorded(), [])
+    run = Run(tmp_path / "run")
+    resume(run.recorded(), run.path, [])
     assert len(text(run)) == 1
 
 
@@ -277,7 +279,7 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(data_root: Path, tmp_path_factory) -> Iterator[Server]:
+def server(data_root: Path, tmp_path_factory, tmp_path) -> Iterator[Server]:
     """Serves a run and a sweep of two jobs, made by the command line."""
     folder = tmp_path_factory.mktemp("outputs")
     small = [*SMALL, f"data.root={data_root}"]
@@ -386,14 +388,14 @@ def test_a_browser_shows_curves_and_pictures(server, tmp_path):
 
 
 @pytest.mark.parametrize("outcome", ["finished", "diverged"])
-def test_a_run_has_one_event_file_and_leaves_no_writer_behind(config, outcome):
+def test_a_run_has_one_event_file_and_leaves_no_writer_behind(config, outcome, tmp_path):
     few = ["data.train_size=500", "data.val_size=100", "trainer.max_epochs=1"]
     few += ["model.numerics=textbook", "model.lr=1e6"] if outcome == "diverged" else []
     cfg = config(*few)
     before = threading.active_count()
     with pytest.raises(Diverged) if outcome == "diverged" else contextlib.nullcontext():
-        train(cfg)
-    run = Run(cfg.run_dir)
+        train(cfg, tmp_path / "run")
+    run = Run(tmp_path / "run")
     assert run.record()["status"] == outcome
     assert len(list(run.tensorboard.glob("events*"))) == 1  # of fit and test
     assert threading.active_count() == before

@@ -14,13 +14,13 @@ from src.runs import Run
 
 pytestmark = pytest.mark.slow  # real commands
 
-SMALL = ["trainer.max_epochs=2", "data.train_size=600", "data.val_size=300", "logger=none"]
+SMALL = ["trainer.max_epochs=2", "data.train_size=600", "data.val_size=300", "~logger"]
 LINEAR = [
     "data=synthetic",
     "model=linear_scratch",
     "data.train_size=200",
     "trainer.max_epochs=1",
-    "logger=none",
+    "~logger",
 ]
 
 

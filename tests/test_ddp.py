@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from src.evaluate import evaluate
-from src.experiment import train
 from src.runs import Run
+from src.training.experiment import train
 from tests.conftest import ROOT, compose_config
 
 pytestmark = pytest.mark.slow  # real processes, each of which imports everything
@@ -50,7 +50,7 @@ def test_two_processes_equal_one_with_the_doubled_batch(config, data_root, tmp_p
     both = ["trainer=ddp", "trainer.devices=2", "data.batch_size=128", "hydra.run.dir=two"]
     status, output = Started(tmp_path, data_root, *SMALL, *model, *both).ended()
     assert status == 0, output
-    train(config(*SMALL, *model, "data.batch_size=256"))
+    train(config(*SMALL, *model, "data.batch_size=256"), tmp_path / "run")
     two, one = Run(tmp_path / "two"), Run(tmp_path / "run")
     for name in ("best", "last"):
         mine, other = (run.load(getattr(run, name))["state_dict"] for run in (two, one))
@@ -75,7 +75,7 @@ LONG = [*SMALL, "trainer=ddp", "data.batch_size=128", "trainer.max_epochs=20"]
 
 
 @pytest.fixture(scope="module")
-def whole(data_root, tmp_path_factory) -> Run:
+def whole(data_root, tmp_path_factory, tmp_path) -> Run:
     """A run of two processes that nobody interrupted."""
     folder = tmp_path_factory.mktemp("whole")
     status, output = Started(folder, data_root, *LONG, "hydra.run.dir=run").ended()

@@ -10,20 +10,20 @@ from PIL import Image
 from src.data.fashion_mnist import CLASSES
 from src.errors import UserError
 from src.evaluate import classification, evaluate, regression
-from src.experiment import train
-from src.runs import Run
+from src.runs import Run, restore
+from src.training.experiment import train
 from tests.conftest import compose_config
 
 SMALL = ["data.train_size=3000", "data.val_size=500", "trainer.max_epochs=2", "~callbacks.figures"]
 
 
 @pytest.fixture
-def run(config) -> Run:
+def run(config, tmp_path) -> Run:
     # a learning rate so high that the loss jumps about, and the last epoch is not the best
     wild = ["data.train_size=700", "data.val_size=300", "trainer.max_epochs=6", "data.batch_size=32"]
     cfg = config(*wild, "model.lr=30", "model.gamma=1", "~callbacks.figures")
-    train(cfg)
-    return Run(cfg.run_dir)
+    train(cfg, tmp_path / "run")
+    return Run(tmp_path / "run")
 
 
 def evaluated(run: Run, *overrides: str) -> dict:
@@ -32,11 +32,11 @@ def evaluated(run: Run, *overrides: str) -> dict:
 
 
 @pytest.mark.parametrize("model", ["scratch", "concise", "linear_scratch", "linear_concise"])
-def test_the_recorded_test_metrics_are_reproduced_to_the_last_digit(config, caplog, model):
+def test_the_recorded_test_metrics_are_reproduced_to_the_last_digit(config, caplog, model, tmp_path):
     synthetic = ["data=synthetic", "data.train_size=500", "data.test_size=777"] if "linear" in model else []
     cfg = config(f"model={model}", *synthetic, *(SMALL if not synthetic else SMALL[2:]))
-    train(cfg)
-    run = Run(cfg.run_dir)
+    train(cfg, tmp_path / "run")
+    run = Run(tmp_path / "run")
     caplog.set_level("INFO")
     result = evaluated(run)
     names = [name for name in run.record() if name.startswith("test/")]
@@ -54,7 +54,7 @@ def test_a_metric_that_differs_from_the_record_is_said(run, caplog):
 
 def test_counts_are_those_of_a_plain_loop_over_the_test_images(run):
     result = evaluated(run)
-    data, model = run.restore(run.best)
+    data, model = restore(run.recorded(), run.best)
     data.setup()
     X, y = data.whole("test")
     with torch.no_grad():

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as torch_F
 
-from src.config import build
 from src.errors import UserError
 from src.models import concise, scratch
+from tests.conftest import build
 
 FORMS = {"scratch": scratch.SoftmaxRegression, "concise": concise.SoftmaxRegression}
 
@@ -22,7 +22,7 @@ def fit(cfg, W: torch.Tensor) -> L.LightningModule:
     """Fit the configured model from (W, 0), and nothing else: no callbacks, no logger."""
     model, data = build(cfg, "model"), build(cfg, "data")
     set_weights(model, W, torch.zeros(10))
-    trainer = build(cfg, "trainer", logger=False, enable_checkpointing=False)
+    trainer = build(cfg, "trainer", logger=False)
     trainer.fit(model, data)
     assert trainer.global_step == trainer.num_training_batches * cfg.trainer.max_epochs
     return model
@@ -130,10 +130,10 @@ def test_unknown_variants_are_refused(bad):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_width_that_does_not_fit_the_data_names_both_numbers(config, form):
-    cfg = config(f"model={form}", "model.num_inputs=784", "data.resize=14", "data.train_size=10")
-    trainer = build(cfg, "trainer", logger=False, enable_checkpointing=False)
+    cfg = config(f"model={form}", "data.resize=14", "data.train_size=10")
+    trainer = build(cfg, "trainer", logger=False)
     with pytest.raises(UserError, match=r"model\.num_inputs is 784, .* 196 features"):
-        trainer.fit(build(cfg, "model"), build(cfg, "data"))
+        trainer.fit(FORMS[form](784), build(cfg, "data"))
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -157,6 +157,6 @@ def test_a_model_of_ones_own_may_use_the_hooks_that_ours_do_not(config, W):
 
     cfg = config("debug=fast", "model=concise")
     model, data = Counting(), build(cfg, "data")
-    trainer = build(cfg, "trainer", logger=False, enable_checkpointing=False)
+    trainer = build(cfg, "trainer", logger=False)
     trainer.fit(model, data)
     assert model.batches == trainer.global_step > 0

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from src import functional as F
-from src.experiment import train
 from src.models.scratch import SoftmaxRegression
 from src.oscillation import at_rest
-from src.runs import Run
+from src.runs import Run, restore
+from src.training.experiment import train
 
 SMALL = ["data.train_size=1000", "data.val_size=300", "trainer.max_epochs=2", "~callbacks.figures"]
-SWING = "+callbacks.swing._target_=src.callbacks.Swing"
+SWING = "+callbacks.swing._target_=src.oscillation.Swing"
 
 
 def minibatch_losses(data, model, epoch: int) -> list[float]:
@@ -32,7 +32,7 @@ def mean_change(values: list[float]) -> float:
     return sum(abs(b - a) for a, b in itertools.pairwise(values)) / (len(values) - 1)
 
 
-def test_swing_is_the_mean_change_from_minibatch_to_minibatch(config, monkeypatch):
+def test_swing_is_the_mean_change_from_minibatch_to_minibatch(config, monkeypatch, tmp_path):
     losses: list[float] = []
 
     def kept(model, logits, y):
@@ -44,18 +44,18 @@ def test_swing_is_the_mean_change_from_minibatch_to_minibatch(config, monkeypatc
     loss = SoftmaxRegression.loss
     monkeypatch.setattr(SoftmaxRegression, "loss", kept)
     cfg = config(*SMALL, SWING)
-    train(cfg)
-    rows = Run(cfg.run_dir).rows()
+    train(cfg, tmp_path / "run")
+    rows = Run(tmp_path / "run").rows()
     assert len(losses) == 8
     assert rows[0]["train/swing"] == pytest.approx(mean_change(losses[:4]), abs=1e-6)
     assert rows[1]["train/swing"] == pytest.approx(mean_change(losses[4:]), abs=1e-6)
 
 
-def test_at_rest_the_weights_do_not_move(config):
+def test_at_rest_the_weights_do_not_move(config, tmp_path):
     cfg = config(*SMALL, SWING)
-    train(cfg)
-    run = Run(cfg.run_dir)
-    data, model = run.restore(run.last)
+    train(cfg, tmp_path / "run")
+    run = Run(tmp_path / "run")
+    data, model = restore(run.recorded(), run.last)
     data.setup()
     with torch.no_grad():
         expected = mean_change(minibatch_losses(data, model, 1))

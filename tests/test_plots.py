@@ -5,9 +5,10 @@ import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from src import callbacks, plots
-from src.experiment import train
+from src import plots
 from src.speed import Series
+from src.training.experiment import train
+from src.training.figures import Figures
 
 ROWS = [
     {
@@ -124,17 +125,18 @@ def test_save_replaces_the_picture_in_one_step(tmp_path):
 
 
 @pytest.mark.parametrize(("share", "pictures"), [(1, 4), (0, 1)])
-def test_curves_are_redrawn_as_often_as_their_share_of_the_time_allows(config, monkeypatch, share, pictures):
+def test_curves_are_redrawn_as_often_as_their_share_of_the_time_allows(
+    config, monkeypatch, share, pictures, tmp_path
+):
     drawn = []
     curves = plots.curves
-    monkeypatch.setattr(
-        callbacks.plots, "curves", lambda rows, scale: drawn.append(len(rows)) or curves(rows, scale)
-    )
+    monkeypatch.setattr(plots, "curves", lambda rows, scale: drawn.append(len(rows)) or curves(rows, scale))
     train(
         config(
             *("data=synthetic", "model=linear_scratch", "data.train_size=50", "trainer.max_epochs=4"),
             f"callbacks.figures.share={share}",
-        )
+        ),
+        tmp_path / "run",
     )
     assert len(drawn) == pictures
     assert drawn[-1] == 4
@@ -142,7 +144,7 @@ def test_curves_are_redrawn_as_often_as_their_share_of_the_time_allows(config, m
 
 def test_share_of_the_time_must_be_one():
     with pytest.raises(pydantic.ValidationError, match="share"):
-        callbacks.Figures("folder", share=1.5)
+        Figures(share=1.5)
 
 
 def test_speed_shows_the_median_and_range_of_each_contestant_by_unit():

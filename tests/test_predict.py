@@ -14,9 +14,9 @@ from PIL import Image
 from src import functional as F
 from src.data.fashion_mnist import CLASSES
 from src.errors import UserError
-from src.experiment import train
 from src.predict import read_costs
 from src.runs import Run
+from src.training.experiment import train
 from tests.conftest import ROOT
 
 
@@ -61,10 +61,10 @@ def test_costs_that_make_no_sense_are_refused(tmp_path, text, complaint):
 
 
 @pytest.fixture
-def run(config) -> Run:
+def run(config, tmp_path) -> Run:
     cfg = config("data.train_size=5000", "trainer.max_epochs=2", "~callbacks.figures")
-    train(cfg)
-    return Run(cfg.run_dir)
+    train(cfg, tmp_path / "run")
+    return Run(tmp_path / "run")
 
 
 @pytest.mark.slow
@@ -123,13 +123,13 @@ def test_what_cannot_be_done_is_said_in_one_line(cli, run, arguments, complaint)
 @pytest.mark.parametrize("side", [28, 20])
 def test_test_images_as_files_are_predicted_as_in_the_data_set(config, cli, tmp_path, side):
     cfg = config("data.train_size=1000", "trainer.max_epochs=1", f"data.resize={side}", "~callbacks.figures")
-    train(cfg)
+    train(cfg, tmp_path / "run")
     X = torchvision.datasets.FashionMNIST(cfg.data.root, train=False).data[:300]
     (tmp_path / "pictures").mkdir()
     for i, image in enumerate(X):
         Image.fromarray(image.numpy()).save(tmp_path / f"pictures/{i:03}.png")
-    assert cli("src.predict", f"run={cfg.run_dir}", "hydra.run.dir=set", data=False).status == 0
-    arguments = [f"run={cfg.run_dir}", "hydra.run.dir=own", "inputs=pictures", "first=2"]
+    assert cli("src.predict", f"run={tmp_path / 'run'}", "hydra.run.dir=set", data=False).status == 0
+    arguments = [f"run={tmp_path / 'run'}", "hydra.run.dir=own", "inputs=pictures", "first=2"]
     status, output = cli("src.predict", *arguments, data=False)
     assert status == 0, output
     expected = list(csv.DictReader((tmp_path / "set/predictions.csv").read_text().splitlines()))[:300]
@@ -232,9 +232,9 @@ def test_pictures_get_the_answer_of_least_expected_cost(cli, run, pictures, tmp_
 
 
 @pytest.mark.slow
-def test_a_run_of_a_linear_regression_has_no_classes_to_predict(config, cli):
+def test_a_run_of_a_linear_regression_has_no_classes_to_predict(config, cli, tmp_path):
     cfg = config("model=linear_scratch", "data=synthetic", "data.train_size=50", "trainer.max_epochs=1")
-    train(cfg)
-    status, output = cli("src.predict", f"run={Path(cfg.run_dir)}", data=False)
+    train(cfg, tmp_path / "run")
+    status, output = cli("src.predict", f"run={(tmp_path / 'run')}", data=False)
     assert status == 1
     assert "is no classifier" in output

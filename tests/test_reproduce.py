@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from src.experiment import train
 from src.reproduce import CHECKS, Check, judge, markdown
 from src.runs import Run
+from src.training.experiment import train
 from tests.test_config import options
 
 CHECK = Check("name", "recipe", {"test/acc": (0.8, 0.9), "test/loss": (0, 1)}, "yardstick", seeds=(0, 1))
@@ -50,10 +50,10 @@ def test_every_preset_is_checked():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", options("experiment"))
-def test_every_preset_runs(config, experiment):
+def test_every_preset_runs(config, experiment, tmp_path):
     cfg = config(f"experiment={experiment}", "debug=fast", "~callbacks.figures")
-    train(cfg)
-    record = Run(cfg.run_dir).record()
+    train(cfg, tmp_path / "run")
+    record = Run(tmp_path / "run").record()
     assert record["status"] == "finished"
     assert record["steps"] == 4
     bounds = next(check for check in CHECKS if check.preset == experiment).bounds

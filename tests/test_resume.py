@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from src.callbacks import Last
 from src.errors import UserError
-from src.experiment import resume, train
 from src.optim import SGD
 from src.runs import Run
+from src.training.experiment import resume, train
+from src.training.saving import Last
 from tests.faults import campaign, curves, differences
 
 IMAGES = ["data.train_size=700", "data.val_size=300", "trainer.max_epochs=3", "~callbacks.figures"]
@@ -35,26 +36,26 @@ MODELS = {
 def test_a_run_resumed_from_any_step_equals_one_never_interrupted(config, tmp_path, monkeypatch, model):
     reference, stops = Run(tmp_path / "reference"), tmp_path / "stops"
     arguments = [*MODELS[model], "trainer.max_epochs=2"]
-    train(config(*arguments, f"run_dir={reference.path}"))
+    train(config(*arguments), reference.path)
 
     def save_and_keep(last: Last, trainer, wanted: int) -> None:
         save(last, trainer, wanted)
-        shutil.copytree(last.path.parents[1], stops / f"{trainer.current_epoch}_{trainer.global_step}")
+        shutil.copytree(tmp_path / "run", stops / f"{trainer.current_epoch}_{trainer.global_step}")
 
     save = Last.save
     monkeypatch.setattr(Last, "save", save_and_keep)
-    train(config(*arguments, "callbacks.last.every_n_train_steps=1", f"run_dir={tmp_path / 'run'}"))
+    train(config(*arguments, "callbacks.last.every_n_train_steps=1"), tmp_path / "run")
     monkeypatch.undo()
     steps = reference.record()["steps"]
     assert len(list(stops.iterdir())) == steps  # one stop for each, the ends of the epochs included
     for stop in stops.iterdir():
-        resume(Run(stop).recorded(), [])
+        resume(Run(stop).recorded(), Run(stop).path, [])
         assert differences(Run(stop), reference) == [], stop.name
 
 
 def test_differences_are_found(config, tmp_path):
     for name, *overrides in (["a"], ["b"], ["c", "model.weight_decay=0.001"], ["d", "data.batch_size=100"]):
-        train(config(*MODELS["scratch"], *overrides, f"run_dir={tmp_path / name}"))
+        train(config(*MODELS["scratch"], *overrides), tmp_path / name)
     a, b, c, d = (Run(tmp_path / name) for name in "abcd")
     assert differences(b, a) == []
     everything = {"best/state_dict/W", "last/state_dict/b", "metrics.csv", "metrics.json", "tensorboard"}
@@ -154,10 +155,10 @@ def test_runs_killed_at_random_moments_are_finished_to_the_bit(data_root, tmp_pa
 
 
 @pytest.fixture
-def finished(config) -> Run:
+def finished(config, tmp_path) -> Run:
     cfg = config(*MODELS["scratch"])
-    train(cfg)
-    return Run(cfg.run_dir)
+    train(cfg, tmp_path / "run")
+    return Run(tmp_path / "run")
 
 
 def contents(run: Run) -> dict[Path, bytes]:
@@ -167,7 +168,7 @@ def contents(run: Run) -> dict[Path, bytes]:
 def test_resuming_a_finished_run_says_so_and_changes_nothing(finished, caplog):
     before = contents(finished)
     caplog.set_level("INFO")
-    value = resume(finished.recorded(), [])
+    value = resume(finished.recorded(), finished.path, [])
     assert value == finished.record()["val/loss"]
     assert "is finished, 3 epochs; nothing is left to do" in caplog.text
     assert contents(finished) == before
@@ -176,13 +177,13 @@ def test_resuming_a_finished_run_says_so_and_changes_nothing(finished, caplog):
 def test_more_epochs_continue_a_finished_run_as_if_it_had_been_asked_for_them_at_first(
     config, finished, tmp_path
 ):
-    cfg = finished.recorded()
+    cfg = OmegaConf.create(finished.recorded())
     cfg.trainer.max_epochs = 5
-    resume(cfg, ["trainer.max_epochs=5"])
+    resume(cfg, finished.path, ["trainer.max_epochs=5"])
     longer = Run(tmp_path / "longer")
-    train(config(*MODELS["scratch"], "trainer.max_epochs=5", f"run_dir={longer.path}"))
+    train(config(*MODELS["scratch"], "trainer.max_epochs=5"), longer.path)
     assert differences(finished, longer) == []
-    assert finished.recorded().trainer.max_epochs == 5
+    assert finished.recorded()["trainer"]["max_epochs"] == 5
     assert "trainer.max_epochs=5" in yaml.safe_load((finished.path / ".hydra/overrides.yaml").read_text())
     steps = finished.record()["resumed"]
     assert steps == [{"step": 9, "overrides": ["trainer.max_epochs=5"]}]
@@ -199,12 +200,12 @@ def test_curves_have_no_gap_and_no_fold_after_a_kill(config, tmp_path, monkeypat
     monkeypatch.setattr(Last, "save", die)
     cfg = config(*MODELS["scratch"])
     with pytest.raises(SystemExit):
-        train(cfg)
+        train(cfg, tmp_path / "run")
     monkeypatch.undo()
-    run = Run(cfg.run_dir)
+    run = Run(tmp_path / "run")
     assert len(run.rows()) == 2
     assert len(run.load(run.last)["callbacks"]["History"]["rows"]) == 1
-    resume(run.recorded(), [])
+    resume(run.recorded(), run.path, [])
     scalars = EventAccumulator(str(run.tensorboard)).Reload()
     assert [event.step for event in scalars.Scalars("val/loss")] == [3, 6, 9]
     assert [event.value for event in scalars.Scalars("val/loss")] == pytest.approx(
@@ -217,26 +218,26 @@ def test_results_of_an_early_best_epoch_stand_at_the_end_of_the_run_and_are_repl
 ):
     wild = ["model.lr=30", "model.gamma=1", "data.batch_size=32"]  # jumps about
     run, longer = Run(tmp_path / "run"), Run(tmp_path / "longer")
-    train(config(*MODELS["scratch"], *wild, "trainer.max_epochs=6"))
+    train(config(*MODELS["scratch"], *wild, "trainer.max_epochs=6"), tmp_path / "run")
     assert run.record()["best_epoch"] < 6  # else the test shows nothing
     assert curves(run)["test/loss"][0][0] == run.rows()[-1]["step"]
-    cfg = run.recorded()
+    cfg = OmegaConf.create(run.recorded())
     cfg.trainer.max_epochs = 7
-    resume(cfg, [])
-    train(config(*MODELS["scratch"], *wild, "trainer.max_epochs=7", f"run_dir={longer.path}"))
+    resume(cfg, run.path, [])
+    train(config(*MODELS["scratch"], *wild, "trainer.max_epochs=7"), longer.path)
     assert differences(run, longer) == []
 
 
 def test_the_best_epoch_is_remembered_even_if_the_folder_has_moved(config, tmp_path):
     # a decay so slow that later epochs jump about; the best one is early
     wild = ["model.lr=30", "model.gamma=1", "data.batch_size=32", "trainer.max_epochs=6"]
-    train(config(*MODELS["scratch"], *wild))
+    train(config(*MODELS["scratch"], *wild), tmp_path / "run")
     run = Run(shutil.move(tmp_path / "run", tmp_path / "moved"))
     losses = [row["val/loss"] for row in run.rows()]
     best = losses.index(min(losses))
-    cfg = run.recorded()
+    cfg = OmegaConf.create(run.recorded())
     cfg.trainer.max_epochs = 8
-    resume(cfg, [])
+    resume(cfg, run.path, [])
     losses = [row["val/loss"] for row in run.rows()]
     assert losses.index(min(losses)) == best  # else the test shows nothing
     assert run.record()["best_epoch"] == best + 1
@@ -244,11 +245,14 @@ def test_the_best_epoch_is_remembered_even_if_the_folder_has_moved(config, tmp_p
     assert not (tmp_path / "run").exists()
 
 
-def test_without_any_checkpoint_the_run_begins_anew(config, finished, tmp_path):
+def test_a_run_that_never_began_is_not_resumed_but_started_by_the_same_command(config, finished, tmp_path):
     lost = Run(shutil.copytree(finished.path, tmp_path / "lost"))
-    for path in (lost.last, lost.best, lost.metrics_json):
+    for path in (lost.last, lost.best, lost.metrics_csv):
         path.unlink()
-    resume(lost.recorded(), [])
+    lost.save_record({"status": "running"})  # as after a kill
+    with pytest.raises(UserError, match=r"^run .*lost never began; start it with the command that was to "):
+        resume(lost.recorded(), lost.path, [])
+    train(config(*MODELS["scratch"]), lost.path)
     assert differences(lost, finished) == []
 
 
@@ -257,20 +261,20 @@ def test_without_any_checkpoint_the_run_begins_anew(config, finished, tmp_path):
 )
 def test_what_makes_another_experiment_is_refused(config, finished, override):
     before = contents(finished)
-    cfg = finished.recorded()
+    cfg = OmegaConf.create(finished.recorded())
     cfg.merge_with_dotlist([override, "trainer.max_epochs=9"])
     with pytest.raises(UserError, match=rf"^{override} would make this another experiment"):
-        resume(cfg, [override])
+        resume(cfg, finished.path, [override])
     assert contents(finished) == before
 
 
 def test_a_bad_override_leaves_the_run_as_it_was(finished):
     before = contents(finished)
-    cfg = finished.recorded()
+    cfg = OmegaConf.create(finished.recorded())
     cfg.trainer.max_epochs = 9
     cfg.callbacks.last.every_n_train_steps = -1
     with pytest.raises(UserError, match=r"callbacks\.last\.every_n_train_steps: .* greater than 0, got -1"):
-        resume(cfg, [])
+        resume(cfg, finished.path, [])
     assert contents(finished) == before
 
 
@@ -325,7 +329,7 @@ def test_the_update_under_way_is_finished_before_a_signal_takes_effect(
     config, tmp_path, monkeypatch, signum, status
 ):
     reference, run = Run(tmp_path / "reference"), Run(tmp_path / "run")
-    train(config(*MODELS["scratch"], f"run_dir={reference.path}"))
+    train(config(*MODELS["scratch"]), reference.path)
     updates = []
 
     def interrupted(optimizer: SGD, closure=None) -> None:
@@ -337,22 +341,22 @@ def test_the_update_under_way_is_finished_before_a_signal_takes_effect(
     step = SGD.step
     monkeypatch.setattr(SGD, "step", interrupted)
     with pytest.raises(SystemExit) as ended:
-        train(config(*MODELS["scratch"], f"run_dir={run.path}"))
+        train(config(*MODELS["scratch"]), run.path)
     monkeypatch.undo()
     assert ended.value.code == status
     assert run.load(run.last)["global_step"] == 5
-    resume(run.recorded(), [])
+    resume(run.recorded(), run.path, [])
     assert differences(run, reference) == []
 
 
-def test_other_errors_save_nothing_half_done(config, monkeypatch):
+def test_other_errors_save_nothing_half_done(config, monkeypatch, tmp_path):
     def fail(optimizer: SGD, closure=None) -> None:
         raise RuntimeError("the cable is out")
 
     cfg = config(*MODELS["scratch"])
     monkeypatch.setattr(SGD, "step", fail)
     with pytest.raises(RuntimeError):
-        train(cfg)
-    run = Run(cfg.run_dir)
+        train(cfg, tmp_path / "run")
+    run = Run(tmp_path / "run")
     assert not run.last.exists()
     assert (run.record()["status"], run.record()["reason"]) == ("failed", "the cable is out")

@@ -7,23 +7,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
-from src.config import check_targets
 from src.errors import UserError
-from src.experiment import train
 from src.models.regression import Diverged
-from src.runs import Run, load_checkpoint, replace
+from src.runs import Run, load_checkpoint, replace, restore
+from src.training.experiment import train
 from tests.faults import differences
 
 SMALL = ["data.train_size=500", "data.val_size=300", "trainer.max_epochs=2", "~callbacks.figures"]
 
 
 @pytest.fixture
-def run(config) -> Run:
+def run(config, tmp_path) -> Run:
     cfg = config(*SMALL)
-    train(cfg)
-    return Run(cfg.run_dir)
+    train(cfg, tmp_path / "run")
+    return Run(tmp_path / "run")
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
@@ -77,7 +75,7 @@ DAMAGE = {
 def test_a_damaged_checkpoint_is_named(run, damage):
     run.best.write_bytes(DAMAGE[damage](run.best.read_bytes()))
     with pytest.raises(UserError, match=f"^checkpoint {run.best} is damaged or no checkpoint: ") as refused:
-        run.restore(run.best)
+        restore(run.recorded(), run.best)
     assert "\n" not in str(refused.value)
 
 
@@ -105,10 +103,10 @@ def test_a_checkpoint_of_another_model_is_refused_with_both_shapes(config, run, 
         ["linear", "data=synthetic", "model=linear_scratch"],
     ):
         small = [text for text in SMALL if "synthetic" not in str(overrides) or not text.startswith("data")]
-        train(config(*small, *overrides, f"run_dir={tmp_path / name}"))
+        train(config(*small, *overrides), tmp_path / name)
         other = Run(tmp_path / name)
         with pytest.raises(UserError, match=rf"^{other.best} is of another model: .*784"):
-            run.restore(other.best)
+            restore(run.recorded(), other.best)
 
 
 @pytest.mark.parametrize("content", [{"state_dict": {}}, [1, 2], {"W": torch.zeros(784, 10)}])
@@ -118,63 +116,19 @@ def test_something_else_that_torch_saved_is_no_checkpoint(tmp_path, content):
         load_checkpoint(tmp_path / "x.ckpt")
 
 
-FOREIGN = [
-    "subprocess.Popen",
-    "os.system",
-    "builtins.eval",
-    "src.runs.subprocess.Popen",  # reached through ours
-    "src.runs.replace",  # ours, but no part of a run
-    "torch.load",
-    "torch.hub.load",
-    "lightning.pytorch.trainer.trainer.os.system",
-    "src.nowhere.Model",
-    "",
-    None,
-    ["src.models.scratch.SoftmaxRegression"],
-]
-
-
-@pytest.mark.parametrize("target", FOREIGN, ids=str)
-@pytest.mark.parametrize("place", ["model", "callbacks.best", "data.w.0"])
-def test_a_run_folder_builds_only_classes_of_ours_lightning_and_torch(config, tmp_path, place, target):
-    cfg = config("data=synthetic")
-    if place == "data.w.0":  # anywhere, however deep
-        cfg.data.w = [{"_target_": target}]
-    else:
-        OmegaConf.update(cfg, f"{place}._target_", target)
-    with pytest.raises(UserError, match="from a run folder only classes of this project, Lightning and torch"):
-        check_targets(cfg, tmp_path)
-
-
-def test_every_config_of_ours_may_be_built_from_a_run_folder(config, tmp_path):
-    for overrides in (
-        ["model=concise"],
-        ["experiment=overfit_fixed"],
-        ["data=synthetic", "model=linear_scratch"],
-    ):
-        check_targets(config(*overrides), tmp_path)
-
-
-@pytest.mark.parametrize("command", ["src.resume", "src.evaluate", "src.predict"])
-@pytest.mark.slow
-def test_an_edited_config_runs_no_program(cli, run, tmp_path, command):
-    victim = tmp_path / "made"
-    text = run.config.read_text()
-    evil = f"_target_: subprocess.Popen\n  args: [touch, {victim}]\n"
-    assert "_target_: src.models.scratch.SoftmaxRegression\n" in text
-    run.config.write_text(text.replace("_target_: src.models.scratch.SoftmaxRegression\n", evil))
-    before = contents(run.path)
-    status, output = cli(command, f"run={run.path}", data=False)
-    assert status == 1
-    (line,) = output.splitlines()
-    assert line.startswith(f"error: {run.config} wants to build 'subprocess.Popen'; from a run folder only")
-    assert not victim.exists()
-    assert contents(run.path) == before
-
-
 @pytest.mark.parametrize(
     "text",
-    ["{", "\x00", "- a\n- b\n", "model: ${nowhere", "just text", "", "hydra: {run: {dir: /}}", "!!python/x 1"],
+    [
+        "{",
+        "\x00",
+        "- a\n- b\n",
+        "model: ${nowhere",
+        "just text",
+        "",
+        "hydra: {run: {dir: /}}",
+        "!!python/x 1",
+        "[" * 100_000,
+    ],
 )
 def test_a_damaged_config_is_named(run, text):
     run.config.write_text(text)
@@ -238,7 +192,7 @@ def test_on_a_disk_that_fills_up_the_checkpoint_before_survives(cli, config, tmp
     assert (left.record()["status"], "disk full" in left.record()["reason"]) == ("failed", True)
     # with space again, it goes on
     reference = Run(tmp_path / "run")
-    train(config(*SMALL))
+    train(config(*SMALL), tmp_path / "run")
     assert cli("src.resume", "run=disk_left/run", data=False).status == 0
     assert differences(left, reference) == []
 
@@ -264,16 +218,16 @@ def test_a_file_that_cannot_be_replaced_keeps_its_content(tmp_path):
     path = tmp_path / "x.json"
     replace(path, b"old")
     path.with_name("x.json.part").mkdir()  # in the way
-    with pytest.raises(OSError, match=r"cannot write .*x\.json: Is a directory; what was there is kept"):
+    with pytest.raises(UserError, match=r"cannot write .*x\.json: Is a directory; what was there is kept"):
         replace(path, b"new")
     assert path.read_bytes() == b"old"
 
 
-def test_divergence_says_when_and_what_to_do(config):
+def test_divergence_says_when_and_what_to_do(config, tmp_path):
     cfg = config(*SMALL, "model.lr=1e6", "model.numerics=textbook")
     with pytest.raises(Diverged) as ended:
-        train(cfg)
-    run = Run(cfg.run_dir)
+        train(cfg, tmp_path / "run")
+    run = Run(tmp_path / "run")
     assert str(ended.value) == (
         "the train loss became nan in epoch 1, step 2; "
         "lower model.lr (it is 1e+06) or take model.numerics=stable"
@@ -283,7 +237,7 @@ def test_divergence_says_when_and_what_to_do(config):
 
 
 @pytest.mark.parametrize(("model", "lr"), [("linear_scratch", 3), ("linear_concise", 1.5)])
-def test_the_last_good_checkpoint_of_a_run_that_diverges_is_kept(config, model, lr):
+def test_the_last_good_checkpoint_of_a_run_that_diverges_is_kept(config, model, lr, tmp_path):
     # Inputs have variance 1, so a step multiplies the error by about 1 - lr (concise: 1 - 2 lr) = -2: the loss
     # grows fourfold a step, and the 40 steps of the first epoch do not reach 3e38 yet.
     size = ["data=synthetic", "data.train_size=400", "trainer.max_epochs=50"]
@@ -291,8 +245,8 @@ def test_the_last_good_checkpoint_of_a_run_that_diverges_is_kept(config, model, 
     with pytest.raises(
         Diverged, match=r"^the train loss became inf in epoch \d+, step \d+; lower model\.lr \(it is [\d.]+\)$"
     ):
-        train(cfg)
-    run = Run(cfg.run_dir)
+        train(cfg, tmp_path / "run")
+    run = Run(tmp_path / "run")
     assert run.record()["status"] == "diverged"
     last = run.load(run.last)
     assert last["epoch"] + 1 == len(run.rows()) >= 1

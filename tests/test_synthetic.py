@@ -4,12 +4,12 @@ import pydantic
 import pytest
 import torch
 
-from src.config import build
 from src.data.synthetic import SyntheticRegression
 from src.errors import UserError
-from src.experiment import train
 from src.models import concise, scratch
 from src.runs import Run
+from src.training.experiment import train
+from tests.conftest import build
 
 
 def examples(split: str = "train", **arguments) -> tuple[torch.Tensor, torch.Tensor]:
@@ -81,7 +81,7 @@ def fitted(config, form: str, *overrides: str) -> tuple[torch.Tensor, torch.Tens
     """Parameters after a fit from zero."""
     cfg = config(f"model=linear_{form}", "model.sigma=0", *LINEAR, *overrides)
     model = build(cfg, "model")
-    build(cfg, "trainer", logger=False, enable_checkpointing=False).fit(model, build(cfg, "data"))
+    build(cfg, "trainer", logger=False).fit(model, build(cfg, "data"))
     return model.weights()
 
 
@@ -115,10 +115,10 @@ def test_any_number_of_features_sets_the_width_of_the_model(config):
     torch.testing.assert_close(w[:, 0], torch.arange(1.0, 6.0), rtol=0, atol=0.02)
 
 
-def test_run_reports_the_error_of_the_estimates_every_epoch_and_draws_the_fit(config):
+def test_run_reports_the_error_of_the_estimates_every_epoch_and_draws_the_fit(config, tmp_path):
     cfg = config("model=linear_scratch", "data=synthetic", "data.train_size=3000", "trainer.max_epochs=2")
-    train(cfg)
-    run = Run(cfg.run_dir)
+    train(cfg, tmp_path / "run")
+    run = Run(tmp_path / "run")
     record = run.record()
     w, b = (run.load(run.best)["state_dict"][name] for name in "Wb")
     assert record["error/w"] == pytest.approx(

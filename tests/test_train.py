@@ -3,7 +3,6 @@
 import csv
 import math
 import subprocess
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +10,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from src.errors import UserError
-from src.experiment import train
-from src.runs import Run, _git, provenance
+from src.runs import Run
+from src.training.experiment import _git, provenance, train
 from tests.conftest import ROOT
 
 # Small enough to take a second.
@@ -20,13 +19,13 @@ SMALL = ["data.train_size=2000", "data.val_size=500", "trainer.max_epochs=3", "~
 
 
 @pytest.fixture
-def finished(config):
+def finished(config, tmp_path):
     """finished(*overrides) trains and returns the run."""
 
     def run(*overrides: str) -> Run:
         cfg = config(*SMALL, *overrides)
-        train(cfg)
-        return Run(cfg.run_dir)
+        train(cfg, tmp_path / "run")
+        return Run(tmp_path / "run")
 
     return run
 
@@ -91,16 +90,16 @@ def test_without_validation_split_the_test_set_is_watched_and_the_last_epoch_kep
     assert "val/loss" not in record
 
 
-def test_train_returns_the_validation_loss_to_sweeps(config):
+def test_train_returns_the_validation_loss_to_sweeps(config, tmp_path):
     cfg = config(*SMALL)
-    value = train(cfg)
-    assert value == Run(cfg.run_dir).record()["val/loss"]
+    value = train(cfg, tmp_path / "run")
+    assert value == Run(tmp_path / "run").record()["val/loss"]
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(config, tmp_path):
     W = {}
     for name, seed in {"a": 0, "b": 0, "c": 1}.items():
-        train(config(*SMALL, f"seed={seed}", f"run_dir={tmp_path / name}"))
+        train(config(*SMALL, f"seed={seed}"), tmp_path / name)
         run = Run(tmp_path / name)
         W[name] = run.load(run.last)["state_dict"]["W"]
     assert torch.equal(W["a"], W["b"])
@@ -126,15 +125,15 @@ def test_provenance_is_that_of_git_and_unknown_without_it(monkeypatch):
 
 
 def test_without_a_logger_the_files_are_written_all_the_same(finished):
-    run = finished("logger=none")
+    run = finished("~logger")
     assert not run.tensorboard.exists()
     assert len(rows(run)) == 3
 
 
-def test_pictures_of_the_tested_model_are_drawn(config):
+def test_pictures_of_the_tested_model_are_drawn(config, tmp_path):
     cfg = config("data.train_size=2000", "trainer.max_epochs=2")
-    train(cfg)
-    drawn = {path.stem: Image.open(path) for path in (Path(cfg.run_dir) / "figures").iterdir()}
+    train(cfg, tmp_path / "run")
+    drawn = {path.stem: Image.open(path) for path in ((tmp_path / "run") / "figures").iterdir()}
     assert set(drawn) == {"curves", "weights", "confusion", "predictions_first", "predictions_misclassified"}
     for picture in drawn.values():
         assert picture.width > 600
@@ -142,24 +141,24 @@ def test_pictures_of_the_tested_model_are_drawn(config):
 
 
 @pytest.mark.slow
-def test_debug_overfit_brings_a_few_examples_to_nearly_zero_loss(config):
+def test_debug_overfit_brings_a_few_examples_to_nearly_zero_loss(config, tmp_path):
     cfg = config("debug=overfit")
-    train(cfg)
-    run = Run(cfg.run_dir)
+    train(cfg, tmp_path / "run")
+    run = Run(tmp_path / "run")
     assert float(rows(run)[-1]["train/loss"]) < 0.01
     assert float(rows(run)[-1]["train/acc"]) == 1.0
 
 
-def test_debug_fast_takes_a_few_minibatches_of_everything(config):
+def test_debug_fast_takes_a_few_minibatches_of_everything(config, tmp_path):
     cfg = config("debug=fast")
-    train(cfg)
-    assert rows(Run(cfg.run_dir))[-1]["step"] == "4"
+    train(cfg, tmp_path / "run")
+    assert rows(Run(tmp_path / "run"))[-1]["step"] == "4"
 
 
-def test_a_failed_run_records_its_reason(config):
-    cfg = config(*SMALL, "model.num_inputs=5")
-    with pytest.raises(UserError, match="num_inputs is 5"):
-        train(cfg)
-    record = Run(cfg.run_dir).record()
+def test_a_failed_run_records_its_reason(config, tmp_path):
+    cfg = config(*SMALL, "data.train_size=60001")
+    with pytest.raises(UserError, match="train_size must be at most 59500"):
+        train(cfg, tmp_path / "run")
+    record = Run(tmp_path / "run").record()
     assert record["status"] == "failed"
-    assert "num_inputs is 5" in record["reason"]
+    assert "train_size must be at most" in record["reason"]

@@ -1,5 +1,6 @@
 """Minibatches whose order is a function of (seed, epoch) alone, and a loader that can stop and go on."""
 
+import signal
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -86,6 +87,12 @@ class Examples(Dataset):
         return len(self.y)
 
 
+def ignore_signals(worker: int) -> None:
+    """A signal to the whole process group is for the main process, which saves, and then ends its workers."""
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)
+
+
 class BatchLoader(DataLoader):
     """DataLoader that indexes a whole minibatch at once and knows how far into the epoch it is.
 
@@ -103,6 +110,7 @@ class BatchLoader(DataLoader):
             sampler=sampler,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
+            worker_init_fn=ignore_signals,
         )
         self.state = {"epoch": -1, "handed_out": 0}
 

@@ -70,11 +70,19 @@ class FashionMNIST(SplitDataModule):
         available = 60_000 - val_size
         if train_size is not None and train_size > available:
             raise UserError(
-                f"train_size must be at most {available} beside val_size={val_size}, got {train_size}"
+                f"data.train_size must be at most {available} beside data.val_size={val_size}, got {train_size}"
             )
         self.train_size = train_size or available
         self.root, self.resize = Path(root), resize
         self.origin = {"system_copies": system_copies, "mirrors": mirrors, "debian_package": debian_package}
+
+    @property
+    def num_inputs(self) -> int:
+        return self.resize**2
+
+    @property
+    def num_outputs(self) -> int:
+        return len(self.classes)
 
     def prepare_data(self) -> None:
         if self.splits:  # loaded: Lightning asks again before the test

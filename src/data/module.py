@@ -11,6 +11,8 @@ EVAL_BATCH_SIZE = 1000  # means over a split do not depend on it
 class SplitDataModule(L.LightningDataModule):
     """Loaders over `splits`, which a subclass fills in `setup`: name -> (examples, indices of the split).
 
+    A subclass also has the width of its models: `num_inputs` features, `num_outputs` classes or targets.
+
     With val_size=0 the validation loop watches the test set, and `validates_on` says so: its metrics are then
     logged under the name test, and nothing may be selected on them.
     """

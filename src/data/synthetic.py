@@ -41,6 +41,14 @@ class SyntheticRegression(SplitDataModule):
         self.noise, self.resample = noise, resample
         self.train_size, self.test_size = train_size, test_size
 
+    @property
+    def num_inputs(self) -> int:
+        return len(self.truth[0])
+
+    @property
+    def num_outputs(self) -> int:
+        return 1
+
     def setup(self, stage: str | None = None) -> None:
         if self.splits:
             return

@@ -1,19 +1,24 @@
-"""What TensorBoard shows of a run beside its metrics and the pictures of the tested model (callbacks.py)."""
+"""What TensorBoard shows of a run beside its metrics and the pictures of the tested model (figures.py)."""
 
+import io
 import shlex
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
 from pydantic import PositiveInt, validate_call
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from src import plots, sheets
-from src.callbacks import add_picture, history, logged, writers
+from src import cli, plots, sheets
+from src import functional as F
+from src.training.history import history, logged
 
 # What makes up a recipe, of the model and of the data, where they have it.
 MODEL = ("lr", "gamma", "weight_decay", "sigma", "numerics", "gradient", "loss")
@@ -27,6 +32,9 @@ class OneFile(TensorBoardLogger):
     Lightning closes it after the fit, and the test makes another one. If both are made within a second,
     TensorBoard orders them by their numbers as text, 10 before 9, and drops what it reads last as out of date.
     """
+
+    def __init__(self, *, folder: Path, purge_step: int = 0):
+        super().__init__(folder, name="", version="tensorboard", default_hp_metric=False, purge_step=purge_step)
 
     def finalize(self, status: str) -> None:
         if self._experiment is not None:
@@ -45,13 +53,12 @@ class Board(Checkpoint):
     with all that a killed process may have told after it. So this must be listed before the checkpoints.
 
     Args:
-        seed: of the run, for the recipe.
-        every: epochs between pictures of a classifier's weights; None tells none.
+        every: epochs between pictures of a classifier's weights, none in a sweep; None draws none.
     """
 
     @validate_call
-    def __init__(self, seed: int, every: PositiveInt | None = 10):
-        self.seed, self.every = seed, every
+    def __init__(self, every: PositiveInt | None = 10):
+        self.every = every
         self.scalars: dict[str, float] = {}
         self.W: Tensor | None = None  # (d, q), if the last epoch was one of those with a picture
 
@@ -60,7 +67,7 @@ class Board(Checkpoint):
             self.tell(trainer, rows[-1]["step"])
             return
         for writer in self.writers(trainer):
-            writer.add_text("run", card(command(), recipe(trainer, model, self.seed)), 0)
+            writer.add_text("run", card(command(), recipe(trainer, model)), 0)
 
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         W, b = model.weights()
@@ -70,7 +77,12 @@ class Board(Checkpoint):
         if not model.classifies:
             self.scalars |= {f"estimate/w{j}": w for j, w in enumerate(W[:ESTIMATES, 0].tolist())}
             self.scalars["estimate/b"] = b[0].item()
-        pictured = self.every and model.classifies and (trainer.current_epoch + 1) % self.every == 0
+        pictured = (
+            self.every
+            and not cli.in_sweep()
+            and model.classifies
+            and (trainer.current_epoch + 1) % self.every == 0
+        )
         self.W = W.cpu().clone() if pictured else None
         self.tell(trainer, trainer.global_step)
 
@@ -89,7 +101,7 @@ class Board(Checkpoint):
         results = {name: value for name, value in told.tested.items() if "/" in name} | logged(trainer)
         # without the first of the three summaries, a list of hyperparameters and metrics, TensorBoard finds
         # those of all runs; with it, it would take the list of one of them for that of all
-        _, *session = hparams(recipe(trainer, model, self.seed), {})
+        _, *session = hparams(recipe(trainer, model), {})
         for writer in self.writers(trainer):
             for summary in session:
                 writer._get_file_writer().add_summary(summary, step)
@@ -118,7 +130,27 @@ class Board(Checkpoint):
         self.scalars, self.W = state["scalars"], state["W"]
 
 
-def recipe(trainer: L.Trainer, model: L.LightningModule, seed: int) -> dict[str, Any]:
+def writers(trainer: L.Trainer) -> list[SummaryWriter]:
+    """What writes for TensorBoard, if it is to be written for."""
+    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+
+
+def add_picture(writer: SummaryWriter, name: str, png: bytes, step: int) -> None:
+    """SummaryWriter.add_image for a picture that is encoded already, which is most of the work."""
+    width, height = Image.open(io.BytesIO(png)).size
+    image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=png)
+    writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
+
+
+def add_classes(writer: SummaryWriter, logits: Tensor, y: Tensor, classes: list[str], step: int) -> None:
+    """Of each class: the share of its examples that are recognized, and precision against recall."""
+    p, right = F.softmax(logits), logits.argmax(dim=1) == y
+    for k, name in enumerate(classes):
+        writer.add_scalar(f"class_accuracy/{name}", right[y == k].double().mean(), step)
+        writer.add_pr_curve(f"precision_recall/{name}", y == k, p[:, k], step)
+
+
+def recipe(trainer: L.Trainer, model: L.LightningModule) -> dict[str, Any]:
     """What makes the run what it is, as plain values: the model, its and the data's settings, seed, epochs."""
     data = trainer.datamodule
     form = type(model).__module__.rpartition(".")[2]
@@ -126,7 +158,7 @@ def recipe(trainer: L.Trainer, model: L.LightningModule, seed: int) -> dict[str,
         "model": f"{form}.{type(model).__name__}",
         **{name: model.hparams[name] for name in MODEL if name in model.hparams},
         **{name: getattr(data, name) for name in DATA if hasattr(data, name)},
-        "seed": seed,
+        "seed": data.seed,
         "max_epochs": trainer.max_epochs,
     }
 

@@ -1,0 +1,44 @@
+"""Checkpoints, read as if a stranger had made them."""
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from src.errors import UserError
+
+NEEDED = {"state_dict", "epoch", "global_step", "loops", "callbacks", "optimizer_states", "lr_schedulers"}
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Content of a checkpoint, whole and harmless: only tensors and plain values are ever unpickled.
+
+    Raises UserError if the file is missing, damaged (it carries a checksum of every tensor), no checkpoint
+    of Lightning's, or holds anything else, which a pickle could use to run a program.
+    """
+    try:
+        if path.exists() and not path.is_file():  # to open a pipe could wait for ever
+            raise ValueError("it is no regular file")
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"checkpoint {path} does not exist; try checkpoint=best") from None
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"checkpoint {path} holds objects other than tensors and plain values; it was not loaded, "
+            "as loading it could run a program"
+        ) from error
+    except (zipfile.BadZipFile, EOFError, LookupError, RuntimeError, ValueError, NotImplementedError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"checkpoint {path} is damaged or no checkpoint: {reason}") from error
+    if not isinstance(content, dict) or not content.keys() >= NEEDED:
+        raise UserError(f"{path} is no checkpoint of a run")
+    return content
+
+
+def shapes(state: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}

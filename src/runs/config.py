@@ -1,0 +1,116 @@
+"""Objects from plain settings: classes of this project alone, each in the role that it was written for.
+
+Settings may come from a stranger's run folder. So nothing in them is called but the one class that `_target_`
+names, which must be defined where its role says, and nothing is followed: no interpolation, no nested target.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pydantic
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.loggers import Logger
+
+from src.errors import UserError
+from src.runs.checkpoint import load_checkpoint, shapes
+
+ROLES = {  # group of the config -> (where its classes are defined, what they are)
+    "data": ("src.data.", L.LightningDataModule),
+    "model": ("src.models.", L.LightningModule),
+    "callbacks": ("src.", L.Callback),
+    "logger": ("src.", Logger),
+}
+# Of Lightning's own callbacks, those that are tested with everything a run promises.
+LIGHTNING = {"lightning.pytorch.callbacks.EarlyStopping": EarlyStopping}
+
+
+def build(key: str, settings: Any, **objects: Any) -> Any:
+    """The object that the settings at `key` of the config describe, made with `objects` as further arguments.
+
+    Raises UserError if it is not in its role, or a value is refused; the message names the key, the value and,
+    where there is one, the default.
+    """
+    if not isinstance(settings, dict) or not isinstance(settings.get("_target_"), str):
+        raise UserError(f"{key} must be a group of settings with a _target_, got {settings!r}")
+    arguments = {name: value for name, value in settings.items() if name != "_target_"}
+    return call(key, _class(key, settings["_target_"]), arguments, **objects)
+
+
+def _class(key: str, target: str) -> type:
+    place, base = ROLES[key.partition(".")[0]]
+    if target in LIGHTNING and issubclass(LIGHTNING[target], base):
+        return LIGHTNING[target]
+    module, _, name = target.rpartition(".")
+    found = None
+    if f"{module}.".startswith(place) and all(part.isidentifier() for part in target.split(".")):
+        try:
+            found = getattr(importlib.import_module(module), name, None)
+        except ModuleNotFoundError as error:
+            if not (error.name and module.startswith(error.name)):
+                raise
+    if not (inspect.isclass(found) and issubclass(found, base) and f"{found.__module__}.".startswith(place)):
+        also = f" or one of {', '.join(LIGHTNING)}" if base is L.Callback else ""
+        raise UserError(
+            f"{key}._target_ is {target!r}, but must be a {base.__name__} that is defined in {place[:-1]}{also}"
+        )
+    return found
+
+
+def call(key: str, function: Callable, settings: dict[str, Any], **objects: Any) -> Any:
+    """`function` called with the settings at `key`, and the objects. Raises UserError for a refused setting.
+
+    Its keyword-only parameters are for objects alone.
+    """
+    parameters = inspect.signature(function).parameters
+    known = {name: each for name, each in parameters.items() if each.kind is not each.KEYWORD_ONLY}
+    anything = any(each.kind is each.VAR_KEYWORD for each in known.values())
+    for name, value in settings.items():
+        if (name not in known and not anything) or name in objects:
+            names = ", ".join(each for each in known if each not in objects)
+            raise UserError(
+                f"{f'{key}.{name}'.lstrip('.')}={value}: there is no such setting; there are {names}"
+            )
+    try:
+        return function(**settings, **objects)
+    except pydantic.ValidationError as error:
+        raise UserError("; ".join(_complaint(key, known, each) for each in error.errors())) from None
+
+
+def _complaint(key: str, known: dict[str, inspect.Parameter], detail: dict) -> str:
+    name, *_ = detail["loc"] or ("",)
+    path = f"{key}.{name}".strip(".")
+    complaint = f"{path}: {detail['msg'][0].lower()}{detail['msg'][1:]}, got {detail['input']!r}"
+    parameter = known.get(name)
+    if parameter is None or parameter.default is inspect.Parameter.empty:
+        return complaint
+    return f"{complaint}; try {path}={parameter.default}"
+
+
+def build_data(settings: dict[str, Any]) -> L.LightningDataModule:
+    return build("data", settings["data"])
+
+
+def build_model(settings: dict[str, Any], data: L.LightningDataModule) -> L.LightningModule:
+    """The model, as wide as the data."""
+    return build("model", settings["model"], num_inputs=data.num_inputs, num_outputs=data.num_outputs)
+
+
+def restore(settings: dict[str, Any], checkpoint: Path) -> tuple[L.LightningDataModule, L.LightningModule]:
+    """The data of a run, not yet loaded, and its model as it was at the checkpoint.
+
+    Raises UserError for settings or a checkpoint that cannot be used.
+    """
+    data = build_data(settings)
+    model = build_model(settings, data)
+    found, expected = load_checkpoint(checkpoint)["state_dict"], model.state_dict()
+    if shapes(found) != shapes(expected):
+        raise UserError(
+            f"{checkpoint} is of another model: it has {shapes(found)}, "
+            f"the model of this run {shapes(expected)}"
+        )
+    model.load_state_dict(found)
+    return data, model.eval()

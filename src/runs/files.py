@@ -1,0 +1,114 @@
+"""Files that are read with suspicion and written in one step."""
+
+import contextlib
+import csv
+import errno
+import io
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from src.errors import UserError
+
+LARGEST = 10_000_000  # bytes of a text file of a run; ours have a thousandth of that
+PLAIN = (str, int, float, bool, type(None))
+
+
+def read(path: Path) -> str:
+    """Text of a regular file. Raises FileNotFoundError, and UserError for what could hang or fill memory."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST:
+        raise UserError(f"{path} is no regular file of at most {LARGEST:,} bytes; it is not read")
+    try:
+        return path.read_text()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is damaged: it is no text") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises FileNotFoundError, and UserError if it is damaged."""
+    try:
+        content = json.loads(read(path))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: it holds no object")
+    return content
+
+
+class _Loader(yaml.SafeLoader):
+    """Without aliases: a few lines of them can stand for gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it holds an alias")
+        return super().compose_node(parent, index)
+
+
+def read_yaml(path: Path) -> Any:
+    """Dicts and lists of plain values, and no text that OmegaConf would interpolate.
+
+    Raises FileNotFoundError, and UserError if the file is damaged or holds anything else.
+    """
+    try:
+        content = yaml.load(read(path), _Loader)
+        _check_plain(content)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: {' '.join(str(error).split())}") from error
+    return content
+
+
+def _check_plain(node: Any) -> None:
+    if isinstance(node, dict | list):
+        for part in [*node, *node.values()] if isinstance(node, dict) else node:
+            _check_plain(part)
+    elif not isinstance(node, PLAIN) or (isinstance(node, str) and "${" in node):
+        raise ValueError(f"{node!r} is no plain value")
+
+
+def replace(path: Path, content: bytes | memoryview) -> None:
+    """Replace the file in one step: whoever reads it meanwhile, or after a crash, sees the old or the new.
+
+    Raises UserError, with the old file as it was, if it cannot be written.
+    """
+    part = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.unlink(missing_ok=True)  # what a killed process left, or a link
+        with open(part, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(what: object, error: OSError) -> UserError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    reason = f"disk full ({error.strerror})" if full else error.strerror
+    return UserError(f"cannot write {what}: {reason}; what was there is kept")
+
+
+def write(path: Path, text: str) -> None:
+    replace(path, text.encode())
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    write(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """One line per row, one column per key of any row."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    write(path, text.getvalue())

@@ -1,0 +1,257 @@
+"""An experiment from its config to its run folder: trained, or gone on with, and tested."""
+
+import contextlib
+import functools
+import logging
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import lightning as L
+import torch
+import torchvision
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
+from omegaconf import DictConfig, OmegaConf
+from pydantic import Field, validate_call
+
+from src import cli
+from src.errors import Stopped, UserError
+from src.runs import Run, build, claim, main_process
+from src.runs.config import build_data, build_model, call, restore
+from src.runs.folder import GROUPS
+from src.training.history import History, history
+from src.training.saving import Best, Last
+from src.training.trainer import build_trainer
+
+# What makes a run the experiment it is, and the keys of data that do not.
+EXPERIMENT = ("seed", "model", "data")
+PLACES = ("root", "num_workers", "system_copies", "mirrors", "debian_package")
+
+log = logging.getLogger(__name__)
+
+
+def plain(cfg: DictConfig | dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run as plain values, with every reference filled in and places as absolute paths.
+
+    Raises UserError if a group is missing.
+    """
+    settings = OmegaConf.to_container(OmegaConf.create(cfg), resolve=True, throw_on_missing=True)
+    for group in GROUPS:
+        if not isinstance(settings.get(group), dict):
+            raise UserError(f"{group} must be a group of settings, got {settings.get(group)}; see conf/{group}")
+    if "root" in settings["data"]:  # a run may be resumed from another folder
+        settings["data"]["root"] = str(Path(str(settings["data"]["root"])).absolute())
+    return settings
+
+
+def train(cfg: DictConfig, folder: str | Path | None = None, *callbacks: L.Callback) -> float | None:
+    """Train as `cfg` says, with further callbacks if given, and fill the run folder.
+
+    `folder` must be new, or that of a run that never began; None makes one that is named by the time.
+    Returns the val/loss of the best epoch, None without a validation split. Raises UserError for a config that
+    cannot work or data that cannot be had, and Diverged if the loss becomes nan or infinite.
+    """
+    settings = plain(cfg)
+    if folder is None:
+        folder = claim(Path(f"outputs/runs/{datetime.now():%Y-%m-%d_%H-%M-%S}"), False, "folder")
+    run = Run(folder)
+    with run.lock():
+        if main_process():
+            if run.begun():
+                raise UserError(
+                    f"folder {run.path} holds a run already, and no run is overwritten; choose another"
+                )
+            shutil.rmtree(run.tensorboard, ignore_errors=True)  # of a run that never began here
+            run.config.with_name("overrides.yaml").unlink(missing_ok=True)
+            run.save_config(settings, HydraConfig.get().overrides.task if HydraConfig.initialized() else ())
+        with keep_record(run, {"seed": settings["seed"], **provenance()}) as record:
+            record |= fit(run, *assemble(settings, run, *callbacks))
+    return record.get("val/loss")
+
+
+Parts = tuple[L.Trainer, L.LightningModule, L.LightningDataModule]
+
+
+@validate_call
+def seed_everything(seed: Annotated[int, Field(ge=0, lt=2**32)]) -> None:
+    L.seed_everything(seed, workers=True, verbose=False)
+
+
+def assemble(settings: dict[str, Any], run: Run, *further: L.Callback, purge_step: int = 0) -> Parts:
+    """Everything that `fit` needs, built and checked; nothing is written or trained.
+
+    The order of the callbacks is ours: the history and what TensorBoard shows first, then the checkpoints,
+    which keep their state, then `further`. Of TensorBoard, what was logged from `purge_step` on is dropped.
+    """
+    devices = settings["trainer"].get("devices", 1)
+    if devices != 1 and cli.in_sweep():
+        raise UserError(
+            f"trainer.devices={devices} in a sweep: its jobs share a process, such a run starts several; start "
+            "each job by itself, e.g. for lr in 0.1 0.3; do python -m src.train trainer=ddp model.lr=$lr; done"
+        )
+    call("", seed_everything, {"seed": settings["seed"]})
+    data = build_data(settings)
+    model = build_model(settings, data)
+    configured = {name: build(f"callbacks.{name}", each) for name, each in settings["callbacks"].items()}
+    check_early_stopping(configured, data, model)
+    last = configured.pop("last", None) or Last()
+    if not settings["trainer"].get("enable_progress_bar", True):
+        configured.pop("progress", None)
+    callbacks = [History(), *configured.values(), Best(run, data.validates_on), last, *further]
+    logger = settings.get("logger")
+    logger = build("logger", logger, folder=run.path, purge_step=purge_step) if logger else False
+    objects = {"folder": run.path, "callbacks": callbacks, "logger": logger}
+    return call("trainer", build_trainer, settings["trainer"], **objects), model, data
+
+
+def check_early_stopping(
+    callbacks: dict[str, L.Callback], data: L.LightningDataModule, model: L.LightningModule
+) -> None:
+    """Raises UserError if what is to end the run is not measured, or is measured on the test set."""
+    stages = ("train", "val") if data.validates_on == "val" else ("train",)
+    measured = [f"{stage}/{name}" for stage in stages for name in ("loss", *["acc"] * model.classifies)]
+    for name, callback in callbacks.items():
+        if isinstance(callback, EarlyStopping) and callback.monitor not in measured:
+            raise UserError(
+                f"callbacks.{name}.monitor={callback.monitor} cannot end this run, which measures "
+                f"{', '.join(measured)}; early stopping needs a validation split (data.val_size)"
+            )
+
+
+def fit(
+    run: Run, trainer: L.Trainer, model: L.LightningModule, data: L.LightningDataModule, resume: bool = False
+) -> dict[str, Any]:
+    """Fit, from the last checkpoint if `resume`, then test the best one. Returns what the run's record says."""
+    trainer.fit(model, data, ckpt_path=run.last if resume else None)
+    row = run.load(run.best)["callbacks"]["History"]["rows"][-1]  # the epoch that made the checkpoint
+    seconds = history(trainer).trained()
+    trainer.test(model, data, ckpt_path=run.best, verbose=False)
+    return {
+        **{name: value for name, value in row.items() if "/" in name},
+        **{name: value.item() for name, value in trainer.callback_metrics.items()},
+        "best_epoch": row["epoch"],
+        "epochs": trainer.current_epoch,
+        "steps": trainer.global_step,
+        "seconds": round(seconds, 3),
+        "examples_per_second": round(len(data.splits["train"][1]) * trainer.current_epoch / seconds, 1),
+        "device": str(trainer.strategy.root_device),
+        "threads": torch.get_num_threads(),
+        "data_sha256": data.checksums,
+    }
+
+
+@contextlib.contextmanager
+def keep_record(run: Run, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Keep the run's metrics.json true, however the block ends. The block adds its results to the record.
+
+    Of a run in several processes, the main one does this.
+    """
+    if not main_process():
+        yield record
+        return
+    record["status"] = "running"
+    run.save_record(record)
+    try:
+        yield record
+    except BaseException as error:
+        status = (
+            "interrupted"
+            if isinstance(error, Stopped | KeyboardInterrupt)
+            else getattr(error, "status", "failed")
+        )
+        record |= {"status": status, "reason": str(error) or type(error).__name__}
+        with contextlib.suppress(UserError):  # on a full disk the first error is the one to tell
+            run.save_record(record)
+        if status == "interrupted":
+            again = (
+                f"to go on: {cli.command('src.resume', run=run.path)}" if run.begun() else "nothing saved yet"
+            )
+            log.warning("interrupted by %s; %s", record["reason"], again)
+        raise
+    record["status"] = "finished"
+    run.save_record(record)
+    log.info(cli.summary(record, run))
+
+
+def resume(cfg: DictConfig | dict[str, Any], folder: str | Path, overrides: list[str]) -> float | None:
+    """Finish the run in `folder`, whose lock the caller holds.
+
+    `cfg` is its recorded config with `overrides` applied. Returns what `src.train.train` does. Raises
+    UserError if the run cannot go on like that; its folder is then as it was.
+    """
+    run, settings = Run(folder), plain(cfg)
+    before, earlier = run.recorded(), run.record()
+    refuse_another_experiment(before, settings)
+    max_epochs = settings["trainer"]["max_epochs"]
+    if earlier.get("status") == "finished" and max_epochs <= before["trainer"]["max_epochs"]:
+        epochs = f"{earlier['epochs']} epochs; nothing is left to do. To train on: trainer.max_epochs=N"
+        log.info("run %s is finished, %s", cli.shown(run.path), epochs)
+        return earlier.get("val/loss")
+    if not run.last.exists():
+        raise UserError(f"run {run.path} never began; start it with the command that was to make it")
+
+    restore(settings, run.last)
+    checkpoint = run.load(run.last)
+    rows, step = checkpoint["callbacks"]["History"]["rows"], checkpoint["global_step"]
+    if max_epochs < len(rows):
+        raise UserError(
+            f"trainer.max_epochs={max_epochs}, but {len(rows)} epochs of run {run.path} are trained already"
+        )
+    # the overrides count from the moment that they are known to work
+    started = LambdaCallback(on_train_start=lambda *_: main_process() and run.save_config(settings, overrides))
+    purge_step = rows[-1]["step"] if rows else 0
+    trainer, model, data = assemble(settings, run, started, purge_step=purge_step)
+    data.prepare_data()
+
+    resumed = [*earlier.get("resumed", []), {"step": step, "overrides": overrides}]
+    with keep_record(run, {"seed": settings["seed"], **provenance(), "resumed": resumed}) as record:
+        log.info("resumed after %d epochs, %d steps", len(rows), step)
+        record |= fit(run, trainer, model, data, resume=True)
+    return record.get("val/loss")
+
+
+def refuse_another_experiment(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Raises UserError if the settings differ in more than how long, where and with what output they run."""
+
+    def what_counts(settings: dict[str, Any]) -> dict[str, Any]:
+        counts = {"seed": settings["seed"], "trainer.devices": settings["trainer"].get("devices", 1)}
+        for group in ("model", "data"):
+            counts |= {f"{group}.{name}": value for name, value in settings[group].items()}
+        return {key: value for key, value in counts.items() if key not in {f"data.{name}" for name in PLACES}}
+
+    old, new = what_counts(before), what_counts(after)
+    for key in {**old, **new}:
+        if old.get(key) != new.get(key):
+            raise UserError(
+                f"{key}={new.get(key)} would make this another experiment (it was {old.get(key)}); "
+                "start a new run with src.train"
+            )
+
+
+def provenance() -> dict[str, Any]:
+    """What a result depends on besides its config: versions, git commit, machine; null is unknown."""
+    changes = _git("status", "--porcelain")
+    return {
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "lightning": L.__version__,
+        },
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_dirty": None if changes is None else changes != "",
+    }
+
+
+@functools.cache  # the jobs of a sweep run the code that this process has loaded
+def _git(*arguments: str) -> str | None:
+    try:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # no git, or a copy without history
+        return None

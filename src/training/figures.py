@@ -1,0 +1,144 @@
+"""The pictures in a run's folder: when they are drawn, and of what."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+from matplotlib.figure import Figure
+from pydantic import Field, validate_call
+from torch import Tensor
+from torchmetrics.functional import confusion_matrix
+
+from src import cli, plots, sheets
+from src.runs import Run
+from src.sheets import Sheet
+from src.training.history import history, logged
+from src.training.tensorboard import add_classes, add_picture, writers
+
+
+class Figures(Checkpoint):
+    """PNG files in figures/: curves.png while the model trains; after the test, pictures of the tested model.
+
+    The curves are redrawn after an epoch if all redrawing so far and this one take at most `share` of the time
+    since the start, and at the end. In a Jupyter notebook they are redrawn in place after every epoch.
+    TensorBoard shows the pictures of the tested model too, as best/NAME, and of a classifier the accuracy and
+    the precision-recall curve of each class.
+
+    Args:
+        draw: false draws nothing; "auto" nothing in a sweep, where drawing would take as long as training.
+        scale: of the loss axis, "linear" or "log".
+        share: of the time, in [0, 1]; 1 draws after every epoch, 0 at the end only.
+        embed: how many test images TensorBoard's projector is to place by their logits, 0 to 1000.
+    """
+
+    @validate_call
+    def __init__(
+        self,
+        draw: bool | Literal["auto"] = "auto",
+        scale: Literal["linear", "log"] = "linear",
+        share: Annotated[float, Field(ge=0, le=1)] = 0.01,
+        embed: Annotated[int, Field(ge=0, le=1000)] = 0,
+    ):
+        self.draw, self.scale, self.share, self.embed = draw, scale, share, embed
+        self.drawing = 0.0  # seconds spent
+        self.cost = 0.2  # seconds for one more: a guess, until one is drawn
+        self.display = None  # of the notebook
+
+    def on_train_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        self.started = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        if not self.draws(trainer) or trainer.current_epoch + 1 == trainer.max_epochs:
+            return  # the last one is drawn after the test, with its results
+        affordable = self.drawing + self.cost <= self.share * (time.monotonic() - self.started)
+        if self.share == 1 or affordable or in_notebook():
+            started = time.monotonic()
+            self.draw_curves(trainer, history(trainer).rows)
+            self.cost = time.monotonic() - started
+            self.drawing += self.cost
+
+    def on_test_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        if not self.draws(trainer):
+            return
+        metrics, data = history(trainer), trainer.datamodule
+        step = metrics.rows[-1]["step"]
+        self.draw_curves(
+            trainer, [row | logged(trainer) if row == metrics.tested else row for row in metrics.rows]
+        )
+        output, y = outputs(model, data)
+        for name, picture in pictures(model, data, output, y).items():
+            png = plots.png(picture)
+            plots.save(png, Run(trainer.default_root_dir).figures / f"{name}.png")
+            for writer in writers(trainer):
+                add_picture(writer, f"best/{name}", png, step)
+        for writer in writers(trainer) if model.classifies else []:
+            add_classes(writer, output, y, data.classes, step)
+            if self.embed:
+                images, labels = data.whole("test", slice(self.embed))
+                names = [data.classes[k] for k in labels.tolist()]
+                writer.add_embedding(output[: self.embed], names, 1 - images, step, "logits")
+
+    def draws(self, trainer: L.Trainer) -> bool:
+        draw = not cli.in_sweep() if self.draw == "auto" else self.draw
+        return draw and trainer.is_global_zero
+
+    def draw_curves(self, trainer: L.Trainer, rows: list[dict[str, float]]) -> None:
+        path = Run(trainer.default_root_dir).figures / "curves.png"
+        plots.save(plots.curves(rows, self.scale), path)
+        if in_notebook():
+            self.show(path)
+
+    def show(self, picture: Path) -> None:
+        """Show the picture in the notebook, in the place of the last one."""
+        from IPython.display import Image, display
+
+        image = Image(picture.read_bytes())
+        if self.display is None:
+            self.display = display(image, display_id=True)
+        else:
+            self.display.update(image)
+
+
+def in_notebook() -> bool:
+    """Whether a Jupyter kernel runs this."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+
+
+@torch.inference_mode()
+def outputs(model: L.LightningModule, data: L.LightningDataModule) -> tuple[Tensor, Tensor]:
+    """What the model makes of the test split (n, q), and its targets, both on the CPU.
+
+    A part at a time: to allocate the whole split as float32 can take longer than to compute with it.
+    """
+    parts = torch.arange(len(data.splits["test"][1])).split(1000)
+    found = [(model(X.to(model.device)).cpu(), y) for X, y in (data.whole("test", part) for part in parts)]
+    return torch.cat([output for output, _ in found]), torch.cat([y for _, y in found])
+
+
+def pictures(
+    model: L.LightningModule, data: L.LightningDataModule, output: Tensor, y: Tensor, most: int = 18
+) -> dict[str, Figure | Sheet]:
+    """What there is to see of a trained model and its `outputs`, by file name.
+
+    Of a classifier of images: its weights as images, the confusion matrix, the first `most` test images and
+    the first `most` misclassified ones. Of a linear regression with known parameters: the fit.
+    """
+    W, b = (parameter.cpu() for parameter in model.weights())
+    if not model.classifies:
+        return {"fit": plots.fit(*data.whole("test"), W, b, data.truth)}
+    y_hat = output.argmax(dim=1)
+    matrix = confusion_matrix(y_hat, y, task="multiclass", num_classes=len(data.classes))
+    drawn = {
+        "weights": sheets.weight_images(W, data.classes),
+        "confusion": sheets.confusion(matrix, data.classes),
+    }
+    for name, which in sheets.first_and_misclassified(y, y_hat, most).items():
+        X, _ = data.whole("test", which)
+        title = f"{name} test images"
+        drawn[f"predictions_{name}"] = sheets.predictions(X[:, 0], y[which], y_hat[which], data.classes, title)
+    return drawn

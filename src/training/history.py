@@ -1,0 +1,86 @@
+"""The metrics of a run, epoch by epoch."""
+
+import logging
+import time
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from src.runs import Run, write_csv
+
+log = logging.getLogger(__name__)
+
+
+class History(Checkpoint):
+    """One row of metrics per epoch: in every checkpoint, in metrics.csv, in the log and in the logger.
+
+    A resumed run goes on from the rows of its checkpoint, whatever the file said; the test, which begins from
+    the checkpoint of the best epoch, changes none. The class derives from Checkpoint because Lightning calls
+    those last at the end of an epoch, when the training metrics are known, and in order: `assemble` puts it
+    before the checkpoints, so that no checkpoint exists whose rows are not in the file and in the logger.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+        self.tested: dict[str, float] = {}  # that of `rows` whose checkpoint is tested
+        self.testing = False
+        self.seconds = 0.0  # of training before this process
+        self.started: float | None = None
+
+    def setup(self, trainer: L.Trainer, model: L.LightningModule, stage: str) -> None:
+        self.testing = stage == "test"
+
+    def on_fit_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        if self.rows and trainer.is_global_zero:  # resumed: file and logger may be ahead of the checkpoint
+            self.write(trainer)
+
+    def on_train_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        self.started = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        metrics = dict(sorted(logged(trainer).items()))
+        self.rows.append({"epoch": trainer.current_epoch + 1, "step": trainer.global_step, **metrics})
+        if trainer.is_global_zero:
+            self.write(trainer)
+            text = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+            log.info("epoch %d/%d  %s", trainer.current_epoch + 1, trainer.max_epochs, text)
+
+    def on_test_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        metrics = logged(trainer).items()
+        self.log_metrics(trainer, {name: value for name, value in metrics if name not in self.rows[-1]})
+
+    def write(self, trainer: L.Trainer) -> None:
+        """Bring the file and the logger to where the rows are."""
+        write_csv(Run(trainer.default_root_dir).metrics_csv, self.rows)
+        row = self.rows[-1]
+        self.log_metrics(trainer, {name: value for name, value in row.items() if name not in ("epoch", "step")})
+
+    def log_metrics(self, trainer: L.Trainer, metrics: dict[str, float]) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, self.rows[-1]["step"])
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.flush()
+
+    def trained(self) -> float:
+        """Seconds of training, those before a resume included."""
+        return self.seconds + (time.monotonic() - self.started if self.started else 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows, "seconds": self.trained()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self.testing:
+            self.tested = state["rows"][-1]
+        else:
+            self.rows, self.seconds = state["rows"], state["seconds"]
+
+
+def history(trainer: L.Trainer) -> History:
+    return next(callback for callback in trainer.callbacks if isinstance(callback, History))
+
+
+def logged(trainer: L.Trainer) -> dict[str, float]:
+    """The metrics of the epoch, or of the test, that has ended."""
+    return {name: value.item() for name, value in trainer.callback_metrics.items()}

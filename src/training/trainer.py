@@ -1,0 +1,102 @@
+"""The Trainer of every run: Lightning's, with those of its arguments that all promises are tested with."""
+
+import contextlib
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
+from lightning.pytorch.profilers import PassThroughProfiler
+from pydantic import Field, PositiveInt, validate_call
+
+from src.errors import UserError
+from src.runs import main_process
+from src.training.saving import CheckpointIO
+
+CORES = os.cpu_count() or 1
+IGNORED = [  # warnings of Lightning's
+    ".*LeafSpec.*",  # its own use of a torch name that is on its way out
+    ".*does not have many workers.*",  # they would only slow down a data set that is in memory
+    ".*sync_dist=True.*",  # the model logs means that are over all processes already
+    ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run goes on in its own folder
+    ".*The `srun` command is available on your system.*",  # as on every login node of a cluster
+]
+
+
+@validate_call
+def build_trainer(
+    max_epochs: PositiveInt = 20,
+    accelerator: Literal["cpu", "gpu", "mps", "auto"] = "cpu",
+    devices: PositiveInt = 1,
+    strategy: Literal["auto", "ddp"] = "auto",
+    enable_progress_bar: bool = True,
+    threads: Annotated[int, Field(ge=1, le=CORES)] = 1,
+    *,
+    folder: Any = ".",
+    callbacks: Any = (),
+    logger: Any = False,
+) -> L.Trainer:
+    """Lightning's Trainer of the run in `folder`, with its callbacks and its logger.
+
+    From here on, torch uses `threads` threads on the CPU: one is enough for products of this size, gives the
+    same bits whatever the number of cores, and does not wait for others on a busy machine.
+
+    Raises UserError for hardware that is not there, and for processes that a launcher has started beside this
+    one but that the run does not ask for.
+    """
+    check_hardware(accelerator, devices)
+    torch.set_num_threads(threads)
+    for part in ("pytorch", "fabric"):
+        logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)  # no announcements and tips
+    for message in IGNORED:
+        warnings.filterwarnings("ignore", message=message)
+    trainer = L.Trainer(
+        max_epochs=max_epochs,
+        accelerator=accelerator,
+        devices=devices,
+        strategy=strategy,
+        enable_progress_bar=enable_progress_bar,
+        callbacks=list(callbacks),
+        logger=logger,
+        default_root_dir=Path(folder),
+        enable_checkpointing=bool(callbacks),
+        enable_model_summary=False,
+        log_every_n_steps=0,  # everything is logged once per epoch
+        num_sanity_val_steps=0,  # the model checks its inputs itself
+        use_distributed_sampler=False,  # src.data.batches divides the examples exactly
+        plugins=[CheckpointIO()],
+        profiler=Unprofiled(),
+    )
+    if trainer.world_size != devices or (devices == 1 and not main_process()):
+        ranks = {
+            name: os.environ[name] for name in ("SLURM_NTASKS", "RANK", "LOCAL_RANK") if name in os.environ
+        }
+        raise UserError(
+            f"trainer.devices={devices} asks for as many processes, but the environment says {ranks}; start "
+            "them with srun --ntasks-per-node=DEVICES or torchrun, or unset what another program has left there"
+        )
+    return trainer
+
+
+def check_hardware(accelerator: str, devices: int) -> None:
+    """Raises UserError for more devices than there are."""
+    available = {"cpu": CORES, "gpu": torch.cuda.device_count(), "mps": int(MPSAccelerator.is_available())}
+    available["auto"] = max(available.values()) if CUDAAccelerator.is_available() else CORES
+    if devices > available[accelerator]:
+        raise UserError(
+            f"trainer.accelerator={accelerator} trainer.devices={devices} cannot be had here, where there are "
+            f"{available[accelerator]}; try trainer.accelerator=cpu trainer.devices=1"
+        )
+
+
+class Unprofiled(PassThroughProfiler):
+    """No profiler. Lightning's builds a context manager for each of the 17 things it does in a step."""
+
+    NOTHING = contextlib.nullcontext()
+
+    def profile(self, action_name: str) -> contextlib.AbstractContextManager:
+        return self.NOTHING
