@@ -86,7 +86,10 @@ class ClaimFolder(Callback):
         if not main_process():
             return
         named = any(override.startswith("hydra.run.dir=") for override in config.hydra.overrides.hydra)
-        folder = claim(Path(config.hydra.run.dir), named, "hydra.run.dir")
+        try:
+            folder = claim(Path(config.hydra.run.dir), named, "hydra.run.dir")
+        except UserError as error:  # of a callback, Hydra would make a warning of it
+            sys.exit(f"error: {printable(str(error))}")
         with read_write(config):
             config.hydra.run.dir = str(folder)
 

@@ -169,7 +169,9 @@ def keep_record(run: Run, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
             run.save_record(record)
         if status == "interrupted":
             again = (
-                f"to go on: {cli.command('src.resume', run=run.path)}" if run.begun() else "nothing saved yet"
+                f"to go on: {cli.command('src.resume', run=cli.shown(run.path))}"
+                if run.begun()
+                else "nothing saved yet"
             )
             log.warning("interrupted by %s; %s", record["reason"], again)
         raise
