@@ -99,7 +99,8 @@ class TooLong(AssertionError):
 class Command:
     """`python -m module arguments` in a process of its own, in `folder`; what it prints goes to `output`.
 
-    It leads a process group (and session) of its own, as a command typed at a terminal does.
+    It leads a process group (and session) of its own, as a command typed at a terminal does. With `fresh` it
+    is a new interpreter, for what starts further ones by its own command line.
     """
 
     started: ClassVar[list["Command"]] = []  # those that `end` has not been called for
@@ -112,11 +113,12 @@ class Command:
         output: Path,
         disk: str | None = None,
         env: dict[str, str] | None = None,
+        fresh: bool = False,
     ):
         self.file = output
         self.file.unlink(missing_ok=True)
         self.process = processes.Process(
-            target=_command, args=(module, arguments, folder, output, disk, env or {})
+            target=_command, args=(module, arguments, folder, output, disk, env or {}, fresh)
         )
         self.process.start()
         Command.started.append(self)
@@ -212,7 +214,13 @@ CANNOT_MOUNT = 77
 
 
 def _command(
-    module: str, arguments: Sequence[str], folder: Path, output: Path, disk: str | None, env: dict[str, str]
+    module: str,
+    arguments: Sequence[str],
+    folder: Path,
+    output: Path,
+    disk: str | None,
+    env: dict[str, str],
+    fresh: bool,
 ) -> None:
     os.setsid()
     if sys.platform == "linux":  # a test process that is killed leaves no command behind
@@ -224,6 +232,9 @@ def _command(
     os.chdir(folder)
     if disk:
         _mount(folder / "disk", disk)
+    if fresh:
+        os.environ["PYTHONPATH"] = str(ROOT)
+        os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
     sys.argv = [module, *arguments]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
