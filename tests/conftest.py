@@ -115,7 +115,7 @@ class Command:
         env: dict[str, str] | None = None,
         fresh: bool = False,
     ):
-        self.file = output
+        self.module, self.file = module, output
         self.file.unlink(missing_ok=True)
         self.process = processes.Process(
             target=_command, args=(module, arguments, folder, output, disk, env or {}, fresh)
@@ -160,7 +160,8 @@ class Command:
         with contextlib.suppress(ProcessLookupError):
             self.kill(signal.SIGKILL, group=True)
         self.process.join(10)
-        Command.started.remove(self)
+        if self in Command.started:
+            Command.started.remove(self)
 
 
 @pytest.fixture(autouse=True)
@@ -222,6 +223,7 @@ def _command(
     env: dict[str, str],
     fresh: bool,
 ) -> None:
+    multiprocessing.set_start_method(None, force=True)  # workers start as in a fresh interpreter
     os.setsid()
     if sys.platform == "linux":  # a test process that is killed leaves no command behind
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
@@ -238,7 +240,11 @@ def _command(
     sys.argv = [module, *arguments]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except KeyboardInterrupt:  # an interpreter would end so; multiprocessing, with status 1
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what follows is ours, not the command's
         if disk and disk != "frozen":
             shutil.copytree(folder / "disk", folder / "disk_left")
 

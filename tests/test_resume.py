@@ -139,8 +139,8 @@ def test_a_run_killed_while_a_checkpoint_is_written_keeps_the_one_before(start, 
 @pytest.mark.slow
 def test_runs_killed_at_random_moments_are_finished_to_the_bit(data_root, tmp_path):
     outcome = campaign(6, 0, tmp_path, data_root)
-    assert outcome.mismatches == {}
-    assert sum(outcome.kills.values()) > 0
+    assert (outcome.stuck, outcome.mismatches) == ({}, {})
+    assert any(what == "kills" for what, *_ in outcome.counts)
 
 
 @pytest.fixture
