@@ -123,6 +123,7 @@ class Command:
         self.process.start()
         Command.started.append(self)
         self.until(self.file.exists)  # from then on the group exists
+        self.began = time.monotonic()
 
     def alive(self) -> bool:
         return self.process.is_alive()

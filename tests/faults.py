@@ -23,6 +23,7 @@ from typing import NamedTuple
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from src.errors import UserError
 from src.runs import Run
 from tests.conftest import ROOT, Command, TooLong, processes
 
@@ -181,6 +182,7 @@ class Patient:
         self.folder.mkdir()
         self.run, self.counts = Run(self.folder / "run"), Counter()
         self.started: list[Command] = []
+        self.seconds = 0.0  # of the last command
         place = [] if "linear" in plan.model else [f"data.root={data_root}"]
         self.first = [
             *(*MODELS[plan.model], *OTHERS, *SETTINGS[plan.setting], *plan.options, *place),
@@ -198,6 +200,7 @@ class Patient:
     def ended(self, command: Command, kill: Kill | None = None) -> int:
         """Its status, if that is one that it may end with after this kill."""
         status = command.wait()
+        self.seconds = time.monotonic() - command.began
         signum = KILLS[kill.kind][0] if kill else 0
         self.counts["status", kill.kind if kill else "no signal", kill.target if kill else "", status] += 1
         lines = command.output().splitlines() or [""]
@@ -212,7 +215,13 @@ class Patient:
 
     def strike(self, command: Command, kill: Kill, seconds: float) -> bool:
         """Wait for the moment of the kill, and kill. False if the command ended before."""
-        lengths = {"first second": 1, "first 3 seconds": 3, "any": seconds, "checkpoint": seconds, "test": 0}
+        lengths = {
+            "first second": 1,
+            "first 3 seconds": 3,
+            "any": seconds,
+            "checkpoint": 0.7 * seconds,
+            "test": 0,
+        }
         end = time.monotonic() + kill.fraction * lengths[kill.moment]
         ended = lambda: not command.alive()  # noqa: E731
         if kill.moment == "test":
@@ -225,6 +234,7 @@ class Patient:
         if ended():
             return False
         group = kill.target == "group"
+        self.counts["moments", kill.moment] += 1
         with contextlib.suppress(ProcessLookupError):  # it has ended by the first
             for signum in KILLS[kill.kind]:
                 command.kill(signum, group)
@@ -244,18 +254,18 @@ class Patient:
             if status == 0:
                 return
             refused = status == 1
-            resumable = any(self.run.last.parent.glob("*.ckpt"))
+            begun = resumable = any(self.run.last.parent.glob("*.ckpt"))
             if refused and IN_USE not in command.output():  # the other way, then
                 resumable = command.module == "src.train"
             if not resumable:
                 command = self.start("src.train", *self.first)
                 continue
-            if moved:
+            if moved and begun:
                 moved, path = False, self.folder / "elsewhere/moved"
                 path.parent.mkdir()
                 self.run = Run(self.run.path.rename(path))
                 self.counts["moved", ""] += 1
-            if twice and not kills:
+            if twice and begun and not kills:
                 twice = False
                 self.counts["resumed twice at once", ""] += 1
                 both = [self.start("src.resume", f"run={self.run.path}") for _ in range(2)]
@@ -278,14 +288,14 @@ def reference(plan: Plan) -> Plan:
 
 def leave_alone(plan: Plan, folder: Path, data_root: Path) -> float:
     """Seconds that the run takes."""
-    patient, started = Patient(plan, folder, data_root), time.monotonic()
+    patient = Patient(plan, folder, data_root)
     try:
         patient.finish(0)
     finally:
         patient.end()
     if "early_stopping" in plan.setting:
         assert patient.run.record()["epochs"] < EPOCHS
-    return time.monotonic() - started
+    return patient.seconds
 
 
 def torment(plan: Plan, folder: Path, data_root: Path, seconds: float) -> Outcome:
@@ -295,6 +305,8 @@ def torment(plan: Plan, folder: Path, data_root: Path, seconds: float) -> Outcom
         patient.finish(seconds)
         other = Run(folder / reference(plan).name / "run")
         mismatches = {str(plan): found} if (found := differences(patient.run, other)) else {}
+    except UserError as error:  # a file that cannot be read
+        mismatches = {str(plan): [str(error)]}
     except (Stuck, TooLong) as error:
         stuck = {str(plan): str(error)}
     finally:
