@@ -1,5 +1,6 @@
 """Fixtures: the real data, configs, and the command line in real processes."""
 
+import contextlib
 import ctypes
 import multiprocessing
 import os
@@ -9,10 +10,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 # Before torch is imported: on a busy machine two threads that wait for each other take ten times as long.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -102,8 +103,21 @@ processes.set_forkserver_preload(
 )
 
 
+LIMIT = 100  # seconds that any one thing may take, on a busy machine; pytest ends a test after a little more
+
+
+class TooLong(AssertionError):
+    """A command took longer than its limit; it has been killed."""
+
+
 class Command:
-    """`python -m module arguments` in a process of its own, in `folder`; what it prints goes to `output`."""
+    """`python -m module arguments` in a process of its own, in `folder`; what it prints goes to `output`.
+
+    It leads a process group (and session) of its own, as a command typed at a terminal does. With `fresh` it
+    is a new interpreter, for what starts further ones by its own command line.
+    """
+
+    started: ClassVar[list["Command"]] = []  # those that `end` has not been called for
 
     def __init__(
         self,
@@ -113,27 +127,66 @@ class Command:
         output: Path,
         disk: str | None = None,
         env: dict[str, str] | None = None,
+        fresh: bool = False,
     ):
-        self.file = output
+        self.module, self.file = module, output
         self.file.unlink(missing_ok=True)
         self.process = processes.Process(
-            target=_command, args=(module, arguments, folder, output, disk, env or {})
+            target=_command, args=(module, arguments, folder, output, disk, env or {}, fresh)
         )
         self.process.start()
+        Command.started.append(self)
+        self.until(self.file.exists)  # from then on the group exists
+        self.began = time.monotonic()
 
     def alive(self) -> bool:
         return self.process.is_alive()
 
     def output(self) -> str:
-        return self.file.read_text() if self.file.exists() else ""
+        return self.file.read_text(errors="replace") if self.file.exists() else ""
 
-    def kill(self, signum: signal.Signals) -> None:
-        os.kill(self.process.pid, signum)
+    def kill(self, signum: signal.Signals, group: bool = False) -> None:
+        """Send the signal, to the process or to the whole group."""
+        (os.killpg if group else os.kill)(self.process.pid, signum)
 
-    def wait(self) -> int:
+    def until(self, reached: str | Callable[[], object], limit: float = LIMIT) -> None:
+        """Wait until the output holds the text, or the function returns something true."""
+        end = time.monotonic() + limit
+        while True:
+            alive = self.alive()
+            if reached in self.output() if isinstance(reached, str) else reached():
+                return
+            assert alive, f"ended with {self.process.exitcode} before {reached}:\n{self.output()}"
+            if time.monotonic() > end:
+                self.end()
+                raise TooLong(f"{limit} s have passed and not yet {reached}:\n{self.output()}")
+            time.sleep(0.0005)  # a checkpoint is written within a few milliseconds
+
+    def wait(self, limit: float = LIMIT) -> int:
         """The exit status; -N if signal N killed it."""
-        self.process.join()
+        self.process.join(limit)
+        if self.alive():
+            self.end()
+            raise TooLong(f"runs on after {limit} s:\n{self.output()}")
         return self.process.exitcode
+
+    def end(self) -> None:
+        """Kill whatever is left of the group."""
+        with contextlib.suppress(ProcessLookupError):
+            self.kill(signal.SIGKILL, group=True)
+        self.process.join(10)
+        if self in Command.started:
+            Command.started.remove(self)
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    """What a test started ends with it; of what had to be killed, a failed test shows the output."""
+    yield
+    for command in [*Command.started]:
+        if command.alive():
+            print(f"killed at the end of the test: {command.process.pid}\n{command.output()}")
+        command.end()
 
 
 @pytest.fixture
@@ -163,9 +216,7 @@ def cli(start: Callable[..., Command]) -> Callable[..., Finished]:
     def call(*arguments: str, interrupt: signal.Signals | None = None, **options) -> Finished:
         command = start(*arguments, **options)
         if interrupt is not None:
-            while "epoch 2/" not in command.output():
-                assert command.alive(), command.output()
-                time.sleep(0.02)
+            command.until("epoch 2/")
             command.kill(interrupt)
         status = command.wait()
         if status == CANNOT_MOUNT:
@@ -179,8 +230,18 @@ CANNOT_MOUNT = 77
 
 
 def _command(
-    module: str, arguments: Sequence[str], folder: Path, output: Path, disk: str | None, env: dict[str, str]
+    module: str,
+    arguments: Sequence[str],
+    folder: Path,
+    output: Path,
+    disk: str | None,
+    env: dict[str, str],
+    fresh: bool,
 ) -> None:
+    multiprocessing.set_start_method(None, force=True)  # workers start as in a fresh interpreter
+    os.setsid()
+    if sys.platform == "linux":  # a test process that is killed leaves no command behind
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     os.environ.update(env)
     terminal = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(terminal, 1)
@@ -188,10 +249,17 @@ def _command(
     os.chdir(folder)
     if disk:
         _mount(folder / "disk", disk)
+    if fresh:
+        os.environ["PYTHONPATH"] = str(ROOT)
+        os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
     sys.argv = [module, *arguments]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except KeyboardInterrupt:  # an interpreter would end so; multiprocessing, with status 1
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what follows is ours, not the command's
         if disk and disk != "frozen":
             shutil.copytree(folder / "disk", folder / "disk_left")
 

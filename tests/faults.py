@@ -1,35 +1,65 @@
-"""Kill runs at random moments, resume them, and compare them to the bit: python -m tests.faults [N] [SEED]
+"""Kill runs, finish them, and compare them to the bit: python -m tests.faults [N] [SEED] [early]
 
-Each fault is a real signal to a real process. Half of the runs save within epochs; a third of the kills wait
-until a checkpoint is being written. The resumed process is a target too: it is killed again every other time.
+Each fault is a real signal to a real process or to its process group: at a random moment, in the first seconds,
+while a checkpoint is written, or in the test; in the run, and in what finishes it. What has a checkpoint is
+finished by src.resume, what has none by the same command again. With `early`, every run is killed within its
+first three seconds, once.
 """
 
+import contextlib
+import functools
 import random
 import signal
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from src.errors import UserError
 from src.runs import Run
-from tests.conftest import ROOT, Command
+from tests.conftest import ROOT, Command, TooLong, processes
 
-SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
+KILLS = {  # what is sent
+    "SIGKILL": [signal.SIGKILL],
+    "SIGTERM": [signal.SIGTERM],
+    "SIGINT": [signal.SIGINT],
+    "SIGINT twice": [signal.SIGINT, signal.SIGINT],
+    "SIGHUP": [signal.SIGHUP],
+}
 # Small enough to take a second or two, with much of the time in validation.
-IMAGES = ["data.train_size=2000", "data.val_size=20000", "trainer.max_epochs=4"]
-SYNTHETIC = ["data=synthetic", "data.train_size=300", "data.val_size=20000", "trainer.max_epochs=4"]
-RUNS = {
+IMAGES = ["data.train_size=2000", "data.val_size=20000"]
+SYNTHETIC = ["data=synthetic", "data.train_size=300", "data.val_size=20000"]
+MODELS = {
     "scratch": ["model=scratch", *IMAGES],
+    "closed_form": ["model=scratch", "model.gradient=closed_form", "model.weight_decay=0.01", *IMAGES],
     "concise": ["model=concise", *IMAGES],
     "linear_scratch": ["model=linear_scratch", *SYNTHETIC, "data.resample=true"],
     "linear_concise": ["model=linear_concise", *SYNTHETIC],
 }
-OTHERS = ["~callbacks.figures"]
+EPOCHS = 4
+EARLY = "+callbacks.early_stopping"
+SETTINGS = {
+    "": [],
+    "early_stopping": [  # no loss falls by 10: it stops after epoch 3
+        f"{EARLY}._target_=lightning.pytorch.callbacks.EarlyStopping",
+        *(f"{EARLY}.monitor=val/loss", f"{EARLY}.min_delta=10", f"{EARLY}.patience=2"),
+    ],
+    "no_validation": ["data.val_size=0"],
+}
+LAST_EPOCH = {"": EPOCHS, "early_stopping": EPOCHS - 1, "no_validation": EPOCHS}
+OTHERS = ["~callbacks.figures", f"trainer.max_epochs={EPOCHS}"]
+
+IN_USE = "in use by another process"  # also by workers of a killed process, which notice within 5 s
+REFUSALS = [IN_USE, "is not empty", "holds a run already", "is no run folder", "has not begun", "never began"]
+STARTS = 12  # of commands for one run; what needs more is stuck
 
 
 def flat(value: object, name: str = "") -> dict[str, object]:
@@ -70,81 +100,267 @@ def differences(run: Run, reference: Run) -> list[str]:
     return found
 
 
+class Kill(NamedTuple):
+    """A signal, or two: what is sent, to whom, and when."""
+
+    kind: str  # a key of KILLS
+    target: str  # process | group
+    moment: str  # any | first second | first 3 seconds | checkpoint | test
+    fraction: float  # of the run, of these seconds, or of a short time after the beginning of the test
+    apart: float  # seconds between two signals
+
+    def __str__(self) -> str:
+        return f"{self.kind} to the {self.target}, {self.moment} ({self.fraction:.2f})"
+
+
+class Plan(NamedTuple):
+    """A run, and what will be done to it."""
+
+    name: str
+    model: str
+    setting: str
+    options: list[str]  # that change nothing in the result
+    kills: list[Kill]
+    moved: bool  # before it is resumed
+    twice: bool  # it is resumed by two processes at once
+
+    def __str__(self) -> str:
+        more = [*self.options, *["moved"] * self.moved, *["resumed twice at once"] * self.twice]
+        return (
+            f"{self.name}: {', '.join(filter(None, [self.model, self.setting, *more, *map(str, self.kills)]))}"
+        )
+
+
 class Outcome(NamedTuple):
-    kills: Counter
-    resumes: int
-    mismatches: dict[str, list[str]]
+    """What happened to a run, or to all."""
+
+    counts: Counter  # of (what, which, ...)
+    stuck: dict[str, str]  # plan -> output
+    mismatches: dict[str, list[str]]  # plan -> what differs
 
 
-def campaign(count: int, seed: int, folder: Path, data_root: Path, say=lambda line: None) -> Outcome:
-    """Kill `count` runs under `folder`, finish them by src.resume, and compare each with one left alone."""
-    draw = random.Random(seed)
-    place = f"data.root={data_root}"
+class Stuck(AssertionError):
+    """A run does not end however often it is gone on with."""
 
-    def start(module: str, *arguments: str) -> Command:
-        return Command(module, arguments, folder, folder / "output.txt")
 
-    seconds = {}
-    for name, arguments in RUNS.items():
-        started = time.monotonic()
-        root = [place] if name in ("scratch", "concise") else []
-        command = start("src.train", *arguments, *OTHERS, *root, f"hydra.run.dir={folder / name}")
+class Unknown(AssertionError):
+    """A command ended as none may."""
+
+
+def draw(count: int, seed: int, early: bool) -> list[Plan]:
+    chance = random.Random(seed)
+    plans = []
+    for number in range(count):
+        model, setting = chance.choice(list(MODELS)), chance.choice(["", *SETTINGS])
+        every = chance.choice(["callbacks.last.every_n_train_steps=1", "callbacks.last.every_n_train_steps=3"])
+        options = [every] if chance.random() < 0.5 else []
+        if chance.random() < 0.4 and "linear" not in model:  # a synthetic data set has no workers
+            options.append("data.num_workers=2")
+        moments = ["any", "any", "first second", "first 3 seconds", "checkpoint", "checkpoint", "test"]
+        if early:
+            moments = ["first second", "first 3 seconds"]
+        kills = [
+            Kill(
+                chance.choice(list(KILLS)),
+                chance.choice(["process", "group"]),
+                chance.choice(moments),
+                chance.random(),
+                chance.uniform(0, 0.3),
+            )
+            for _ in range(1 if early else chance.choice([1, 2, 3]))
+        ]
+        moved, twice = chance.random() < 0.2, chance.random() < 0.2
+        plans.append(Plan(str(number), model, setting, options, kills, moved, twice))
+    return plans
+
+
+class Patient:
+    """A run, in a folder within `folder`, from the first command to the last."""
+
+    def __init__(self, plan: Plan, folder: Path, data_root: Path):
+        self.plan, self.folder = plan, folder / str(plan.name)
+        self.folder.mkdir()
+        self.run, self.counts = Run(self.folder / "run"), Counter()
+        self.started: list[Command] = []
+        self.seconds = 0.0  # of the last command
+        place = [] if "linear" in plan.model else [f"data.root={data_root}"]
+        self.first = [
+            *(*MODELS[plan.model], *OTHERS, *SETTINGS[plan.setting], *plan.options, *place),
+            f"hydra.run.dir={self.run.path}",
+        ]
+
+    def start(self, module: str, *arguments: str) -> Command:
+        if len(self.started) >= STARTS:
+            raise Stuck(f"not finished by {STARTS} commands; the last:\n{self.started[-1].output()}")
+        self.counts["starts", module] += 1
+        output = self.folder / f"output{len(self.started)}.txt"
+        self.started.append(Command(module, arguments, self.folder, output))
+        return self.started[-1]
+
+    def ended(self, command: Command, kill: Kill | None = None) -> int:
+        """Its status, if that is one that it may end with after this kill."""
         status = command.wait()
-        assert status == 0, command.output()
-        seconds[name] = time.monotonic() - started
+        self.seconds = time.monotonic() - command.began
+        signum = KILLS[kill.kind][0] if kill else 0
+        self.counts["status", kill.kind if kill else "no signal", kill.target if kill else "", status] += 1
+        lines = command.output().splitlines() or [""]
+        refused = next((text for text in REFUSALS if status == len(lines) == 1 and text in lines[0]), None)
+        if refused:
+            self.counts["refusals", refused] += 1
+            if refused == IN_USE:
+                time.sleep(1)
+        elif status not in {0, -signum, 128 + signum}:
+            raise Unknown(f"status {status} of {self.plan}, after {kill or 'no signal'}:\n{command.output()}")
+        return status
 
-    kills, resumes, mismatches = Counter(), 0, {}
-    for i in range(count):
-        name = draw.choice(list(RUNS))
-        run = Run(folder / f"{i}_{name}")
-        root = [place] if name in ("scratch", "concise") else []
-        within = [f"callbacks.last.every_n_train_steps={draw.choice([1, 3])}"] if draw.random() < 0.5 else []
-        first = ["src.train", *RUNS[name], *OTHERS, *root, *within, f"hydra.run.dir={run.path}"]
-        command, told = start(*first), []
-        most = draw.choice([1, 2])  # kills of this run
+    def strike(self, command: Command, kill: Kill, seconds: float) -> bool:
+        """Wait for the moment of the kill, and kill. False if the command ended before."""
+        lengths = {
+            "first second": min(1, seconds),
+            "first 3 seconds": min(3, seconds),
+            "any": seconds,
+            "checkpoint": 0.7 * seconds,
+            "test": 0,
+        }
+        end = time.monotonic() + kill.fraction * lengths[kill.moment]
+        ended = lambda: not command.alive()  # noqa: E731
+        if kill.moment == "test":
+            last = f"epoch {LAST_EPOCH[self.plan.setting]}/"
+            command.until(lambda: ended() or last in command.output())
+            end = time.monotonic() + 0.3 * kill.fraction
+        command.until(lambda: ended() or time.monotonic() >= end)
+        if kill.moment == "checkpoint":
+            command.until(lambda: ended() or any(self.run.last.parent.glob("*.part")))
+        if ended():
+            return False
+        group = kill.target == "group"
+        self.counts["moments", kill.moment] += 1
+        with contextlib.suppress(ProcessLookupError):  # it has ended by the first
+            for signum in KILLS[kill.kind]:
+                command.kill(signum, group)
+                self.counts["kills", kill.kind, kill.target] += 1
+                time.sleep(kill.apart if len(KILLS[kill.kind]) > 1 else 0)
+        return True
+
+    def finish(self, seconds: float) -> None:
+        """Run, kill, and go on, until all is done."""
+        kills = list(self.plan.kills)
+        moved, twice = self.plan.moved, self.plan.twice
+        command = self.start("src.train", *self.first)
         while True:
-            if len(told) < most:
-                signum = draw.choice(SIGNALS)
-                moment = draw.uniform(0, seconds[name])
-                written = draw.random() < 1 / 3
-                if wait_for(command, moment, run if written else None):
-                    command.kill(signum)
-                    told.append(f"{signum.name} after {moment:.2f} s{' in a checkpoint' * written}")
-                    kills[signum.name] += 1
-            status = command.wait()
+            kill = kills.pop(0) if kills else None
+            struck = kill is not None and self.strike(command, kill, seconds)
+            status = self.ended(command, kill if struck else None)
             if status == 0:
-                break
-            assert status in (-signal.SIGKILL, -signal.SIGTERM, 143, 130, 1), command.output()
-            if run.config.exists():
-                resumes += 1
-                command = start("src.resume", f"run={run.path}")
-            else:  # killed before there was a run
-                command = start(*first)
-        found = differences(run, Run(folder / name))
-        if found:
-            mismatches[f"{i} {name}: {', '.join(told)}"] = found
-        say(f"{i + 1}/{count} {name:15} {', '.join(told) or 'was faster'}: {found or 'identical'}")
-    return Outcome(kills, resumes, mismatches)
+                return
+            refused = status == 1
+            begun = resumable = any(self.run.last.parent.glob("*.ckpt"))
+            if refused and IN_USE not in command.output():  # the other way, then
+                resumable = command.module == "src.train"
+            if not resumable:
+                command = self.start("src.train", *self.first)
+                continue
+            if moved and begun:
+                moved, path = False, self.folder / "elsewhere/moved"
+                path.parent.mkdir()
+                self.run = Run(self.run.path.rename(path))
+                self.counts["moved", ""] += 1
+            if twice and begun and not kills:
+                twice = False
+                self.counts["resumed twice at once", ""] += 1
+                both = [self.start("src.resume", f"run={self.run.path}") for _ in range(2)]
+                statuses = [self.ended(each) for each in both]
+                if statuses == [0, 0] and not any("nothing is left" in each.output() for each in both):
+                    raise Unknown(f"two resumes at once of {self.plan}:\n{both[0].output()}{both[1].output()}")
+                if 0 in statuses:
+                    return
+            command = self.start("src.resume", f"run={self.run.path}")
+
+    def end(self) -> None:
+        for command in self.started:
+            command.end()
 
 
-def wait_for(command: Command, moment: float, run: Run | None) -> bool:
-    """Wait for the moment, then, given a run, until it is writing a checkpoint. False if the command ended."""
-    end = time.monotonic() + moment
-    while time.monotonic() < end and command.alive():
-        time.sleep(0.001)
-    parts = [path.with_name(f"{path.name}.part") for path in (run.best, run.last)] if run else []
-    while parts and command.alive() and not any(part.exists() for part in parts):
-        pass
-    return command.alive()
+def reference(plan: Plan) -> Plan:
+    """The same run, left alone; with workers and saves within epochs or without, it is the same."""
+    return Plan(f"{plan.model}_{plan.setting}", plan.model, plan.setting, [], [], False, False)
+
+
+def leave_alone(plan: Plan, folder: Path, data_root: Path) -> float:
+    """Seconds that the run takes."""
+    patient = Patient(plan, folder, data_root)
+    try:
+        patient.finish(0)
+    finally:
+        patient.end()
+    if "early_stopping" in plan.setting:
+        assert patient.run.record()["epochs"] < EPOCHS
+    return patient.seconds
+
+
+def torment(plan: Plan, folder: Path, data_root: Path, seconds: float) -> Outcome:
+    """Do to a run what is planned. Raises Unknown if a command ends as none may."""
+    patient, stuck, mismatches = Patient(plan, folder, data_root), {}, {}
+    try:
+        patient.finish(seconds)
+        other = Run(folder / reference(plan).name / "run")
+        mismatches = {str(plan): found} if (found := differences(patient.run, other)) else {}
+    except UserError as error:  # a file that cannot be read
+        mismatches = {str(plan): [str(error)]}
+    except (Stuck, TooLong) as error:
+        stuck = {str(plan): str(error)}
+    finally:
+        patient.end()
+    return Outcome(patient.counts, stuck, mismatches)
+
+
+def campaign(
+    count: int,
+    seed: int,
+    folder: Path,
+    data_root: Path,
+    early: bool = False,
+    jobs: int = 1,
+    say: Callable[[str], None] = lambda line: None,
+) -> Outcome:
+    """Torment `count` runs under `folder`, `jobs` at a time, and compare each with one left alone."""
+    plans, counts, stuck, mismatches = draw(count, seed, early), Counter(), {}, {}
+    with ProcessPoolExecutor(jobs, mp_context=processes) if jobs > 1 else contextlib.nullcontext() as pool:
+        each = pool.map if pool else map
+        alone = {reference(plan).name: reference(plan) for plan in plans}
+        took = each(leave_alone, alone.values(), repeat(folder), repeat(data_root))
+        seconds = dict(zip(alone, took, strict=True))
+        lengths = [seconds[reference(plan).name] for plan in plans]
+        outcomes = each(torment, plans, repeat(folder), repeat(data_root), lengths)
+        for plan, outcome in zip(plans, outcomes, strict=True):
+            counts += outcome.counts
+            stuck |= outcome.stuck
+            mismatches |= outcome.mismatches
+            found = "STUCK" if outcome.stuck else outcome.mismatches.get(str(plan), "identical")
+            say(f"{plan}: {found}")
+    return Outcome(counts, stuck, mismatches)
+
+
+def report(outcome: Outcome, count: int) -> str:
+    lines = [
+        f"{' '.join(str(part) for part in what if part != ''):60}{number:5}"
+        for what, number in sorted(outcome.counts.items(), key=str)
+    ]
+    lines += [f"STUCK {plan}: {output}" for plan, output in outcome.stuck.items()]
+    lines += [f"DIFFERENT {plan}: {', '.join(found)}" for plan, found in outcome.mismatches.items()]
+    identical = count - len(outcome.stuck) - len(outcome.mismatches)
+    kills = sum(number for (what, *_), number in outcome.counts.items() if what == "kills")
+    lines.append(f"{kills} kills, {len(outcome.stuck)} of {count} runs stuck")
+    return "\n".join([*lines, f"{identical} of {count} runs bit-identical to their reference"])
 
 
 if __name__ == "__main__":
-    count, seed = (int(text) for text in (sys.argv[1:] + ["50", "0"][len(sys.argv) - 1 :]))
+    early = "early" in sys.argv
+    numbers = [int(text) for text in sys.argv[1:] if text != "early"]
+    count, seed = numbers + [50, 0][len(numbers) :]
     with tempfile.TemporaryDirectory() as folder:
-        outcome = campaign(count, seed, Path(folder), ROOT / "data", print)
-    kills = ", ".join(f"{number} {name}" for name, number in sorted(outcome.kills.items()))
-    print(f"{sum(outcome.kills.values())} kills ({kills}), {outcome.resumes} resumes")
-    print(f"{count - len(outcome.mismatches)} of {count} runs bit-identical to their reference")
-    for told, found in outcome.mismatches.items():
-        print(f"  {told}: {', '.join(found)}")
-    sys.exit(1 if outcome.mismatches else 0)
+        outcome = campaign(
+            count, seed, Path(folder), ROOT / "data", early, 2, functools.partial(print, flush=True)
+        )
+    print(report(outcome, count))
+    sys.exit(1 if outcome.stuck or outcome.mismatches else 0)

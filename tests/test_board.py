@@ -290,13 +290,15 @@ def server(data_root: Path, tmp_path_factory, tmp_path) -> Iterator[Server]:
         command = Command("src.train", arguments, folder, folder / "output.txt")
         assert command.wait() == 0, command.output()
     serving = Server(folder)
-    # it serves what it has read so far: wait until it has read everything
-    while len(serving.get("plugin/scalars/tags")) < 3 or "best/test/acc" not in str(
-        serving.get("plugin/scalars/tags").get("sweeps/two/1/tensorboard")
-    ):
-        time.sleep(0.2)
-    yield serving
-    serving.stop()
+    try:
+        # it serves what it has read so far: wait until it has read everything
+        while len(serving.get("plugin/scalars/tags")) < 3 or "best/test/acc" not in str(
+            serving.get("plugin/scalars/tags").get("sweeps/two/1/tensorboard")
+        ):
+            time.sleep(0.2)
+        yield serving
+    finally:
+        serving.stop()
 
 
 RUN, JOBS = "runs/one/tensorboard", ["sweeps/two/0/tensorboard", "sweeps/two/1/tensorboard"]

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from src.runs import Run
-from tests.conftest import ROOT
+from tests.conftest import LIMIT, ROOT
 
 pytestmark = pytest.mark.slow  # about a second for each command
 
@@ -219,16 +219,19 @@ def test_a_terminal_shows_a_progress_bar_with_time_left(data_root, tmp_path):
     primary, secondary = pty.openpty()
     command = [sys.executable, "-m", "src.train", "trainer.max_epochs=2", f"hydra.run.dir={tmp_path / 'run'}"]
     environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "120"}
-    with subprocess.Popen(
-        [*command, f"data.root={data_root}"], cwd=ROOT, env=environment, stdout=secondary, stderr=secondary
-    ) as process:
+    with contextlib.ExitStack() as stack:
+        process = subprocess.Popen(
+            [*command, f"data.root={data_root}"], cwd=ROOT, env=environment, stdout=secondary, stderr=secondary
+        )
+        stack.callback(process.kill)
         os.close(secondary)
         screen = b""
         with contextlib.suppress(OSError):  # the other end is closed
             while chunk := os.read(primary, 4096):
                 screen += chunk
+        status = process.wait(LIMIT)
     os.close(primary)
-    assert process.returncode == 0
+    assert status == 0
     text = screen.decode()
     assert "epoch 1/2" in text
     assert "examples/s" in text

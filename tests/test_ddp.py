@@ -1,11 +1,7 @@
 """Several processes train one model: as one process with the whole minibatch would."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +9,7 @@ import torch
 from src.evaluate import evaluate
 from src.runs import Run
 from src.training.experiment import train
-from tests.conftest import ROOT, compose_config
+from tests.conftest import Command, compose_config
 
 pytestmark = pytest.mark.slow  # real processes, each of which imports everything
 
@@ -22,33 +18,12 @@ pytestmark = pytest.mark.slow  # real processes, each of which imports everythin
 SMALL = ["data.val_size=501", "trainer.max_epochs=2", "~callbacks.figures", "data.train_size=2000"]
 
 
-class Started:
-    """A command of the real interpreter: Lightning starts the other process by the same command line."""
-
-    def __init__(self, tmp_path: Path, data_root: Path, *arguments: str, module: str = "src.train"):
-        place = [f"data.root={data_root}"] if module == "src.train" else []
-        self.file = tmp_path / "output.txt"
-        with self.file.open("w") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments, *place],
-                cwd=tmp_path,
-                env=os.environ | {"PYTHONPATH": str(ROOT)},
-                stdout=output,
-                stderr=output,
-            )
-
-    def ended(self) -> tuple[int, str]:
-        """(exit status, output)."""
-        status = self.process.wait()
-        return status, self.file.read_text()
-
-
 @pytest.mark.parametrize(
     "model", [["model=scratch"], ["model=scratch", "model.gradient=closed_form"], ["model=concise"]]
 )
-def test_two_processes_equal_one_with_the_doubled_batch(config, data_root, tmp_path, model):
+def test_two_processes_equal_one_with_the_doubled_batch(config, cli, tmp_path, model):
     both = ["trainer=ddp", "trainer.devices=2", "data.batch_size=128", "hydra.run.dir=two"]
-    status, output = Started(tmp_path, data_root, *SMALL, *model, *both).ended()
+    status, output = cli("src.train", *SMALL, *model, *both, fresh=True)
     assert status == 0, output
     train(config(*SMALL, *model, "data.batch_size=256"), tmp_path / "run")
     two, one = Run(tmp_path / "two"), Run(tmp_path / "run")
@@ -75,24 +50,24 @@ LONG = [*SMALL, "trainer=ddp", "data.batch_size=128", "trainer.max_epochs=20"]
 
 
 @pytest.fixture(scope="module")
-def whole(data_root, tmp_path_factory, tmp_path) -> Run:
+def whole(data_root, tmp_path_factory) -> Run:
     """A run of two processes that nobody interrupted."""
     folder = tmp_path_factory.mktemp("whole")
-    status, output = Started(folder, data_root, *LONG, "hydra.run.dir=run").ended()
-    assert status == 0, output
+    arguments = [*LONG, "hydra.run.dir=run", f"data.root={data_root}"]
+    command = Command("src.train", arguments, folder, folder / "output.txt", fresh=True)
+    assert command.wait() == 0, command.output()
     return Run(folder / "run")
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_an_interrupted_run_of_two_processes_goes_on(whole, data_root, tmp_path, signum, status):
-    cut, run = Started(tmp_path, data_root, *LONG, "hydra.run.dir=cut"), Run(tmp_path / "cut")
-    while not run.last.exists():
-        assert cut.process.poll() is None, cut.ended()
-        time.sleep(0.01)
-    cut.process.send_signal(signum)
-    assert cut.ended()[0] == status
+def test_an_interrupted_run_of_two_processes_goes_on(whole, start, cli, tmp_path, signum, status):
+    # a new interpreter, as Lightning starts the other process by the same command line
+    cut, run = start("src.train", *LONG, "hydra.run.dir=cut", fresh=True), Run(tmp_path / "cut")
+    cut.until(run.last.exists)
+    cut.kill(signum)
+    assert cut.wait() == status
     time.sleep(2)  # the other process of a killed one notices, and ends
-    ended, output = Started(tmp_path, data_root, "run=cut", module="src.resume").ended()
+    ended, output = cli("src.resume", "run=cut", data=False, fresh=True)
     assert ended == 0, output
     assert "resumed after" in output
     assert len(run.rows()) == 20

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from src.runs import Run
-from tests.conftest import ROOT, Command
+from tests.conftest import LIMIT, ROOT, Command
 
 PAGES = ["README.md", "README.zh-CN.md"]
 
@@ -97,16 +97,9 @@ def folder(data_root: Path, tmp_path_factory, tmp_path) -> Path:
 def test_command_works(text, folder, data_root):
     module, *arguments = small(text, data_root)
     if any(mark in text for mark in OF_PROCESSES):
-        run = [
-            sys.executable,
-            "-m",
-            module,
-            *arguments,
-            f"hydra.run.dir={folder}/run",
-            f"hydra.sweep.dir={folder}/sweep",
-        ]
-        done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
+        places = [f"hydra.run.dir={folder}/run", f"hydra.sweep.dir={folder}/sweep"]
+        command = Command(module, [*arguments, *places], ROOT, folder / "output.txt", fresh=True)
+        assert command.wait() == 0, command.output()
         return
     command = Command(module, arguments, folder, folder / "output.txt")
     assert command.wait() == 0, command.output()
@@ -143,13 +136,15 @@ def test_own_parts_take_three_steps(kind, data_root, tmp_path):
     few = ["trainer.max_epochs=3", "hydra.run.dir=run"]
     few += [] if kind == "data" else [f"data.root={data_root}", "data.train_size=5000"]
     arguments = [*shlex.split(command)[1:], *few]
-    done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     record = Run(tmp_path / "run").record()
     assert record["status"] == "finished"
     assert record["test/acc"] > 0.6
     evaluate = [sys.executable, "-m", "src.evaluate", "run=run"]
-    done = subprocess.run(evaluate, cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(evaluate, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{record['test/acc']:.4f}" in done.stdout
 

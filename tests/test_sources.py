@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from src.data import sources
+from tests.conftest import LIMIT
 
 CONTENT = {"train-images": b"\x00\x00\x08\x03" + bytes(range(256)) * 40, "train-labels": b"labels" * 100}
 CHECKSUMS = {name: hashlib.sha256(content).hexdigest() for name, content in CONTENT.items()}
@@ -256,7 +257,7 @@ def test_eight_processes_starting_at_once_all_succeed_and_the_work_is_done_once(
     for process in processes:
         process.start()
     for process in processes:
-        process.join()
+        process.join(LIMIT)
     assert [process.exitcode for process in processes] == [0] * 8
     assert unpacked.value == len(CONTENT)
     assert_complete(folder)
@@ -267,7 +268,7 @@ def test_a_process_killed_while_unpacking_leaves_nothing_in_the_way(folder, copy
     unpacked = context.Value("i", 0)
     process = context.Process(target=fetch_and_count, args=(folder, copy, unpacked))
     process.start()
-    while unpacked.value == 0:
+    while unpacked.value == 0 and process.is_alive():
         time.sleep(0.01)
     process.kill()
     process.join()

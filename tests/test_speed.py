@@ -1,6 +1,7 @@
 """What is measured against the plain loops, and how it is judged."""
 
 import math
+import os
 
 import pytest
 import rich
@@ -55,6 +56,8 @@ def test_ours_is_a_whole_run_epoch_by_epoch(data_root, tmp_path, form):
     (run,) = tmp_path.iterdir()
     for name in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "tensorboard"):
         assert (run / name).exists()
+    held = [os.path.realpath(f"/dev/fd/{number}") for number in os.listdir("/dev/fd")]
+    assert [path for path in held if path.startswith(str(tmp_path))] == []  # nothing is left open
 
 
 def test_progress_is_drawn_on_a_terminal_that_nobody_sees(capsys):

@@ -6,9 +6,6 @@ import re
 import shutil
 import signal
 import statistics
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,7 +16,7 @@ from PIL import Image
 from src import plots
 from src.runs import Run
 from src.sweeps import Sweep, groups, summarize
-from tests.conftest import ROOT, Command, Finished
+from tests.conftest import Command
 
 pytestmark = pytest.mark.slow  # real commands
 
@@ -113,12 +110,6 @@ def test_a_diverging_job_is_told_apart(swept):
     assert [row["status"] for row in table(folder)] == ["finished", "diverged"]
 
 
-def wait_for(path: Path, command) -> None:
-    while not path.exists():
-        assert command.alive(), command.output()
-        time.sleep(0.01)
-
-
 LONG = [*SMALL, "data.train_size=3000", "model.lr=0.01,0.03", "seed=0,1", "trainer.max_epochs=5"]
 
 
@@ -136,7 +127,7 @@ def whole(tmp_path_factory, tmp_path) -> Path:
 )
 def test_an_interrupted_sweep_is_finished_by_resume(whole, start, cli, tmp_path, signum, status):
     command = start("src.train", "-m", *LONG, "hydra.sweep.dir=cut", data=False)
-    wait_for(tmp_path / "cut/1/checkpoints/last.ckpt", command)
+    command.until((tmp_path / "cut/1/checkpoints/last.ckpt").exists)
     command.kill(signum)
     assert command.wait() == status
     cut = tmp_path / "cut"
@@ -166,7 +157,7 @@ def test_an_interrupted_sweep_is_finished_by_resume(whole, start, cli, tmp_path,
 
 def test_resume_uses_the_configs_recorded_when_the_sweep_began(start, cli, tmp_path):
     command = start("src.train", "-m", *LONG, "hydra.sweep.dir=cut", data=False)
-    wait_for(tmp_path / "cut/1/checkpoints/last.ckpt", command)
+    command.until((tmp_path / "cut/1/checkpoints/last.ckpt").exists)
     command.kill(signal.SIGKILL)
     command.wait()
     snapshot = tmp_path / "cut/.conf/model/linear_scratch.yaml"
@@ -179,7 +170,7 @@ def test_resume_uses_the_configs_recorded_when_the_sweep_began(start, cli, tmp_p
 
 def test_a_sweep_that_runs_is_summarized_but_not_resumed(start, cli, tmp_path):
     command = start("src.train", "-m", *LONG, "trainer.max_epochs=1000", "hydra.sweep.dir=sweep", data=False)
-    wait_for(tmp_path / "sweep/0/checkpoints/last.ckpt", command)
+    command.until((tmp_path / "sweep/0/checkpoints/last.ckpt").exists)
     assert cli("src.sweeps", "sweep", data=False).status == 0
     assert [row["status"] for row in table(tmp_path / "sweep")] == ["running", *["not started"] * 3]
     status, output = cli("src.sweeps", "resume", "sweep", data=False)
@@ -198,14 +189,13 @@ def test_a_folder_that_holds_a_sweep_is_refused(swept):
 
 
 @pytest.fixture
-def launched(tmp_path):
+def launched(cli, tmp_path):
     """As `swept`, but for launchers that start processes of their own: from a new interpreter."""
 
     def call(*arguments: str, folder: str = "sweep"):
-        command = [sys.executable, "-m", "src.train", "-m", *SMALL, *arguments, f"hydra.sweep.dir={folder}"]
-        path = {"PYTHONPATH": str(ROOT)}
-        done = subprocess.run(command, cwd=tmp_path, env=os.environ | path, capture_output=True, text=True)
-        return Finished(done.returncode, done.stdout + done.stderr), tmp_path / folder
+        place = f"hydra.sweep.dir={folder}"
+        finished = cli("src.train", "-m", *SMALL, *arguments, place, data=False, fresh=True)
+        return finished, tmp_path / folder
 
     return call
 

@@ -3,7 +3,6 @@
 import csv
 import json
 import signal
-import time
 from pathlib import Path
 
 import optuna
@@ -174,9 +173,7 @@ def test_the_trial_of_a_killed_process_is_finished_by_the_next(start, cli, tmp_p
     long = [*SMALL, "data.train_size=5000", "trainer.max_epochs=4", "pruner=null"]
     arguments = ["src.tune", "n_trials=3", "folder=study", *long]
     worker = start(*arguments, data=False)
-    while not list((tmp_path / "study").glob("1/checkpoints/last.ckpt")):
-        assert worker.alive(), worker.output()
-        time.sleep(0.01)
+    worker.until((tmp_path / "study/1/checkpoints/last.ckpt").exists)
     worker.kill(signal.SIGKILL)
     worker.wait()
     status, output = cli(*arguments, data=False)
