@@ -25,6 +25,7 @@ from rich.table import Table
 import src.config  # noqa: F401  (registers the resolvers that conf/ uses)
 from src.errors import UserError
 from src.runs import Run
+from src.text import printable
 
 # What a user can put right; anything else is a defect of ours and shows its traceback.
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
@@ -37,7 +38,8 @@ class ConsoleHandler(logging.Handler):
     """Log lines on the console that rich draws on, above a progress bar if there is one, never wrapped."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        rich.get_console().print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+        line = printable(self.format(record), keep="\n")
+        rich.get_console().print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 class ReportErrors(Callback):
@@ -122,4 +124,4 @@ def run(main: Callable[[], None]) -> None:
     except USER_ERRORS as error:
         if ReportErrors.tracebacks:
             raise
-        sys.exit(f"error: {explain(error)}")
+        sys.exit(printable(f"error: {explain(error)}", keep="\n"))

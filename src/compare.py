@@ -17,6 +17,7 @@ from src import cli, plots, sheets
 from src.errors import UserError
 from src.experiment import EXPERIMENT, PLACES
 from src.runs import Run, claim, write, write_csv
+from src.text import printable
 
 MOST = len(plots.CYCLE)  # runs with a colour of their own
 RESULTS = ("val/loss", "val/acc", "test/loss", "test/acc", "error/w", "error/b")
@@ -84,13 +85,13 @@ def name(letter: str, run: Run, chosen: Row) -> str:
         value.partition(".")[0] if key == "model" else f"{key.rpartition('.')[2]} {value}"
         for key, value in chosen.items()
     )
-    return f"{letter}: {text if 0 < len(text) <= 40 else run.path.name}"
+    return f"{letter}: {printable(text if 0 < len(text) <= 40 else run.path.name)}"
 
 
 def shown(row: Row, column: str) -> str:
     value = row.get(column, "")
     if not isinstance(value, float):
-        return str(value)
+        return printable(str(value))
     return f"{value:.4f}" if "/" in column else f"{value:g}"
 
 
@@ -110,7 +111,9 @@ def compare(runs: list[Run], folder: Path) -> str:
         record = run.record()
         results = {metric: record[metric] for metric in RESULTS if metric in record}
         outcome = {key: record.get(key) for key in OUTCOME}
-        rows.append({"run": letter, **each, **results, **outcome, "folder": cli.shown(run.path.absolute())})
+        rows.append(
+            {"run": letter, **each, **results, **outcome, "folder": printable(cli.shown(run.path.absolute()))}
+        )
     columns = [key for key in ("run", *keys, *RESULTS, *OUTCOME) if any(key in row for row in rows)]
 
     plots.save(

@@ -19,8 +19,10 @@ from torch import Tensor
 from src import cli, plots, sheets
 from src import functional as F
 from src.callbacks import outputs
-from src.config import build
+from src.files import refuse_link
+from src.options import Accelerator, Options, Places, call, checked
 from src.runs import Run, write
+from src.trainer import build_trainer
 
 BINS = 15  # of confidence, as in Guo et al. 2017, On Calibration of Modern Neural Networks
 CONFUSIONS = 10  # how many are listed
@@ -28,23 +30,39 @@ CONFUSIONS = 10  # how many are listed
 log = logging.getLogger(__name__)
 
 
+class Trainer(Options):
+    accelerator: Accelerator | None
+
+
+class Evaluation(Options):
+    """The options of the command; conf/evaluate.yaml says what they mean."""
+
+    run: str
+    checkpoint: str
+    trainer: Trainer
+    data: Places
+
+
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """Evaluate the checkpoint cfg.checkpoint of cfg.run and return what evaluation.json holds.
 
     Raises UserError if run or checkpoint cannot be used.
     """
-    run = Run(cfg.run)
-    checkpoint = {"best": run.best, "last": run.last}.get(cfg.checkpoint, Path(cfg.checkpoint))
-    data, model = run.restore(checkpoint)
-    where = {"accelerator": cfg.trainer.accelerator} if cfg.trainer.accelerator else {}
-    where |= {"devices": 1, "strategy": "auto"}  # also if several devices have trained it
+    options = checked(Evaluation, cfg)
+    run = Run(options.run)
+    for folder in (run.path / "figures", run.path / "evaluation.json"):
+        refuse_link(folder)
+    checkpoint = {"best": run.best, "last": run.last}.get(options.checkpoint, Path(options.checkpoint))
+    data, model = run.restore(checkpoint, places=options.data.given())
+    accelerator = options.trainer.accelerator or run.recorded().trainer.get("accelerator", "cpu")
     quiet = {"callbacks": [], "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = build(run.recorded(), "trainer", **where, **quiet)
+    # one device, also if several have trained it, and nothing else that the run says of its trainer
+    trainer = call(build_trainer, "trainer", {"accelerator": accelerator, **quiet})
     trainer.test(model, data, verbose=False)
     metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
 
     output, y = outputs(model, data)
-    of_kind, pictures = classification(output, y, data.classes) if data.classes else regression(output, y)
+    of_kind, pictures = classification(output, y, data.classes) if model.classifies else regression(output, y)
     result = {"checkpoint": str(checkpoint), "epoch": run.load(checkpoint)["epoch"] + 1, **metrics, **of_kind}
     write(run.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
     for name, picture in pictures.items():

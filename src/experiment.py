@@ -51,6 +51,7 @@ def assemble(cfg: DictConfig, *further: L.Callback) -> Parts:
     data = build(cfg, "data")
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     model = build(cfg, "model")
+    data.check(model)
     callbacks = {name: build(cfg, f"callbacks.{name}") for name in cfg.callbacks}
     if not cfg.trainer.enable_progress_bar:
         callbacks.pop("progress", None)
@@ -74,7 +75,7 @@ def fit(
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "seconds": round(seconds, 3),
-        "examples_per_second": round(data.train_size * trainer.current_epoch / seconds, 1),
+        "examples_per_second": round(len(data.splits["train"][1]) * trainer.current_epoch / seconds, 1),
         "device": str(trainer.strategy.root_device),
         "threads": torch.get_num_threads(),
         "data_sha256": data.checksums,

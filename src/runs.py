@@ -26,8 +26,13 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from src.config import build, check_targets
+from src.config import check_targets
 from src.errors import UserError
+from src.files import open_regular, read
+from src.rebuild import rebuild
+
+RECORD_BYTES = 1 << 26  # of metrics.json and metrics.csv, at most
+CHECKPOINT_BYTES = 1 << 32
 
 
 class Run:
@@ -92,15 +97,14 @@ class Run:
         return cfg
 
     def restore(
-        self, checkpoint: Path, cfg: DictConfig | None = None
+        self, checkpoint: Path, cfg: DictConfig | None = None, places: dict[str, Any] | None = None
     ) -> tuple[L.LightningDataModule, L.LightningModule]:
         """The data of the run, not yet loaded, and its model as it was at the checkpoint.
 
-        `cfg` is the config, if it is not the recorded one. Raises UserError for a folder or a checkpoint
-        that cannot be used.
+        `cfg` is the config, if it is not the recorded one; for `places` see `rebuild`. Raises UserError for a
+        folder or a checkpoint that cannot be used.
         """
-        cfg = cfg or self.recorded()
-        data, model = build(cfg, "data"), build(cfg, "model")
+        data, model = rebuild(OmegaConf.to_container(cfg or self.recorded(), resolve=True), places)
         found = self.load(checkpoint)["state_dict"]
         expected = model.state_dict()
         if shapes(found) != shapes(expected):
@@ -118,16 +122,23 @@ class Run:
     def record(self) -> dict[str, Any]:
         """What metrics.json says; nothing if the run has none yet."""
         try:
-            return json.loads(self.metrics_json.read_text())
+            record = json.loads(read(self.metrics_json, RECORD_BYTES, links=False))
         except FileNotFoundError:
             return {}
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{self.metrics_json} is damaged: {error}") from error
+        metrics = [record[key] for key in record if "/" in key] if isinstance(record, dict) else [None]
+        if not all(isinstance(value, float | int) for value in metrics):
+            raise UserError(f"{self.metrics_json} is damaged: a metric is no number")
+        return record
 
     def rows(self) -> list[dict[str, float]]:
         """The rows of metrics.csv, one per epoch."""
-        with open(self.metrics_csv, newline="") as file:
-            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        try:
+            lines = read(self.metrics_csv, RECORD_BYTES, links=False).decode().splitlines()
+            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(lines)]
+        except (ValueError, TypeError, csv.Error) as error:
+            raise UserError(f"{self.metrics_csv} is damaged: {error}") from error
 
     def written(self) -> dict[Path, list[str]]:
         """What is in the folder and in those of checkpoints and figures: folder -> sorted names."""
@@ -170,10 +181,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     of Lightning's, or holds anything else, which a pickle could use to run a program.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():
-                raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with open_regular(path, CHECKPOINT_BYTES) as file:
+            with zipfile.ZipFile(file) as archive:
+                if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+                    raise zipfile.BadZipFile("it is compressed, and could be of any size")
+                if damaged := archive.testzip():
+                    raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
+            file.seek(0)
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"checkpoint {path} does not exist; try checkpoint=best") from None
     except pickle.UnpicklingError as error:
@@ -210,7 +225,8 @@ def replace(path: Path, content: bytes | memoryview) -> None:
     part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
+        part.unlink(missing_ok=True)
+        with open(part, "xb") as file:  # a new file: never through a link that stands there
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
