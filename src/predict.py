@@ -15,7 +15,7 @@ import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from src import cli, files, images, plots, sheets
@@ -41,7 +41,7 @@ class Prediction(Options):
     run: str
     checkpoint: Literal["best", "last"]
     inputs: str | None
-    invert: Literal["auto", True, False]
+    invert: Annotated[Literal["auto", "true", "false"], BeforeValidator(lambda value: str(value).lower())]
     first: Annotated[int, Field(ge=1, le=300)]
     decision: Decision
     data: Places
@@ -117,7 +117,7 @@ def predict(cfg: DictConfig, folder: Path) -> None:
                 f"the data of run {run.path} cannot be had from files of pictures; leave inputs out, or give "
                 f"{type(data).__name__} `resize`, the side in pixels of the grey images that it takes"
             )
-        pictures = read(paths, data.resize, str(options.invert).lower(), options.first)
+        pictures = read(paths, data.resize, options.invert, options.first)
         refused = len(paths) - len(pictures)
         if pictures:
             X, _ = data.on_after_batch_transfer([torch.stack([picture.seen for picture in pictures]), None], 0)

@@ -17,7 +17,9 @@ import pytest
 from src.data import sources
 
 CONTENT = {"train-images": b"\x00\x00\x08\x03" + bytes(range(256)) * 40, "train-labels": b"labels" * 100}
-CHECKSUMS = {name: hashlib.sha256(content).hexdigest() for name, content in CONTENT.items()}
+FILES = {
+    name: sources.File(len(content), hashlib.sha256(content).hexdigest()) for name, content in CONTENT.items()
+}
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def provide(folder: Path, **origin) -> None:
-    sources.provide(folder, checksums=CHECKSUMS, **origin)
+    sources.provide(folder, files=FILES, **origin)
 
 
 def assert_complete(folder: Path) -> None:
@@ -214,7 +216,7 @@ def test_a_debian_package_is_unpacked_without_root(folder, copy, tmp_path, monke
     subprocess.run(["dpkg-deb", "-b", tree, tmp_path / "tiny_1_all.deb"], check=True, capture_output=True)
     script = tmp_path / "bin/apt-get"
     script.parent.mkdir()
-    script.write_text(f'#!/bin/sh\ncase "$*" in *"download tiny") cp {tmp_path}/tiny_1_all.deb . ;; esac\n')
+    script.write_text(f'#!/bin/sh\ncase "$*" in *"download -- tiny") cp {tmp_path}/tiny_1_all.deb . ;; esac\n')
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
     provide(folder, debian_package="tiny")
