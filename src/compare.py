@@ -69,7 +69,7 @@ def settings(run: Run) -> Row:
             if key == "_target_":
                 found[group] = ".".join(value.split(".")[-2:])
             elif key not in PLACES:
-                found[f"{group}.{key}".rstrip(".")] = value
+                found[printable(f"{group}.{key}".rstrip("."))] = value
     return found
 
 
@@ -116,9 +116,9 @@ def compare(runs: list[Run], folder: Path) -> str:
         )
     columns = [key for key in ("run", *keys, *RESULTS, *OUTCOME) if any(key in row for row in rows)]
 
-    plots.save(
-        plots.compared({n: run.rows() for n, run in zip(names, runs, strict=True)}), folder / "curves.png"
-    )
+    # in the legend of matplotlib, two bare $ would hold a formula
+    curves = {n.replace("$", r"\$"): run.rows() for n, run in zip(names, runs, strict=True)}
+    plots.save(plots.compared(curves), folder / "curves.png")
     pictures = ["curves.png"]
     (data, *_), models = zip(*(run.restore(run.best) for run in runs), strict=True)
     if models[0].classifies:

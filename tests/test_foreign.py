@@ -101,7 +101,7 @@ def enormous(path: Path) -> None:
 def test_a_file_without_an_end_is_refused(run, name, make):
     (run.path / name).unlink()
     make(run.path / name)
-    with pytest.raises(UserError, match="is no regular file|is too large|is a link"):
+    with pytest.raises(UserError, match=r"is no regular file|is too large|is a link"):
         run.rows() if name == "metrics.csv" else evaluated(run)
 
 
@@ -224,7 +224,9 @@ def test_a_run_does_not_say_where_its_data_come_from(data_root, tmp_path):
 
 def test_nothing_of_a_run_steers_the_terminal(tmp_path):
     one = write_run(tmp_path / "one")
-    other = write_run(tmp_path / "two\x1b[2J", status="\x1b]0;owned\x07\u202efinished", best_epoch="\x1b[31m")
+    other = write_run(
+        tmp_path / "two $\\frac$ \x1b[2J", status="\x1b]0;owned\x07\u202efinished", best_epoch="\x1b[31m"
+    )
     config = configuration()
     config["model"]["loss"] = "huber"
     config["trainer"]["\x1b[1m"] = "\x1b[5m"
