@@ -22,7 +22,7 @@ from src.rebuild import rebuild
 from src.runs import Run
 from tests.conftest import compose_config
 
-SECONDS = 30  # far more than any of this takes
+SECONDS = 120  # far more than any of this takes, on a busy machine too
 
 
 @pytest.fixture(autouse=True)
@@ -224,9 +224,7 @@ def test_a_run_does_not_say_where_its_data_come_from(data_root, tmp_path):
 
 def test_nothing_of_a_run_steers_the_terminal(tmp_path):
     one = write_run(tmp_path / "one")
-    other = write_run(
-        tmp_path / "two $\\frac$ \x1b[2J", status="\x1b]0;owned\x07\u202efinished", best_epoch="\x1b[31m"
-    )
+    other = write_run(tmp_path / "two\x1b[2J", status="\x1b]0;owned\x07\u202efinished", best_epoch="\x1b[31m")
     config = configuration()
     config["model"]["loss"] = "huber"
     config["trainer"]["\x1b[1m"] = "\x1b[5m"
@@ -236,6 +234,12 @@ def test_nothing_of_a_run_steers_the_terminal(tmp_path):
     for shown in (text, written):
         assert r"\x1b]0;owned\x07\u202efinished" in shown
         assert all(character.isprintable() for character in shown.replace("\n", ""))
+
+
+def test_the_name_of_a_run_is_no_formula(tmp_path):
+    runs = [write_run(tmp_path / name).path for name in (r"$\frac$", "other")]
+    compare(find(runs), tmp_path / "out")
+    assert (tmp_path / "out/curves.png").exists()
 
 
 def test_a_message_about_a_run_steers_no_terminal(cli, tmp_path):
