@@ -183,6 +183,7 @@ SUITES = {
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="benchmark")
+@cli.reporting
 def main(cfg: DictConfig) -> None:
     check(cfg)
     if cfg.threads:

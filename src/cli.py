@@ -8,7 +8,6 @@ import re
 import shlex
 import signal
 import sys
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -25,7 +24,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from src.errors import Stopped, UserError
+from src.errors import Stopped, UserError, printable
 from src.runs import Run, claim, main_process
 
 # What a user can put right; anything else is a bug of ours and shows its traceback.
@@ -66,17 +65,7 @@ def in_sweep() -> bool:
 
 def say(line: str) -> None:
     """Print the line on rich's console, as it is, and without what would steer a terminal."""
-    rich.get_console().print(printable(line), markup=False, highlight=False, soft_wrap=True)
-
-
-def printable(text: str) -> str:
-    """The text with control and format characters but line breaks, and bytes that are not UTF-8, as escapes."""
-    return "".join(
-        c.encode("unicode_escape").decode()
-        if unicodedata.category(c) in ("Cc", "Cf", "Cs") and c != "\n"
-        else c
-        for c in text
-    )
+    rich.get_console().print(printable(line, keep="\n"), markup=False, highlight=False, soft_wrap=True)
 
 
 class ClaimFolder(Callback):
@@ -89,7 +78,7 @@ class ClaimFolder(Callback):
         try:
             folder = claim(Path(config.hydra.run.dir), named, "hydra.run.dir")
         except UserError as error:  # of a callback, Hydra would make a warning of it
-            sys.exit(f"error: {printable(str(error))}")
+            sys.exit(printable(f"error: {error}"))
         with read_write(config):
             config.hydra.run.dir = str(folder)
 
@@ -195,7 +184,7 @@ def run(main: Callable[[], None]) -> None:
     except USER_ERRORS as error:
         if tracebacks:
             raise
-        sys.exit(f"error: {printable(explain(error))}")
+        sys.exit(printable(f"error: {explain(error)}", keep="\n"))
 
 
 def stop(signum: int, frame: FrameType | None) -> None:

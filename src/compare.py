@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from src import cli, plots, sheets
-from src.errors import UserError
+from src.errors import UserError, printable
 from src.runs import Run, claim, restore, write, write_csv
 from src.training.experiment import EXPERIMENT, PLACES
 
@@ -66,7 +66,7 @@ def settings(run: Run) -> Row:
             if key == "_target_":
                 found[group] = ".".join(value.split(".")[-2:])
             elif key not in PLACES:
-                found[f"{group}.{key}".rstrip(".")] = value
+                found[printable(f"{group}.{key}".rstrip("."))] = value
     return found
 
 
@@ -82,13 +82,13 @@ def name(letter: str, run: Run, chosen: Row) -> str:
         value.partition(".")[0] if key == "model" else f"{key.rpartition('.')[2]} {value}"
         for key, value in chosen.items()
     )
-    return f"{letter}: {text if 0 < len(text) <= 40 else run.path.name}"
+    return f"{letter}: {printable(text if 0 < len(text) <= 40 else run.path.name)}"
 
 
 def shown(row: Row, column: str) -> str:
     value = row.get(column, "")
     if not isinstance(value, float):
-        return str(value)
+        return printable(str(value))
     return f"{value:.4f}" if "/" in column else f"{value:g}"
 
 
@@ -108,12 +108,14 @@ def compare(runs: list[Run], folder: Path) -> str:
         record = run.record()
         results = {metric: record[metric] for metric in RESULTS if metric in record}
         outcome = {key: record.get(key) for key in OUTCOME}
-        rows.append({"run": letter, **each, **results, **outcome, "folder": cli.shown(run.path.absolute())})
+        rows.append(
+            {"run": letter, **each, **results, **outcome, "folder": printable(cli.shown(run.path.absolute()))}
+        )
     columns = [key for key in ("run", *keys, *RESULTS, *OUTCOME) if any(key in row for row in rows)]
 
-    plots.save(
-        plots.compared({n: run.rows() for n, run in zip(names, runs, strict=True)}), folder / "curves.png"
-    )
+    # in the legend of matplotlib, two bare $ would hold a formula
+    curves = {n.replace("$", r"\$"): run.rows() for n, run in zip(names, runs, strict=True)}
+    plots.save(plots.compared(curves), folder / "curves.png")
     pictures = ["curves.png"]
     (data, *_), models = zip(*(restore(run.recorded(), run.best) for run in runs), strict=True)
     if models[0].classifies:

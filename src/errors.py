@@ -1,6 +1,10 @@
-"""What ends a command besides a bug: a mistake that the user can put right, and a signal."""
+"""What ends a command besides a bug: a mistake that the user can put right, and a signal; text safe to show."""
 
 import signal
+import unicodedata
+
+# control, format (which may reverse the writing), bytes that are not UTF-8, line and paragraph separators
+UNFIT = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 class UserError(Exception):
@@ -20,3 +24,11 @@ class Stopped(SystemExit):
 
     def __str__(self) -> str:
         return signal.Signals(self.signum).name
+
+
+def printable(text: str, keep: str = "") -> str:
+    """The text with what a terminal would obey, not show, written as escapes, except the characters `keep`."""
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in UNFIT and c not in keep else c
+        for c in text
+    )

@@ -19,9 +19,9 @@ from torch import Tensor
 from src import cli, plots, sheets
 from src import functional as F
 from src.runs import Run, restore, write
-from src.runs.config import call
+from src.runs.config import Options, Places, call, checked
 from src.training.figures import outputs
-from src.training.trainer import build_trainer
+from src.training.trainer import Accelerator, build_trainer
 
 BINS = 15  # of confidence, as in Guo et al. 2017, On Calibration of Modern Neural Networks
 CONFUSIONS = 10  # how many are listed
@@ -29,22 +29,37 @@ CONFUSIONS = 10  # how many are listed
 log = logging.getLogger(__name__)
 
 
+class Trainer(Options):
+    accelerator: Accelerator | None
+
+
+class Evaluation(Options):
+    """The options of the command; conf/evaluate.yaml says what they mean."""
+
+    run: str
+    checkpoint: str
+    trainer: Trainer
+    data: Places
+
+
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """Evaluate the checkpoint cfg.checkpoint of cfg.run and return what evaluation.json holds.
 
     Raises UserError if run or checkpoint cannot be used.
     """
-    run = Run(cfg.run)
-    checkpoint = {"best": run.best, "last": run.last}.get(cfg.checkpoint, Path(cfg.checkpoint))
+    options = checked(Evaluation, cfg)
+    run = Run(options.run)
+    checkpoint = {"best": run.best, "last": run.last}.get(options.checkpoint, Path(options.checkpoint))
     settings = run.recorded()
-    data, model = restore(settings, checkpoint)
-    where = {"accelerator": cfg.trainer.accelerator or settings["trainer"]["accelerator"]}
-    trainer = call("trainer", build_trainer, where, enable_progress_bar=False)  # on one device
+    data, model = restore(settings, checkpoint, options.data.given())
+    # one device, also if several have trained it, and nothing else that the run says of its trainer
+    accelerator = options.trainer.accelerator or settings["trainer"].get("accelerator", "cpu")
+    trainer = call("trainer", build_trainer, {"accelerator": accelerator, "enable_progress_bar": False})
     trainer.test(model, data, verbose=False)
     metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
 
     output, y = outputs(model, data)
-    of_kind, pictures = classification(output, y, data.classes) if data.classes else regression(output, y)
+    of_kind, pictures = classification(output, y, data.classes) if model.classifies else regression(output, y)
     result = {"checkpoint": str(checkpoint), "epoch": run.load(checkpoint)["epoch"] + 1, **metrics, **of_kind}
     write(run.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
     for name, picture in pictures.items():
@@ -123,6 +138,7 @@ def compare(metrics: dict[str, float], record: dict[str, Any]) -> None:
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
+@cli.reporting
 def main(cfg: DictConfig) -> None:
     evaluate(cfg)
 

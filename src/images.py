@@ -6,11 +6,11 @@ grey. The same is done here, but for two things: pixels are averaged where their
 and the ground is subtracted, because not everybody's is the pure white (negated, black) of theirs.
 """
 
-import glob
 import os
 import stat
-import unicodedata
 import warnings
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,12 +20,14 @@ from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize as resize_images
 
-from src.errors import UserError
+from src.errors import UserError, printable
 
 FORMATS = ["PNG", "JPEG", "BMP", "GIF", "WEBP"]  # Pillow knows more; some of those start other programs
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 SIDE = 28  # of the images of FashionMNIST
 LARGEST = 512  # pixels a side; what a picture has more than this is averaged away first
+MOST = 100_000  # pictures at a time
+FILE_BYTES = 1 << 28  # of a picture, at most: some formats are read whole
 CLOSE = 0.05 * 255  # grey levels about the ground that still count as ground
 
 
@@ -46,30 +48,42 @@ def find(inputs: str) -> dict[str, Path]:
     """Name -> path, sorted: the file `inputs`, those of that folder, or those that match the pattern.
 
     Folders (without their subfolders) and patterns (** is any depth) yield what has the suffix of a picture and
-    is not hidden. Names are relative to the folder that all files have in common, and fit for one line.
+    is not hidden; ** enters no hidden folder and follows no link to one. Names are relative to the folder that
+    all files have in common, and fit for one line.
 
-    Raises UserError if there is none.
+    Raises UserError if there is none, or more than MOST.
     """
     inputs = os.path.expanduser(inputs)
     if os.path.lexists(inputs) and not os.path.isdir(inputs):
         paths = [Path(inputs)]
     else:
-        within = Path(inputs).iterdir() if os.path.isdir(inputs) else glob.glob(inputs, recursive=True)
-        paths = sorted(path for path in map(Path, within) if path.suffix.lower() in SUFFIXES)
-        paths = [path for path in paths if not path.name.startswith(".")]
+        within = Path(inputs).iterdir() if os.path.isdir(inputs) else matching(Path(inputs))
+        paths = (path for path in within if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
+        paths = sorted(islice(paths, MOST + 1))
     if not paths:
         raise UserError(
             f"inputs={printable(inputs)} names no picture: neither a file, nor a folder or a pattern of files "
             f"that end in {' '.join(SUFFIXES)}"
         )
+    if len(paths) > MOST:
+        raise UserError(f"inputs={printable(inputs)} names more than {MOST:,} pictures; name fewer at a time")
     folder = os.path.commonpath([path.parent for path in paths])
     return {printable(str(path.relative_to(folder))): path for path in paths}
 
 
-def printable(name: str) -> str:
-    """The name with line breaks, control characters and bytes that are not UTF-8 written as escapes."""
-    unfit = {"Cc", "Cs", "Zl", "Zp"}
-    return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in unfit else c for c in name)
+def matching(pattern: Path) -> Iterator[Path]:
+    """What matches the pattern, but for what is hidden where the pattern does not say so.
+
+    Unlike the glob module, Path.glob follows no link for **: two links can make a tree without an end.
+    """
+    parts = pattern.relative_to(pattern.anchor).parts
+    if not parts:
+        return
+    if parts[-1] == "**":
+        parts = (*parts, "*")
+    for path in Path(pattern.anchor).glob(str(Path(*parts))):
+        if not any(part.startswith(".") and part not in parts for part in path.parts):
+            yield path
 
 
 def load(name: str, path: Path, side: int, invert: str) -> Picture:
@@ -89,6 +103,8 @@ def read(path: Path) -> Image.Image:
             raise Unreadable("it is a folder" if stat.S_ISDIR(status.st_mode) else "it is no regular file")
         if status.st_size == 0:
             raise Unreadable("the file is empty")
+        if status.st_size > FILE_BYTES:
+            raise Unreadable(f"the file has more than {FILE_BYTES >> 20} MiB")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # flaws of the file that Pillow can live with
             warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -54,9 +54,12 @@ class Swing(L.Callback):
             setattr(self, name, value)
 
 
-def at_rest(run: Run) -> float:
-    """Mean |change| of the loss over the minibatches of the run's last epoch, its last weights held still."""
-    data, model = restore(run.recorded(), run.last)
+def at_rest(run: Run, places: dict[str, Any] | None = None) -> float:
+    """Mean |change| of the loss over the minibatches of the run's last epoch, its last weights held still.
+
+    For `places` see `src.runs.restore`.
+    """
+    data, model = restore(run.recorded(), run.last, places)
     data.prepare_data()
     data.setup()
     loader = data.train_dataloader()
@@ -69,7 +72,7 @@ def at_rest(run: Run) -> float:
     return torch.stack(losses).diff().abs().mean().item()
 
 
-def measure(sweep: Sweep) -> list[dict[str, Any]]:
+def measure(sweep: Sweep, places: dict[str, Any] | None = None) -> list[dict[str, Any]]:
     """One row for each learning rate and decay: the three numbers and val/acc, means over the seeds.
 
     Raises UserError if the sweep has no runs that tell.
@@ -88,7 +91,7 @@ def measure(sweep: Sweep) -> list[dict[str, Any]]:
             {
                 "between epochs": losses.diff().abs().mean().item(),
                 "within an epoch": epochs[-1]["train/swing"],
-                "at rest": at_rest(run),
+                "at rest": at_rest(run, places),
                 "val/acc": epochs[-1]["val/acc"],
             }
         )
@@ -104,8 +107,10 @@ def measure(sweep: Sweep) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser("python -m src.oscillation", description=__doc__.split("\n")[0])
     parser.add_argument("sweep", type=Path, help="folder of a sweep, outputs/sweeps/NAME")
-    sweep = Sweep(parser.parse_args().sweep)
-    rows = measure(sweep)
+    parser.add_argument("--data-root", help="folder of the data; without it, that of conf/data")
+    arguments = parser.parse_args()
+    sweep = Sweep(arguments.sweep)
+    rows = measure(sweep, {"root": arguments.data_root} if arguments.data_root else None)
     names = list(rows[0])
     print("  ".join(f"{name:>15}" for name in names))
     for row in rows:

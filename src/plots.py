@@ -22,6 +22,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from PIL import Image
 from torch import Tensor
 
+from src.runs import replace
 from src.sheets import Sheet
 
 COLOURS = {"train": "#0072B2", "val": "#E69F00", "test": "#009E73", "lr": "#888888", "wrong": "#D55E00"}
@@ -499,7 +500,4 @@ def png(picture: Figure | Sheet) -> bytes:
 
 def save(picture: Figure | Sheet | bytes, path: Path) -> None:
     """Write the picture, or its PNG, in one step: whoever looks meanwhile sees the old picture or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_bytes(picture if isinstance(picture, bytes) else png(picture))
-    part.replace(path)
+    replace(path, picture if isinstance(picture, bytes) else png(picture))

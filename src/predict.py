@@ -9,21 +9,43 @@ import json
 import logging
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import hydra
-import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
+from pydantic import BeforeValidator, Field
 from torch import Tensor
 
-from src import cli, images, plots, sheets
+from src import cli, files, images, plots, sheets
 from src import functional as F
+from src.data.module import SplitDataModule
 from src.errors import UserError
 from src.runs import Run, restore, write, write_csv
+from src.runs.config import Options, Places, checked
+from src.training.figures import outputs
 
 log = logging.getLogger(__name__)
+
+COSTS_BYTES = 1 << 20
+
+
+class Decision(Options):
+    costs: str | None
+
+
+class Prediction(Options):
+    """The options of the command; conf/predict.yaml says what they mean."""
+
+    run: str
+    checkpoint: Literal["best", "last"]
+    inputs: str | None
+    invert: Annotated[Literal["auto", "true", "false"], BeforeValidator(lambda value: str(value).lower())]
+    first: Annotated[int, Field(ge=1, le=300)]
+    decision: Decision
+    data: Places
+
 
 Costs = tuple[Tensor, list[str]]  # (q, a), names of the a answers
 
@@ -35,8 +57,11 @@ def read_costs(path: Path, classes: list[str]) -> Costs:
 
     Raises UserError if a class has no row, or a cost is no finite number.
     """
-    with open(path, newline="") as file:
-        rows = {row.pop("true", None): row for row in csv.DictReader(file)}
+    try:
+        lines = files.read(path, COSTS_BYTES).splitlines()
+        rows = {row.pop("true", None): row for row in csv.DictReader(lines)}
+    except csv.Error as error:
+        raise UserError(f"decision.costs {path} is no CSV file in UTF-8: {error}") from error
     if absent := [name for name in classes if name not in rows]:
         raise UserError(
             f"decision.costs {path} has no row for {', '.join(absent)}; see conf/costs for the form"
@@ -52,9 +77,8 @@ def read_costs(path: Path, classes: list[str]) -> Costs:
 
 
 class Predicted(NamedTuple):
-    """Images with what a model says of them."""
+    """What a model says of images."""
 
-    X: Tensor  # (n, 1, s, s) in [0, 1]
     p: Tensor  # (n, q), probabilities
     classes: list[str]
     answers: list[str] | None  # (n,), of least expected cost, if costs are given
@@ -64,39 +88,42 @@ class Predicted(NamedTuple):
         return self.p.argmax(dim=1)
 
 
-def predict(cfg: DictConfig) -> None:
-    """Raises UserError if cfg.run is no run of a classifier, or the costs or some pictures cannot be read.
+def predict(cfg: DictConfig, folder: Path) -> None:
+    """Write predictions into `folder`.
 
-    In the last case the other pictures are predicted first.
+    Raises UserError if cfg.run is no run of a classifier, or the costs or some pictures cannot be read. In the
+    last case the other pictures are predicted first.
     """
-    if cfg.first < 1:
-        raise UserError(f"first must be >= 1, got {cfg.first}; try first=18")
-    if cfg.checkpoint not in ("best", "last"):
-        raise UserError(f"checkpoint must be best or last, got {cfg.checkpoint}")
-    invert = str(cfg.invert).lower()
-    if invert not in ("auto", "true", "false"):
-        raise UserError(f"invert must be auto, true or false, got {cfg.invert}; try invert=auto")
-    paths = None if cfg.inputs is None else images.find(str(cfg.inputs))
-    run, folder = Run(cfg.run), Path(HydraConfig.get().runtime.output_dir)
-    data, model = restore(run.recorded(), run.best if cfg.checkpoint == "best" else run.last)
-    if data.classes is None:
+    options = checked(Prediction, cfg)
+    paths = None if options.inputs is None else images.find(options.inputs)
+    run = Run(options.run)
+    checkpoint = run.best if options.checkpoint == "best" else run.last
+    data, model = restore(run.recorded(), checkpoint, options.data.given())
+    if not model.classifies:
         raise UserError(f"run {run.path} is no classifier; predict needs one")
-    costs = read_costs(Path(cfg.decision.costs), data.classes) if cfg.decision.costs else None
+    costs = read_costs(Path(options.decision.costs), data.classes) if options.decision.costs else None
     refused = 0
     if paths is None:
         data.prepare_data()
         data.setup()
-        examples, _ = data.splits["test"]
-        predicted = classify(data, model, examples.X, costs)
-        report(predicted, examples.y, cfg.first, folder)
+        logits, y = outputs(model, data)
+        predicted = judged(logits, data.classes, costs)
+        report(data, predicted, y, options.first, folder)
         if costs:
-            decide(predicted, examples.y, costs, cfg.first, folder)
+            decide(data, predicted, y, costs, options.first, folder)
     else:
-        pictures = read(paths, data.resize, invert, cfg.first)
+        if data.resize is None:
+            raise UserError(
+                f"the data of run {run.path} cannot be had from files of pictures; leave inputs out, or give "
+                f"{type(data).__name__} `resize`, the side in pixels of the grey images that it takes"
+            )
+        pictures = read(paths, data.resize, options.invert, options.first)
         refused = len(paths) - len(pictures)
         if pictures:
-            X = torch.stack([picture.seen for picture in pictures])
-            show(classify(data, model, X, costs), pictures, cfg.first, folder)
+            X, _ = data.on_after_batch_transfer([torch.stack([picture.seen for picture in pictures]), None], 0)
+            with torch.inference_mode():
+                predicted = judged(model(X), data.classes, costs)
+            show(predicted, pictures, options.first, folder)
     written = " ".join(sorted(path.name for path in [*folder.glob("predictions.*"), *folder.glob("*.png")]))
     if written:
         log.info("written to %s/: %s", cli.shown(folder), written)
@@ -104,23 +131,18 @@ def predict(cfg: DictConfig) -> None:
         raise UserError(f"{refused} of {len(paths)} pictures could not be read; the lines above say why")
 
 
-def classify(
-    data: L.LightningDataModule, model: L.LightningModule, X: Tensor, costs: Costs | None
-) -> Predicted:
-    """What the model says of the images X (n, 1, s, s), uint8 as the data module keeps them."""
-    X, _ = data.on_after_batch_transfer([X, None], 0)
-    with torch.inference_mode():
-        p = F.softmax(model(X))
+def judged(logits: Tensor, classes: list[str], costs: Costs | None) -> Predicted:
+    """The probabilities that logits (n, q) mean, and the answers that they suggest."""
+    p = F.softmax(logits)
     if costs is None:
-        return Predicted(X, p, data.classes, None)
+        return Predicted(p, classes, None)
     matrix, names = costs
-    answers = [names[k] for k in F.expected_cost(p, matrix).argmin(dim=1)]
-    return Predicted(X, p, data.classes, answers)
+    return Predicted(p, classes, [names[k] for k in F.expected_cost(p, matrix).argmin(dim=1)])
 
 
 def write_tables(predicted: Predicted, heads: list[dict[str, Any]], folder: Path) -> None:
     """predictions.csv and .jsonl: head, class, answer if there are costs, and probabilities of each image."""
-    _, p, classes, answers = predicted
+    p, classes, answers = predicted
     rows, lines = [], []
     for i, (head, guess, values) in enumerate(
         zip(heads, predicted.likeliest.tolist(), p.tolist(), strict=True)
@@ -150,7 +172,7 @@ def read(paths: dict[str, Path], side: int, invert: str, first: int) -> list[ima
 def show(predicted: Predicted, pictures: list[images.Picture], first: int, folder: Path) -> None:
     """Write the tables and the picture of the user's pictures; say what the first ones are."""
     write_tables(predicted, [{"file": picture.name} for picture in pictures], folder)
-    _, p, classes, answers = predicted
+    p, classes, answers = predicted
     for i, picture in enumerate(pictures[:first]):
         odds = ", ".join(f"{classes[k]} {p[i, k]:.2f}" for k in p[i].topk(3).indices)
         log.info("%s: %s%s", picture.name, odds, f"; answer {answers[i]}" if answers else "")
@@ -158,21 +180,24 @@ def show(predicted: Predicted, pictures: list[images.Picture], first: int, folde
     plots.save(drawing, folder / "inputs.png")
 
 
-def report(predicted: Predicted, y: Tensor, first: int, folder: Path) -> None:
+def report(data: SplitDataModule, predicted: Predicted, y: Tensor, first: int, folder: Path) -> None:
     """Write the tables and the pictures of the test images; say the accuracy."""
-    X, p, classes, _ = predicted
+    p, classes, _ = predicted
     y_hat = predicted.likeliest
     write_tables(predicted, [{"image": i, "true": classes[true]} for i, true in enumerate(y.tolist())], folder)
     for name, which in sheets.first_and_misclassified(y, y_hat, first).items():
         title = f"{name} test images"
-        drawing = sheets.predictions(X[which, 0], y[which], y_hat[which], classes, title)
+        X, _ = data.whole("test", which)
+        drawing = sheets.predictions(X, y[which], y_hat[which], classes, title)
         plots.save(drawing, folder / f"{name}.png")
     log.info("accuracy %.4f on %d test images", F.accuracy(p, y), len(y))
 
 
-def decide(predicted: Predicted, y: Tensor, priced: Costs, first: int, folder: Path) -> None:
+def decide(
+    data: SplitDataModule, predicted: Predicted, y: Tensor, priced: Costs, first: int, folder: Path
+) -> None:
     """Say what the answers of least expected cost save, and show where they differ from the likeliest class."""
-    X, p, classes, _ = predicted
+    p, classes, _ = predicted
     costs, answers = priced
     if not set(classes) <= set(answers):
         raise UserError("decision.costs: every class must be a possible answer (a column) too")
@@ -196,12 +221,14 @@ def decide(predicted: Predicted, y: Tensor, priced: Costs, first: int, folder: P
         for k in differ.tolist()
     ]
     title = "true class, likeliest class (red), answer of least expected cost (blue)"
-    plots.save(sheets.captioned(X[differ, 0], captions, title), folder / "decisions.png")
+    X, _ = data.whole("test", differ)
+    plots.save(sheets.captioned(X, captions, title), folder / "decisions.png")
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="predict")
+@cli.reporting
 def main(cfg: DictConfig) -> None:
-    predict(cfg)
+    predict(cfg, Path(HydraConfig.get().runtime.output_dir))
 
 
 if __name__ == "__main__":

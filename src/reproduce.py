@@ -212,6 +212,7 @@ def reproduce(
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="reproduce")
+@cli.reporting
 def main(cfg: DictConfig) -> None:
     names = [check.preset for check in CHECKS]
     wanted = names if cfg.presets == "all" else list(cfg.presets)

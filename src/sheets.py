@@ -4,6 +4,7 @@ They are what matplotlib is slow at: a label takes it a millisecond, Pillow a fi
 pixels; a sheet is about 800 wide, and white, so that it can be read on any page.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+from torch.nn import functional as F
 
 WRONG = "#B34700"  # a darker relative of Okabe and Ito's vermilion, for text on white
 BLACK = "black"
@@ -74,9 +76,16 @@ def font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def coloured(values: Tensor | np.ndarray, colours: str, low: float, high: float) -> np.ndarray:
-    """Values (h, w) as the colours (h, w, 3) uint8 of matplotlib's scale of that name, from low to high."""
+    """Values (...) as the colours (..., 3) uint8 of matplotlib's scale of that name, from low to high."""
     share = (np.asarray(values, dtype=float) - low) / ((high - low) or 1)
     return matplotlib.colormaps[colours](share, bytes=True)[..., :3]
+
+
+def square(X: Tensor) -> Tensor:
+    """Examples (n, ...) as images (n, s, s), row by row; where their features fill no square, the rest is 0."""
+    X = X.flatten(1)
+    side = math.isqrt(X.shape[1] - 1) + 1
+    return F.pad(X, (0, side * side - X.shape[1])).view(-1, side, side)
 
 
 def grid(
@@ -111,22 +120,21 @@ def below(title: str, sheet: Sheet) -> Sheet:
 
 
 def weight_images(W: Tensor, classes: Sequence[str]) -> Sheet:
-    """The columns of W (s * s, q) as images: red raises the logit of the class, blue lowers it.
+    """The columns of W (d, q) as images, see `square`: red raises the logit of the class, blue lowers it.
 
     One scale for all, from minus to plus the largest |W|, is at the right.
     """
-    side = round(len(W) ** 0.5)
     limit = W.abs().max().item()
-    images = [coloured(column.view(side, side), "RdBu_r", -limit, limit) for column in W.T.contiguous()]
+    images = list(coloured(square(W.T), "RdBu_r", -limit, limit))
     sheet = grid(images, [[(name, BLACK)] for name in classes], columns=5, width=WIDTH - BAR)
     add_scale(sheet, limit)
     return sheet
 
 
 def compared_weights(runs: dict[str, Tensor], classes: Sequence[str]) -> Sheet:
-    """Of each run the columns of its W (s * s, q) as a row of images under its name, all on one scale."""
+    """Of each run the columns of its W (d, q) as a row of images under its name, all on one scale."""
     limit = max(W.abs().max().item() for W in runs.values())
-    side = max(round(len(W) ** 0.5) for W in runs.values())
+    side = max(square(W.T).shape[-1] for W in runs.values())
     cell = max((WIDTH - BAR) // len(classes), side + GAP)
     head, row = 2 * LINE, LINE + cell + GAP
     sheet = Sheet(cell * len(classes), head + row * len(runs))
@@ -135,11 +143,11 @@ def compared_weights(runs: dict[str, Tensor], classes: Sequence[str]) -> Sheet:
             sheet.write(word, cell * (k + 0.5), head - LINE * (line + 0.5), GREY, size=12)
     for i, (name, W) in enumerate(runs.items()):
         top = head + i * row
-        side = round(len(W) ** 0.5)
+        images = coloured(square(W.T), "RdBu_r", -limit, limit)  # (q, side, side, 3)
+        side = images.shape[1]
         scale = max(1, (cell - GAP) // side)
         sheet.write(name, GAP // 2, top + LINE / 2 + 2, anchor="lm")
-        for k, column in enumerate(W.T.contiguous()):
-            image = coloured(column.view(side, side), "RdBu_r", -limit, limit)
+        for k, image in enumerate(images):
             sheet.put(image, k * cell + (cell - side * scale) // 2, top + LINE + 4, scale)
     add_scale(sheet, limit)
     return sheet
@@ -157,13 +165,14 @@ def add_scale(sheet: Sheet, limit: float) -> None:
 
 
 def captioned(images: Tensor, captions: Sequence[Sequence[Caption]], title: str) -> Sheet:
-    """Images (n, s, s) in [0, 1], dark on light, each under its captions."""
-    grey = (255 - 255 * images).round().to(torch.uint8)[..., None].expand(-1, -1, -1, 3).numpy()
+    """Images (n, ...) in [0, 1], see `square`, dark on light, each under its captions."""
+    grey = (255 - 255 * square(images).clamp(0, 1)).round().to(torch.uint8)
+    grey = grey[..., None].expand(-1, -1, -1, 3).numpy()
     return below(title, grid(list(grey), captions, columns=6))
 
 
 def predictions(images: Tensor, y: Tensor, y_hat: Tensor, classes: Sequence[str], title: str) -> Sheet:
-    """Images (n, s, s) in [0, 1] with the true label over the predicted one, which is red where it is wrong."""
+    """Images (n, ...) in [0, 1] with the true label over the predicted one, which is red where it is wrong."""
     captions = [
         [(classes[true], BLACK), (classes[guess], BLACK if true == guess else WRONG)]
         for true, guess in zip(y.tolist(), y_hat.tolist(), strict=True)

@@ -6,16 +6,18 @@ scaled until float32 overflows, and shifted, which must not change anything.
 
 import logging
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
+from pydantic import Field, FiniteFloat
 from torch import Tensor
 
 from src import cli, plots
 from src import functional as F
+from src.runs.config import Options, checked
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +25,16 @@ KINDS = {  # softmax, cross-entropy, its gradient
     "textbook": (F.textbook_softmax, F.textbook_cross_entropy, F.textbook_cross_entropy_grad),
     "stable": (F.softmax, F.cross_entropy, F.cross_entropy_grad),
 }
+
+
+class Demonstration(Options):
+    """The options of the command; conf/stability.yaml says what they mean."""
+
+    scales: Annotated[list[FiniteFloat], Field(min_length=1, max_length=20)]
+    shift: FiniteFloat
+    num_examples: Annotated[int, Field(ge=1, le=100_000)]
+    num_outputs: Annotated[int, Field(ge=2, le=1000)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Outcome(NamedTuple):
@@ -82,8 +94,9 @@ def table(rows: list[Outcome]) -> str:
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="stability")
+@cli.reporting
 def main(cfg: DictConfig) -> None:
-    rows = outcomes(list(cfg.scales), cfg.shift, cfg.num_examples, cfg.num_outputs, cfg.seed)
+    rows = outcomes(**checked(Demonstration, cfg).model_dump())
     picture = Path(HydraConfig.get().runtime.output_dir) / "stability.png"
     plots.save(plots.stability(rows), picture)
     log.info(

@@ -258,6 +258,7 @@ def report(study: optuna.Study, folder: Path, overrides: list[str]) -> None:
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="tune")
+@cli.reporting
 def main(cfg: DictConfig) -> None:
     tune(cfg, HydraConfig.get().overrides.task)
 

@@ -121,7 +121,7 @@ def test_another_device_can_be_asked_for(run):
 @pytest.mark.slow
 def test_the_command_prints_a_table_and_leaves_no_other_trace(cli, run, tmp_path):
     before = {path.relative_to(tmp_path) for path in tmp_path.rglob("*")}
-    status, output = cli("src.evaluate", f"run={run.path}", data=False)
+    status, output = cli("src.evaluate", f"run={run.path}")
     assert status == 0, output
     lines = output.splitlines()
     assert lines[1].split() == ["test/loss", f"{run.record()['test/loss']:.4f}"]
@@ -146,11 +146,19 @@ def test_the_command_prints_a_table_and_leaves_no_other_trace(cli, run, tmp_path
             ["run={run}", "trainer.accelerator=gpu"],
             "trainer.accelerator=gpu trainer.devices=1 cannot be had here",
         ),
+        (["run=null"], "run: input should be a valid string, got None"),
+        (["run={run}", "checkpoint=1"], "checkpoint: input should be a valid string, got 1"),
+        (
+            ["run={run}", "trainer.accelerator=1"],
+            "trainer.accelerator: input should be 'cpu'",
+        ),
+        (["run={run}", "trainer=null"], "trainer: input should be"),
+        (["run={run}", "data.mirrors=abc"], "data.mirrors: input should be a valid list, got 'abc'"),
     ],
 )
 def test_what_cannot_be_evaluated_is_said_in_one_line(cli, run, tmp_path, arguments, complaint):
     arguments = [text.format(run=run.path) for text in arguments]
-    status, output = cli("src.evaluate", *arguments, data=False, env={"CUDA_VISIBLE_DEVICES": ""})
+    status, output = cli("src.evaluate", *arguments, env={"CUDA_VISIBLE_DEVICES": ""})
     assert status == 1
     (line,) = output.splitlines()
     assert line.startswith("error: ")

@@ -11,6 +11,7 @@ from torchvision.transforms import v2
 from src.data import sources
 from src.data.fashion_mnist import CLASSES, FashionMNIST
 from src.errors import UserError
+from src.training.experiment import assemble
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +122,10 @@ def test_workers_deliver_the_same_minibatches(data, data_root, num_workers):
         {"resize": 0},
         {"num_workers": -1},
         {"seed": -1},
+        {"debian_package": "-oDir::Bin::dpkg=/bin/true"},
+        {"debian_package": "Package"},
+        {"debian_package": "a"},
+        {"debian_package": "package\n"},
     ],
 )
 def test_values_out_of_range_are_refused(bad):
@@ -138,3 +143,30 @@ def test_jobs_of_a_sweep_share_the_images_and_do_not_change_them(data_root):
     X, _ = first.on_after_batch_transfer(list(first.splits["train"][0][torch.arange(100)]), 0)
     X.zero_()
     assert torch.equal(first.splits["train"][0].X[:100], before)
+
+
+def test_what_old_versions_of_torchvision_left_is_not_taken_for_the_verified_files(data_root, tmp_path):
+    raw, processed = tmp_path / "FashionMNIST/raw", tmp_path / "FashionMNIST/processed"
+    shutil.copytree(data_root / "FashionMNIST/raw", raw)
+    processed.mkdir()
+    for name in ("training.pt", "test.pt"):
+        torch.save(
+            (torch.zeros(7, 28, 28, dtype=torch.uint8), torch.zeros(7, dtype=torch.long)), processed / name
+        )
+    module = FashionMNIST(str(tmp_path), val_size=0)
+    module.prepare_data()
+    module.setup()
+    assert [len(module.splits[name][0]) for name in ("train", "test")] == [60_000, 10_000]
+
+
+@pytest.mark.parametrize("outputs", [9, 11])
+def test_a_model_with_other_classes_than_the_data_is_refused_before_it_is_trained(config, outputs):
+    cfg = config(f"num_outputs={outputs}", "trainer.max_epochs=1", "data.train_size=100", "data.val_size=100")
+    with pytest.raises(UserError, match=f"model.num_outputs is {outputs}, but the data have 10 classes"):
+        assemble(cfg)
+
+
+def test_a_classifier_of_data_without_classes_is_refused_before_it_is_trained(config):
+    cfg = config("data=synthetic", "model=concise", "num_outputs=1")
+    with pytest.raises(UserError, match="predicts classes, but SyntheticRegression names none"):
+        assemble(cfg)

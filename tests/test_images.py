@@ -423,6 +423,58 @@ def test_names_fit_on_one_line_of_a_terminal():
     assert images.printable("näme 中文 😀.png") == "näme 中文 😀.png"
     assert images.printable("a\nb\x1b[31m\u2028.png") == r"a\nb\x1b[31m\u2028.png"
     os.fsencode(images.printable(os.fsdecode(b"\xff.png"))).decode()  # is UTF-8
+    assert images.printable("gnp.\u202egpj\u200b.png") == r"gnp.\u202egpj\u200b.png"  # would be shown reversed
+
+
+def test_links_to_a_folder_in_itself_do_not_make_an_endless_tree(folder, monkeypatch):
+    for name in ("again", "and_again"):
+        (folder / name).symlink_to(".")
+    monkeypatch.chdir(folder)
+    names = ["a.JPG", "b.png", "c.webp", "deep/d.gif", "deep/deeper/[e].bmp"]
+    for inputs in ("**", "**/*", "**/**", f"{folder}/**"):
+        assert list(images.find(inputs)) == names
+
+
+def test_a_pattern_enters_no_hidden_folder_unless_it_says_so(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    (folder / ".secret").mkdir()
+    (folder / ".secret/x.png").touch()
+    assert "x.png" not in " ".join(images.find("**"))
+    assert list(images.find(".secret/*.png")) == list(images.find("deep/../.secret/*")) == ["x.png"]
+    monkeypatch.chdir(folder / "deep")
+    assert list(images.find("../*.png")) == ["b.png"]
+
+
+def test_more_pictures_than_anyone_looks_at_are_refused(folder, monkeypatch):
+    monkeypatch.setattr(images, "MOST", 2)
+    with pytest.raises(UserError, match="names more than 2 pictures"):
+        images.find(str(folder))
+
+
+def header_of_a_large_picture(path: Path) -> None:
+    header = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    pixels = b"IDAT" + zlib.compress(bytes(1 << 20))
+    chunks = [header, pixels, b"IEND"]
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks)
+    )
+
+
+def enormous(path: Path) -> None:
+    with open(path, "wb") as file:
+        file.write(b"RIFF\xff\xff\xff\xffWEBPVP8 ")  # Pillow reads all of such a file
+        file.truncate(1 << 40)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [(header_of_a_large_picture, "more than 89 million pixels"), (enormous, "more than 256 MiB")],
+)
+def test_a_picture_that_would_fill_the_memory_is_refused(tmp_path, make, reason):
+    make(tmp_path / "x.png")
+    with pytest.raises(images.Unreadable, match=reason):
+        images.read(tmp_path / "x.png")
 
 
 # --- the drawing

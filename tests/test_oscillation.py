@@ -63,7 +63,7 @@ def test_at_rest_the_weights_do_not_move(config, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_tells_the_causes_apart(cli, tmp_path):
+def test_the_command_tells_the_causes_apart(cli, data_root, tmp_path):
     # a step of 1e-6 moves nothing: all that is left within an epoch is noise
     sweep = [
         *SMALL,
@@ -75,7 +75,7 @@ def test_the_command_tells_the_causes_apart(cli, tmp_path):
     ]
     finished = cli("src.train", *sweep, "hydra.sweep.dir=sweep")
     assert finished.status == 0, finished.output
-    status, output = cli("src.oscillation", "sweep", data=False)
+    status, output = cli("src.oscillation", "sweep", "--data-root", str(data_root), data=False)
     assert status == 0, output
     names = [name.strip() for name in output.splitlines()[0].split("  ") if name.strip()]
     rows = [dict(zip(names, map(float, line.split()), strict=True)) for line in output.splitlines()[1:3]]

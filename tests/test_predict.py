@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,15 @@ import torchvision
 from PIL import Image
 
 from src import functional as F
+from src.data.batches import Examples
 from src.data.fashion_mnist import CLASSES
+from src.data.module import SplitDataModule
 from src.errors import UserError
-from src.predict import read_costs
+from src.models.concise import SoftmaxRegression
+from src.predict import predict, read_costs
 from src.runs import Run
 from src.training.experiment import train
-from tests.conftest import ROOT
+from tests.conftest import ROOT, compose_config
 
 
 def test_the_likeliest_class_is_not_always_the_best_answer():
@@ -60,6 +64,20 @@ def test_costs_that_make_no_sense_are_refused(tmp_path, text, complaint):
         read_costs(path, ["cat", "dog"])
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])  # with a byte order mark, as spreadsheets write
+def test_costs_are_read_in_utf_8_whatever_the_terminal_speaks(tmp_path, encoding, monkeypatch):
+    monkeypatch.setenv("LC_ALL", "C")
+    (tmp_path / "costs.csv").write_text("true,chat,é\nchat,0,1\né,5,0\n", encoding)
+    costs, answers = read_costs(tmp_path / "costs.csv", ["chat", "é"])
+    assert (answers, costs.tolist()) == (["chat", "é"], [[0, 1], [5, 0]])
+
+
+def test_costs_in_another_encoding_are_refused(tmp_path):
+    (tmp_path / "costs.csv").write_text("true,chat,é\nchat,0,1\né,5,0\n", "latin-1")
+    with pytest.raises(UserError, match="is no CSV file in UTF-8"):
+        read_costs(tmp_path / "costs.csv", ["chat", "é"])
+
+
 @pytest.fixture
 def run(config, tmp_path) -> Run:
     cfg = config("data.train_size=5000", "trainer.max_epochs=2", "~callbacks.figures")
@@ -71,7 +89,7 @@ def run(config, tmp_path) -> Run:
 def test_predictions_of_a_run_are_those_of_its_best_checkpoint(cli, run, tmp_path):
     costs = ROOT / "conf/costs/missed_shirt.csv"
     arguments = [f"run={run.path}", f"decision.costs={costs}", "hydra.run.dir=out", "first=9"]
-    status, output = cli("src.predict", *arguments, data=False)
+    status, output = cli("src.predict", *arguments)
     assert status == 0, output
     rows = list(csv.DictReader((tmp_path / "out/predictions.csv").read_text().splitlines()))
     assert len(rows) == 10_000
@@ -105,13 +123,32 @@ def test_predictions_of_a_run_are_those_of_its_best_checkpoint(cli, run, tmp_pat
         (["run=nowhere"], "nowhere is no run folder"),
         ([], "run"),
         (["run={run}", "decision.costs=nowhere.csv"], "No such file"),
-        (["run={run}", "first=0"], "first must be >= 1, got 0"),
-        (["run={run}", "checkpoint=nope"], "checkpoint must be best or last, got nope"),
+        (["run={run}", "first=0"], "first: input should be greater than or equal to 1, got 0"),
+        (["run={run}", "first=abc"], "first: input should be a valid integer, got 'abc'"),
+        (["run={run}", "first=true"], "first: input should be a valid integer, got True"),
+        (["run={run}", "first=1000000"], "first: input should be less than or equal to 300, got 1000000"),
+        (["run={run}", "checkpoint=nope"], "checkpoint: input should be 'best' or 'last', got 'nope'"),
+        (["run={run}", "checkpoint=1"], "checkpoint: input should be 'best' or 'last', got 1"),
+        (["run=null"], "run: input should be a valid string, got None"),
+        (["run={run}", "inputs=1"], "inputs: input should be a valid string, got 1"),
+        (["run={run}", "decision.costs=1"], "decision.costs: input should be a valid string, got 1"),
+        (["run={run}", "decision=null"], "decision: input should be"),
+        (["run={run}", "data.root=[1]"], "data.root: input should be a valid string, got [1]"),
+        (["run={run}", "decision.costs=folder"], "folder is no regular file"),
+        (["run={run}", "decision.costs=pipe"], "pipe is no regular file"),
+        (["run={run}", "decision.costs=/dev/zero"], "/dev/zero is no regular file"),
+        (["run={run}", "decision.costs=endless"], "endless is too large"),
         (["run={run}", "inputs=nope.png"], "inputs=nope.png names no picture"),
-        (["run={run}", "invert=maybe"], "invert must be auto, true or false, got maybe; try invert=auto"),
+        (["run={run}", "invert=maybe"], "invert: input should be 'auto', 'true' or 'false', got 'maybe'"),
+        (["run={run}", "invert=[1]"], "invert: input should be 'auto', 'true' or 'false', got '[1]'"),
+        (["run={run}", "invert=1"], "invert: input should be 'auto', 'true' or 'false', got '1'"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_one_line(cli, run, arguments, complaint):
+def test_what_cannot_be_done_is_said_in_one_line(cli, run, tmp_path, arguments, complaint):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    with open(tmp_path / "endless", "wb") as file:
+        file.truncate(1 << 40)
     status, output = cli("src.predict", *(text.format(run=run.path) for text in arguments), data=False)
     assert status == 1
     (line,) = output.splitlines()
@@ -128,7 +165,7 @@ def test_test_images_as_files_are_predicted_as_in_the_data_set(config, cli, tmp_
     (tmp_path / "pictures").mkdir()
     for i, image in enumerate(X):
         Image.fromarray(image.numpy()).save(tmp_path / f"pictures/{i:03}.png")
-    assert cli("src.predict", f"run={tmp_path / 'run'}", "hydra.run.dir=set", data=False).status == 0
+    assert cli("src.predict", f"run={tmp_path / 'run'}", "hydra.run.dir=set").status == 0
     arguments = [f"run={tmp_path / 'run'}", "hydra.run.dir=own", "inputs=pictures", "first=2"]
     status, output = cli("src.predict", *arguments, data=False)
     assert status == 0, output
@@ -238,3 +275,57 @@ def test_a_run_of_a_linear_regression_has_no_classes_to_predict(config, cli, tmp
     status, output = cli("src.predict", f"run={(tmp_path / 'run')}", data=False)
     assert status == 1
     assert "is no classifier" in output
+
+
+class Striped(SplitDataModule):
+    """Pictures that no file can be made into; the test split is a part of its examples."""
+
+    classes = ["left", "right"]  # noqa: RUF012
+    train_size = 3
+
+    def __init__(self, seed: int = 0):
+        super().__init__(2, 2, seed)
+
+    def setup(self, stage=None):
+        examples = Examples(torch.linspace(0, 1, 10 * 6).view(10, 6), torch.arange(10) % 2)
+        self.splits = {
+            name: (examples, torch.tensor(places))
+            for name, places in {"train": [0, 1, 2], "val": [3, 4], "test": [9, 7, 5]}.items()
+        }
+
+
+@pytest.fixture
+def striped(tmp_path, monkeypatch) -> Run:
+    """A run on data of one's own, whose test split is three of ten examples, which are no pictures."""
+    monkeypatch.setattr(Striped, "__module__", "src.data.striped")
+    monkeypatch.setitem(sys.modules, "src.data.striped", sys.modules[__name__])
+    run = Run(tmp_path / "run")
+    model = {"_target_": "src.models.concise.SoftmaxRegression"}
+    config = {"seed": 0, "data": {"_target_": "src.data.striped.Striped"}, "model": model}
+    run.save_config(config | {"trainer": {"accelerator": "cpu"}, "callbacks": {}})
+    run.best.parent.mkdir()
+    content = dict.fromkeys(["callbacks", "lr_schedulers", "loops", "optimizer_states"])
+    state = SoftmaxRegression(6, 2).state_dict()
+    torch.save({**content, "epoch": 0, "global_step": 1, "state_dict": state}, run.best)
+    return run
+
+
+def test_predictions_are_of_the_test_split_and_of_nothing_else(striped, tmp_path):
+    predict(compose_config("predict", f"run={striped.path}"), tmp_path / "out")
+    data, model = striped.restore(striped.best)
+    data.setup()
+    X, y = data.splits["test"][0].X[[9, 7, 5]], [1, 1, 1]
+    with torch.no_grad():
+        expected = model(X).softmax(dim=1)
+    with open(tmp_path / "out/predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["true"] for row in rows] == [data.classes[k] for k in y]
+    assert [float(row["left"]) for row in rows] == pytest.approx(expected[:, 0].tolist(), abs=1e-6)
+
+
+def test_pictures_for_data_that_take_none_are_refused_in_one_line(striped, tmp_path):
+    Image.new("L", (6, 6)).save(tmp_path / "x.png")
+    cfg = compose_config("predict", f"run={striped.path}", f"inputs={tmp_path}/x.png")
+    with pytest.raises(UserError, match=r"cannot be had from files of pictures; .* Striped `resize`"):
+        predict(cfg, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

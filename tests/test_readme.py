@@ -82,9 +82,10 @@ def folder(data_root: Path, tmp_path_factory, tmp_path) -> Path:
         (folder / place).mkdir(exist_ok=True)
         for name in ("boot.jpg", "boot (1).jpg", "boot.png"):
             boot().save(folder / place / name)
+    (folder / "data").symlink_to(data_root)
     few = [f"data.root={data_root}", "data.train_size=300", "data.val_size=200"]
     runs = [[f"hydra.run.dir=outputs/runs/{name}", "trainer.max_epochs=1"] for name in ("NAME", "ONE", "OTHER")]
-    swing = "+callbacks.swing._target_=src.callbacks.Swing"
+    swing = "+callbacks.swing._target_=src.oscillation.Swing"
     sweep = ["-m", "seed=0,1", "trainer.max_epochs=6", swing, "hydra.sweep.dir=outputs/sweeps/NAME"]
     for number, arguments in enumerate([*runs, sweep]):
         command = Command("src.train", [*arguments, *few], folder, folder / f"made{number}.txt")
@@ -125,6 +126,7 @@ def test_other_command_is_right(text):
 def test_own_parts_take_three_steps(kind, data_root, tmp_path):
     for name in ("src", "conf"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "data").symlink_to(data_root)
     added = {
         path: text for path, text in files("README.md").items() if f"/{kind}" in path or f"conf/{kind}" in path
     }

@@ -137,3 +137,15 @@ def test_no_image_or_label_lies_beyond_its_sheet(side):
             assert 0 <= label.y + box[1] <= label.y + box[3] <= sheet.height, (name, label)
         if side <= 64:
             assert 700 <= sheet.width <= 900
+
+
+def test_weights_and_examples_that_fill_no_square_are_drawn_row_by_row():
+    W = torch.arange(1.0, 8.0)[:, None].expand(7, 2)
+    assert sheets.square(W.T)[0].tolist() == [[1, 2, 3], [4, 5, 6], [7, 0, 0]]
+    assert sheets.square(torch.ones(2, 1, 4, 4)).shape == (2, 4, 4)
+    for sheet in (
+        sheets.weight_images(W, ["a", "b"]),
+        sheets.compared_weights({"A": W, "B": W}, ["a", "b"]),
+        sheets.predictions(torch.linspace(-3, 3, 14).view(2, 7), *[torch.tensor([0, 1])] * 2, ["a", "b"], ""),
+    ):
+        assert len({*map(tuple, sheet.draw().reshape(-1, 3))}) > 3

@@ -1,5 +1,6 @@
 """Where the data comes from: every source, and every way in which one fails, on small made-up files."""
 
+import contextlib
 import functools
 import gzip
 import hashlib
@@ -7,9 +8,11 @@ import http.server
 import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +21,23 @@ from src.data import sources
 from tests.conftest import LIMIT
 
 CONTENT = {"train-images": b"\x00\x00\x08\x03" + bytes(range(256)) * 40, "train-labels": b"labels" * 100}
-CHECKSUMS = {name: hashlib.sha256(content).hexdigest() for name, content in CONTENT.items()}
+FILES = {
+    name: sources.File(len(content), hashlib.sha256(content).hexdigest()) for name, content in CONTENT.items()
+}
+
+
+@pytest.fixture
+def limit() -> Iterator[None]:
+    """Ends what hangs."""
+
+    def stop(*args):
+        raise TimeoutError("it hung")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture
@@ -37,7 +56,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def provide(folder: Path, **origin) -> None:
-    sources.provide(folder, checksums=CHECKSUMS, **origin)
+    sources.provide(folder, files=FILES, **origin)
 
 
 def assert_complete(folder: Path) -> None:
@@ -84,6 +103,55 @@ def test_a_damaged_file_is_named_and_left_as_it_is(folder, copy, damage):
     with pytest.raises(sources.DataError, match=rf"data file {path} is damaged: .* delete it"):
         provide(folder, system_copies=[str(copy)])
     assert path.read_bytes() == content
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def link_to_zero(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def endless(path: Path) -> None:
+    with open(path, "wb") as file:
+        file.truncate(1 << 40)
+
+
+@pytest.mark.parametrize("make", [pipe, link_to_zero, endless])
+def test_what_has_no_end_is_not_read_as_a_data_file(folder, copy, make, limit):
+    provide(folder, system_copies=[str(copy)])
+    (folder / "train-images").unlink()
+    make(folder / "train-images")
+    with pytest.raises(sources.DataError, match=r"train-images is damaged: .* (no regular file|too large)"):
+        provide(folder, system_copies=[str(copy)])
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("make", [pipe, link_to_zero, endless])
+def test_what_has_no_end_is_passed_over_as_a_source(folder, copy, tmp_path, make, suffix, limit):
+    (tmp_path / "bad").mkdir()
+    make(tmp_path / "bad" / f"train-images{suffix}")
+    provide(folder, system_copies=[str(tmp_path / "bad"), str(copy)])
+    assert_complete(folder)
+
+
+def test_a_small_file_that_unpacks_to_a_large_one_is_passed_over(folder, copy, tmp_path, monkeypatch):
+    bad = tmp_path / "bad"
+    shutil.copytree(copy, bad)
+    (bad / "train-images.gz").write_bytes(gzip.compress(bytes(50 << 20)))
+    written = []
+    difference = sources.difference
+
+    def measured(path, expected):
+        if path.exists():
+            written.append(path.stat().st_size)
+        return difference(path, expected)
+
+    monkeypatch.setattr(sources, "difference", measured)
+    provide(folder, system_copies=[str(bad), str(copy)])
+    assert_complete(folder)
+    assert max(written) <= len(CONTENT["train-images"]) + sources.CHUNK
 
 
 def damage_nothing(path: Path) -> None:
@@ -148,6 +216,12 @@ class Mirror(http.server.SimpleHTTPRequestHandler):
             self.end_headers()
             self.wfile.flush()
             time.sleep(2)
+        elif self.fault == "never ends":
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):  # until the other side has had enough
+                while True:
+                    self.wfile.write(bytes(1 << 16))
         elif self.fault == "breaks off":
             self.send_response(200)
             self.send_header("Content-Length", "100000")
@@ -185,8 +259,8 @@ def test_a_mirror_is_downloaded(folder, mirror):
     assert_complete(folder)
 
 
-@pytest.mark.parametrize("fault", ["missing", "stalls", "breaks off"])
-def test_a_faulty_mirror_is_passed_over_for_the_next(folder, mirror, fault, monkeypatch):
+@pytest.mark.parametrize("fault", ["missing", "stalls", "breaks off", "never ends"])
+def test_a_faulty_mirror_is_passed_over_for_the_next(folder, mirror, fault, monkeypatch, limit):
     monkeypatch.setattr(sources, "STALL_SECONDS", 0.3)
     provide(folder, mirrors=[mirror(fault), mirror()])
     assert_complete(folder)
@@ -215,11 +289,21 @@ def test_a_debian_package_is_unpacked_without_root(folder, copy, tmp_path, monke
     subprocess.run(["dpkg-deb", "-b", tree, tmp_path / "tiny_1_all.deb"], check=True, capture_output=True)
     script = tmp_path / "bin/apt-get"
     script.parent.mkdir()
-    script.write_text(f'#!/bin/sh\ncase "$*" in *"download tiny") cp {tmp_path}/tiny_1_all.deb . ;; esac\n')
+    script.write_text(f'#!/bin/sh\ncase "$*" in *"download -- tiny") cp {tmp_path}/tiny_1_all.deb . ;; esac\n')
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
     provide(folder, debian_package="tiny")
     assert_complete(folder)
+
+
+@pytest.mark.skipif(not shutil.which("apt-get"), reason="needs apt-get")
+def test_a_package_name_is_never_an_option_of_apt(folder, tmp_path):
+    script = tmp_path / "script"
+    script.write_text(f"#!/bin/sh\ntouch {tmp_path}/made\n")
+    script.chmod(0o755)
+    with pytest.raises(sources.DataError):
+        provide(folder, debian_package=f"-oDir::Bin::dpkg={script}")
+    assert not (tmp_path / "made").exists()
 
 
 def test_a_system_without_apt_says_so(folder, monkeypatch):

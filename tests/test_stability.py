@@ -6,7 +6,10 @@ import pytest
 from PIL import Image
 
 from src import plots
-from src.stability import outcomes, table
+from src.errors import UserError
+from src.runs.config import checked
+from src.stability import Demonstration, outcomes, table
+from tests.conftest import compose_config
 
 
 def by_case() -> dict[tuple[str, str], object]:
@@ -51,3 +54,25 @@ def test_picture_has_a_bar_for_every_case():
     rows = list(by_case().values())
     axes = plots.stability(rows).axes
     assert [len(ax.patches) for ax in axes] == [len(rows)] * 3
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        ("scales=abc", "scales: input should be a valid list, got 'abc'"),
+        ("scales=[]", "scales: list should have at least 1 item"),
+        ("scales=[1,abc]", "scales.1: input should be a valid number, got 'abc'"),
+        ("scales=[nan]", "scales.0: input should be a finite number, got nan"),
+        ("shift=null", "shift: input should be a valid number, got None"),
+        ("num_examples=0", "num_examples: input should be greater than or equal to 1, got 0"),
+        ("num_examples=1000000000000", "num_examples: input should be less than or equal to 100000"),
+        ("num_outputs=1", "num_outputs: input should be greater than or equal to 2, got 1"),
+        ("seed=[1]", "seed: input should be a valid integer, got [1]"),
+        ("seed=-1", "seed: input should be greater than or equal to 0, got -1"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused_by_name(override, complaint):
+    with pytest.raises(UserError) as error:
+        checked(Demonstration, compose_config("stability", override))
+    assert str(error.value).startswith(complaint)
+    assert "\n" not in str(error.value)

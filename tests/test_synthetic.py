@@ -65,7 +65,15 @@ def test_resampled_examples_are_new_every_epoch_and_a_function_of_its_number():
 
 @pytest.mark.parametrize(
     "bad",
-    [{"w": []}, {"noise": -1}, {"train_size": 0}, {"val_size": -1}, {"batch_size": 0}, {"w": "abc"}],
+    [
+        {"w": []},
+        {"noise": -1},
+        {"train_size": 0},
+        {"val_size": -1},
+        {"batch_size": 0},
+        {"w": "abc"},
+        {"test_size": 10**12},
+    ],
     ids=str,
 )
 def test_values_out_of_range_are_refused(bad):

@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
-from src.experiment import train
 
 from src.runs import Run
+from src.training.experiment import train
 from tests.faults import differences
 
 SMALL = ["data=synthetic", "model=linear_scratch", "data.train_size=50", "trainer.max_epochs=2"]
@@ -22,11 +22,11 @@ def srun(tmp_path: Path) -> str:
     return f"{program.parent}{os.pathsep}{os.environ['PATH']}"
 
 
-def test_srun_on_the_path_is_no_reason_to_warn(config, monkeypatch, srun):
+def test_srun_on_the_path_is_no_reason_to_warn(config, monkeypatch, srun, tmp_path):
     monkeypatch.setenv("PATH", srun)
     cfg = config(*SMALL, "~callbacks.figures")
-    train(cfg)
-    assert Run(cfg.run_dir).record()["status"] == "finished"
+    train(cfg, tmp_path / "run")
+    assert Run(tmp_path / "run").record()["status"] == "finished"
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import lightning as L
 from torch import Tensor
 
 from src.data.batches import BatchLoader, BatchSampler, Examples
+from src.errors import UserError
 
 EVAL_BATCH_SIZE = 1000  # means over a split do not depend on it
 
@@ -19,6 +20,7 @@ class SplitDataModule(L.LightningDataModule):
 
     checksums: dict[str, str] | None = None  # SHA-256 of the files that were verified, if there are files
     classes: list[str] | None = None  # names of the labels, if the targets are labels
+    resize: int | None = None  # side in pixels of grey images, uint8, that files of pictures can be made into
     truth: tuple[Tensor, Tensor] | None = None  # (W (d, q), b (q,)) that made the targets, if they are known
 
     def __init__(self, batch_size: int, val_size: int, seed: int, num_workers: int = 0):
@@ -26,6 +28,21 @@ class SplitDataModule(L.LightningDataModule):
         self.batch_size, self.val_size, self.seed, self.num_workers = batch_size, val_size, seed, num_workers
         self.validates_on = "val" if val_size else "test"
         self.splits: dict[str, tuple[Examples, Tensor]] = {}
+
+    def check(self, model: L.LightningModule) -> None:
+        """Raises UserError if the model predicts other classes than these data have."""
+        if not model.classifies:
+            return
+        if self.classes is None:
+            raise UserError(
+                f"the model predicts classes, but {type(self).__name__} names none; use a linear model, "
+                "or give the data module `classes`, the names of its labels"
+            )
+        if (q := model.hparams.num_outputs) != len(self.classes):
+            raise UserError(
+                f"model.num_outputs is {q}, but the data have {len(self.classes)} classes; "
+                f"set model.num_outputs={len(self.classes)}"
+            )
 
     def train_dataloader(self) -> BatchLoader:
         return self.loader("train", self.batch_size, shuffle=True)

@@ -8,7 +8,8 @@ from pydantic import Field, PositiveInt, validate_call
 from src.data.batches import BatchLoader, Examples, generator
 from src.data.module import SplitDataModule
 
-Size = Annotated[int, Field(ge=0)]
+Size = Annotated[int, Field(ge=0, le=10_000_000)]  # examples, which must fit into memory
+Positive = Annotated[Size, Field(gt=0)]
 
 
 class SyntheticRegression(SplitDataModule):
@@ -29,12 +30,12 @@ class SyntheticRegression(SplitDataModule):
         w: Annotated[list[float], Field(min_length=1)] = [2.0, -3.4],  # noqa: B006  (pydantic copies it)
         b: float = 4.2,
         noise: Annotated[float, Field(ge=0)] = 0.1,
-        train_size: PositiveInt = 10_000,
+        train_size: Positive = 10_000,
         val_size: Size = 1_000,
-        test_size: PositiveInt = 1_000,
+        test_size: Positive = 1_000,
         batch_size: PositiveInt = 10,
         resample: bool = False,
-        seed: Size = 0,
+        seed: Annotated[int, Field(ge=0)] = 0,
     ):
         super().__init__(batch_size, val_size, seed)
         self.truth = torch.tensor(w)[:, None], torch.tensor([b])  # (d, 1), (1,)

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 
 from src.errors import UserError
+from src.files import open_regular
 
+LARGEST = 1 << 32  # bytes
 NEEDED = {"state_dict", "epoch", "global_step", "loops", "callbacks", "optimizer_states", "lr_schedulers"}
 
 
@@ -19,12 +21,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     of Lightning's, or holds anything else, which a pickle could use to run a program.
     """
     try:
-        if path.exists() and not path.is_file():  # to open a pipe could wait for ever
-            raise ValueError("it is no regular file")
-        with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():
-                raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with open_regular(path, LARGEST) as file:
+            with zipfile.ZipFile(file) as archive:
+                if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+                    raise zipfile.BadZipFile("it is compressed, and could be of any size")
+                if damaged := archive.testzip():
+                    raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
+            file.seek(0)
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"checkpoint {path} does not exist; try checkpoint=best") from None
     except pickle.UnpicklingError as error:

@@ -8,12 +8,13 @@ import importlib
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
 import pydantic
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
 
 from src.errors import UserError
 from src.runs.checkpoint import load_checkpoint, shapes
@@ -24,6 +25,8 @@ ROLES = {  # group of the config -> (where its classes are defined, what they ar
     "callbacks": ("src.", L.Callback),
     "logger": ("src.", Logger),
 }
+PLACES = ("root", "system_copies", "mirrors", "debian_package")  # of data: where they come from
+CONF = Path(__file__).parents[2] / "conf"
 # Of Lightning's own callbacks, those that are tested with everything a run promises.
 LIGHTNING = {"lightning.pytorch.callbacks.EarlyStopping": EarlyStopping}
 
@@ -81,7 +84,7 @@ def call(key: str, function: Callable, settings: dict[str, Any], **objects: Any)
 
 
 def _complaint(key: str, known: dict[str, inspect.Parameter], detail: dict) -> str:
-    name, *_ = detail["loc"] or ("",)
+    name = ".".join(map(str, detail["loc"]))
     path = f"{key}.{name}".strip(".")
     complaint = f"{path}: {detail['msg'][0].lower()}{detail['msg'][1:]}, got {detail['input']!r}"
     parameter = known.get(name)
@@ -99,12 +102,21 @@ def build_model(settings: dict[str, Any], data: L.LightningDataModule) -> L.Ligh
     return build("model", settings["model"], num_inputs=data.num_inputs, num_outputs=data.num_outputs)
 
 
-def restore(settings: dict[str, Any], checkpoint: Path) -> tuple[L.LightningDataModule, L.LightningModule]:
+def restore(
+    settings: dict[str, Any], checkpoint: Path, places: dict[str, Any] | None = None
+) -> tuple[L.LightningDataModule, L.LightningModule]:
     """The data of a run, not yet loaded, and its model as it was at the checkpoint.
+
+    Where the data come from is not taken from the settings: `places` says it and, what that leaves open, the
+    file of conf/data that is about the same data module.
 
     Raises UserError for settings or a checkpoint that cannot be used.
     """
-    data = build_data(settings)
+    node = settings["data"] if isinstance(settings["data"], dict) else {}
+    ours = _configured_places(node.get("_target_"))
+    given = {name: value for name, value in (places or {}).items() if name in ours}
+    node = {name: value for name, value in node.items() if name not in PLACES} | ours | given
+    data = build("data", node)
     model = build_model(settings, data)
     found, expected = load_checkpoint(checkpoint)["state_dict"], model.state_dict()
     if shapes(found) != shapes(expected):
@@ -114,3 +126,39 @@ def restore(settings: dict[str, Any], checkpoint: Path) -> tuple[L.LightningData
         )
     model.load_state_dict(found)
     return data, model.eval()
+
+
+def _configured_places(target: str | None) -> dict[str, Any]:
+    for path in sorted((CONF / "data").glob("*.yaml")):
+        node = OmegaConf.load(path)
+        if node.get("_target_") == target:
+            return {name: value for name, value in OmegaConf.to_container(node).items() if name in PLACES}
+    return {}
+
+
+class Options(pydantic.BaseModel):
+    """Options of a command: no conversion (1 is no text, true no number), and no others."""
+
+    model_config = pydantic.ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Places(Options):
+    """Where the data of a run that is read come from; None is what conf/data says, never what the run says."""
+
+    root: str | None
+    system_copies: list[str] | None
+    mirrors: list[str] | None
+
+    def given(self) -> dict[str, Any]:
+        return self.model_dump(exclude_none=True)
+
+
+Kind = TypeVar("Kind", bound=Options)
+
+
+def checked(kind: type[Kind], cfg: DictConfig) -> Kind:
+    """The config of a command as `kind`. Raises UserError, one line, for what does not fit."""
+    try:
+        return kind.model_validate(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+    except pydantic.ValidationError as error:
+        raise UserError("; ".join(_complaint("", {}, each) for each in error.errors())) from None

@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
+from src import files
 from src.errors import UserError
-from src.runs import files
 from src.runs.checkpoint import load_checkpoint
 
 GROUPS = ("data", "model", "trainer", "callbacks")  # of settings, without which there is no run
@@ -102,9 +102,12 @@ class Run:
     def record(self) -> dict[str, Any]:
         """What metrics.json says; nothing if the run has none yet."""
         try:
-            return files.read_json(self.metrics_json)
+            record = files.read_json(self.metrics_json)
         except FileNotFoundError:
             return {}
+        if not all(isinstance(record[name], float | int) for name in record if "/" in name):
+            raise UserError(f"{self.metrics_json} is damaged: a metric is no number")
+        return record
 
     def rows(self) -> list[dict[str, float]]:
         """The rows of metrics.csv, one per epoch."""

@@ -140,5 +140,5 @@ def pictures(
     for name, which in sheets.first_and_misclassified(y, y_hat, most).items():
         X, _ = data.whole("test", which)
         title = f"{name} test images"
-        drawn[f"predictions_{name}"] = sheets.predictions(X[:, 0], y[which], y_hat[which], data.classes, title)
+        drawn[f"predictions_{name}"] = sheets.predictions(X, y[which], y_hat[which], data.classes, title)
     return drawn

@@ -17,6 +17,7 @@ from src.errors import UserError
 from src.runs import main_process
 from src.training.saving import CheckpointIO
 
+Accelerator = Literal["cpu", "gpu", "mps", "auto"]
 CORES = os.cpu_count() or 1
 IGNORED = [  # warnings of Lightning's
     ".*LeafSpec.*",  # its own use of a torch name that is on its way out
@@ -30,7 +31,7 @@ IGNORED = [  # warnings of Lightning's
 @validate_call
 def build_trainer(
     max_epochs: PositiveInt = 20,
-    accelerator: Literal["cpu", "gpu", "mps", "auto"] = "cpu",
+    accelerator: Accelerator = "cpu",
     devices: PositiveInt = 1,
     strategy: Literal["auto", "ddp"] = "auto",
     enable_progress_bar: bool = True,

@@ -7,26 +7,46 @@ import io
 import json
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 
 from src.errors import UserError
 
-LARGEST = 10_000_000  # bytes of a text file of a run; ours have a thousandth of that
+LARGEST = 1 << 26  # bytes of a text file of a run; ours have a thousandth of that
 PLAIN = (str, int, float, bool, type(None))
 
 
-def read(path: Path) -> str:
-    """Text of a regular file. Raises FileNotFoundError, and UserError for what could hang or fill memory."""
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST:
-        raise UserError(f"{path} is no regular file of at most {LARGEST:,} bytes; it is not read")
+@contextlib.contextmanager
+def open_regular(path: Path, most: int) -> Iterator[BinaryIO]:
+    """Open the file for reading: `with open_regular(...) as file: ...`.
+
+    Raises UserError for a pipe, a device or more than `most` bytes, which could be read for ever.
+    """
     try:
-        return path.read_text()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is damaged: it is no text") from error
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket
+            raise UserError(f"{path} is no regular file") from None
+        raise
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError(f"{path} is no regular file")
+        if status.st_size > most:
+            raise UserError(f"{path} is too large: it has {status.st_size:,} bytes, more than {most:,}")
+        yield file
+
+
+def read(path: Path, most: int = LARGEST) -> str:
+    """Text of the file, in UTF-8 with or without byte order mark; see `open_regular`."""
+    with open_regular(path, most) as file:
+        try:
+            return file.read(most).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path} is damaged: it is no text in UTF-8") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
