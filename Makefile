@@ -24,7 +24,7 @@ test: setup  ## run the whole test suite
 
 bench: setup  ## measure against plain loops, then check that no ratio has become much worse (20 minutes)
 	$(VENV)/bin/python -m src.benchmark
-	$(VENV)/bin/python -m pytest tests/guard_speed.py
+	$(VENV)/bin/python -m pytest -o faulthandler_timeout=3600 tests/guard_speed.py
 
 reproduce: setup  ## run every recipe of the notes and check it against its yardstick (15 minutes)
 	$(VENV)/bin/python -m src.reproduce

@@ -235,10 +235,10 @@ class Patient:
             return False
         group = kill.target == "group"
         self.counts["moments", kill.moment] += 1
+        self.counts["kills", kill.kind, kill.target] += 1
         with contextlib.suppress(ProcessLookupError):  # it has ended by the first
             for signum in KILLS[kill.kind]:
                 command.kill(signum, group)
-                self.counts["kills", kill.kind, kill.target] += 1
                 time.sleep(kill.apart if len(KILLS[kill.kind]) > 1 else 0)
         return True
 

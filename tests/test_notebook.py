@@ -21,7 +21,7 @@ def test_the_lines_of_the_readme_draw_the_curves_in_place(data_root, tmp_path: P
     lines, replaced = re.subn(r"overrides=\[.*?\]", f"overrides=[{small}]", lines)
     assert replaced == 1
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(lines)])
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(ROOT)}}).execute()
+    NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(ROOT)}}).execute()
     outputs = notebook.cells[0].outputs
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]
     assert len(pictures) == 1  # redrawn in place, not one under the other

@@ -138,6 +138,7 @@ def test_a_run_killed_while_a_checkpoint_is_written_keeps_the_one_before(start, 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(500)
 def test_runs_killed_at_random_moments_are_finished_to_the_bit(data_root, tmp_path):
     outcome = campaign(6, 0, tmp_path, data_root)
     assert (outcome.stuck, outcome.mismatches) == ({}, {})

@@ -1,0 +1,46 @@
+"""What a test starts cannot outlive it."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from tests.conftest import Command, TooLong
+
+pytestmark = pytest.mark.slow
+ENDLESS = ["data.train_size=2000", "data.num_workers=1", "trainer.max_epochs=100000", "~callbacks.figures"]
+
+
+def gone(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("wait", [Command.wait, lambda command, limit: command.until("never printed", limit)])
+def test_a_command_that_takes_too_long_is_killed_with_its_workers_and_shows_its_output(start, wait):
+    command = start("src.train", *ENDLESS)
+    command.until("epoch 1/")
+    with pytest.raises(TooLong, match=r"epoch 1/"):
+        wait(command, limit=0.1)
+    end = time.monotonic() + 10  # until whoever adopts the workers has taken note
+    while not gone(command.process.pid) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert gone(command.process.pid)
+    assert command not in Command.started
+
+
+def test_a_command_that_ends_too_early_shows_its_output(start):
+    command = start("src.train", "model.lr=-1")
+    with pytest.raises(AssertionError, match=r"ended with 1 before(.|\n)*model\.lr"):
+        command.until("epoch 1/")
+
+
+def test_a_signal_reaches_the_process_or_its_group(start):
+    for group in (False, True):
+        command = start("src.train", *ENDLESS, "data.num_workers=0")
+        command.kill(signal.SIGKILL, group)
+        assert command.wait() == -signal.SIGKILL
