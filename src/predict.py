@@ -60,7 +60,7 @@ def read_costs(path: Path, classes: list[str]) -> Costs:
     try:
         lines = files.read(path, COSTS_BYTES).splitlines()
         rows = {row.pop("true", None): row for row in csv.DictReader(lines)}
-    except csv.Error as error:
+    except (UserError, csv.Error) as error:
         raise UserError(f"decision.costs {path} is no CSV file in UTF-8: {error}") from error
     if absent := [name for name in classes if name not in rows]:
         raise UserError(

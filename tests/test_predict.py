@@ -19,7 +19,7 @@ from src.data.module import SplitDataModule
 from src.errors import UserError
 from src.models.concise import SoftmaxRegression
 from src.predict import predict, read_costs
-from src.runs import Run
+from src.runs import Run, restore
 from src.training.experiment import train
 from tests.conftest import ROOT, compose_config
 
@@ -281,7 +281,7 @@ class Striped(SplitDataModule):
     """Pictures that no file can be made into; the test split is a part of its examples."""
 
     classes = ["left", "right"]  # noqa: RUF012
-    train_size = 3
+    train_size, num_inputs, num_outputs = 3, 6, 2
 
     def __init__(self, seed: int = 0):
         super().__init__(2, 2, seed)
@@ -312,7 +312,7 @@ def striped(tmp_path, monkeypatch) -> Run:
 
 def test_predictions_are_of_the_test_split_and_of_nothing_else(striped, tmp_path):
     predict(compose_config("predict", f"run={striped.path}"), tmp_path / "out")
-    data, model = striped.restore(striped.best)
+    data, model = restore(striped.recorded(), striped.best)
     data.setup()
     X, y = data.splits["test"][0].X[[9, 7, 5]], [1, 1, 1]
     with torch.no_grad():

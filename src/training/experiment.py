@@ -97,6 +97,7 @@ def assemble(settings: dict[str, Any], run: Run, *further: L.Callback, purge_ste
     call("", seed_everything, {"seed": settings["seed"]})
     data = build_data(settings)
     model = build_model(settings, data)
+    data.check(model)
     configured = {name: build(f"callbacks.{name}", each) for name, each in settings["callbacks"].items()}
     check_early_stopping(configured, data, model)
     last = configured.pop("last", None) or Last()
@@ -199,7 +200,10 @@ def resume(cfg: DictConfig | dict[str, Any], folder: str | Path, overrides: list
 
     restore(settings, run.last)
     checkpoint = run.load(run.last)
-    rows, step = checkpoint["callbacks"]["History"]["rows"], checkpoint["global_step"]
+    try:
+        rows, step = checkpoint["callbacks"]["History"]["rows"], checkpoint["global_step"]
+    except (TypeError, KeyError):
+        raise UserError(f"{run.last} is no checkpoint of a run of this project") from None
     if max_epochs < len(rows):
         raise UserError(
             f"trainer.max_epochs={max_epochs}, but {len(rows)} epochs of run {run.path} are trained already"
