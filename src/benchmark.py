@@ -24,9 +24,9 @@ from torch.nn import functional as torch_F
 from torch.profiler import ProfilerActivity, profile
 
 from src import cli, plots, speed
-from src import functional as F
 from src.config import build
 from src.errors import UserError
+from src.maths import functional as F
 from src.runs import write
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler is chatty

@@ -28,8 +28,8 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torchmetrics.functional import confusion_matrix
 
-from src import functional as F
 from src import plots, sheets
+from src.maths import functional as F
 from src.runs import write_csv
 from src.sheets import Sheet
 

@@ -17,9 +17,9 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from src import cli, plots, sheets
-from src import functional as F
 from src.callbacks import outputs
 from src.config import build
+from src.maths import functional as F
 from src.runs import Run, write
 
 BINS = 15  # of confidence, as in Guo et al. 2017, On Calibration of Modern Neural Networks

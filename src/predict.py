@@ -18,8 +18,8 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from src import cli, images, plots, sheets
-from src import functional as F
 from src.errors import UserError
+from src.maths import functional as F
 from src.runs import Run, write, write_csv
 
 log = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ import itertools
 import pytest
 import torch
 
-from src import functional as F
 from src.experiment import train
+from src.maths import functional as F
 from src.models.scratch import SoftmaxRegression
 from src.oscillation import at_rest
 from src.runs import Run

@@ -11,10 +11,10 @@ import torch
 import torchvision
 from PIL import Image
 
-from src import functional as F
 from src.data.fashion_mnist import CLASSES
 from src.errors import UserError
 from src.experiment import train
+from src.maths import functional as F
 from src.predict import read_costs
 from src.runs import Run
 from tests.conftest import ROOT

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from src.callbacks import Last
 from src.errors import UserError
 from src.experiment import resume, train
-from src.optim import SGD
+from src.maths.optim import SGD
 from src.runs import Run
 from tests.faults import campaign, curves, differences
 

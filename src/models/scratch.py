@@ -9,8 +9,8 @@ import torch
 from pydantic import PositiveInt, validate_call
 from torch import Tensor, nn
 
-from src import functional as F
-from src import optim
+from src.maths import functional as F
+from src.maths import optim
 from src.models.regression import Decay, LearningRate, NonNegative, Regression
 
 
