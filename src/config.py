@@ -58,14 +58,16 @@ def build(cfg: DictConfig, group: str, **objects: Any) -> Any:
 
 def _complaint(group: str, target: str, detail: dict) -> str:
     name, *_ = detail["loc"]
-    function = get_object(target)
-    function = function.__init__ if inspect.isclass(function) else function
+    made = get_object(target)
+    # a model hands on to its base class what it does not know itself
+    functions = [base.__init__ for base in made.__mro__] if inspect.isclass(made) else [made]
     message = detail["msg"][0].lower() + detail["msg"][1:]
     complaint = f"{group}.{name}: {message}, got {detail['input']!r}"
-    parameter = inspect.signature(function).parameters.get(name)
-    if parameter is None or parameter.default is inspect.Parameter.empty:
-        return complaint
-    return f"{complaint}; try {group}.{name}={parameter.default}"
+    for function in functions:
+        parameter = inspect.signature(function).parameters.get(name)
+        if parameter is not None and parameter.default is not inspect.Parameter.empty:
+            return f"{complaint}; try {group}.{name}={parameter.default}"
+    return complaint
 
 
 # A run folder may come from anyone: of what its config can name, these are built, and nothing else.

@@ -43,9 +43,7 @@ class Started:
         return status, self.file.read_text()
 
 
-@pytest.mark.parametrize(
-    "model", [["model=scratch"], ["model=scratch", "model.gradient=closed_form"], ["model=concise"]]
-)
+@pytest.mark.parametrize("model", [["model=scratch"], ["model=closed_form"], ["model=concise"]])
 def test_two_processes_equal_one_with_the_doubled_batch(config, data_root, tmp_path, model):
     both = ["trainer=ddp", "trainer.devices=2", "data.batch_size=128", "hydra.run.dir=two"]
     status, output = Started(tmp_path, data_root, *SMALL, *model, *both).ended()

@@ -22,7 +22,7 @@ IMAGES = ["data.train_size=700", "data.val_size=300", "trainer.max_epochs=3", "~
 SYNTHETIC = ["data=synthetic", "data.train_size=35", "data.val_size=20", *IMAGES[2:]]
 MODELS = {
     "scratch": ["model=scratch", *IMAGES],
-    "closed_form": ["model=scratch", "model.gradient=closed_form", "model.weight_decay=0.01", *IMAGES],
+    "closed_form": ["model=closed_form", "model.weight_decay=0.01", *IMAGES],
     "concise": ["model=concise", *IMAGES],
     "linear_scratch": ["model=linear_scratch", "data.resample=true", *SYNTHETIC],
     "linear_concise": ["model=linear_concise", *SYNTHETIC],
@@ -253,7 +253,7 @@ def test_without_any_checkpoint_the_run_begins_anew(config, finished, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "override", ["model.lr=0.5", "seed=1", "data.batch_size=10", "model.gradient=closed_form"]
+    "override", ["model.lr=0.5", "seed=1", "data.batch_size=10", "model.numerics=textbook"]
 )
 def test_what_makes_another_experiment_is_refused(config, finished, override):
     before = contents(finished)
