@@ -10,26 +10,22 @@ from src.errors import UserError
 
 def check_data(model: L.LightningModule, data: L.LightningDataModule) -> None:
     """Raises UserError unless the examples of every split are such as the model takes and predicts."""
-    q = model.hparams.num_outputs
+    d, q = model.hparams.num_inputs, model.hparams.num_outputs
     if model.classifies and data.classes is not None and len(data.classes) != q:
         raise UserError(
             f"model.num_outputs is {q}, but the data has {len(data.classes)} classes; "
             f"set model.num_outputs={len(data.classes)}"
         )
     for name, (examples, indices) in data.splits.items():
-        if len(indices):
-            X, _ = data.whole(name, slice(1))
-            check_width(X, model.hparams.num_inputs)
-            check_targets(examples.y[indices], model.classifies, q)
-
-
-def check_width(X: Tensor, num_inputs: int) -> None:
-    features = math.prod(X.shape[1:])
-    if features != num_inputs:
-        raise UserError(
-            f"model.num_inputs is {num_inputs}, but each example of the data has {features} "
-            f"features; set model.num_inputs={features} or change the data (data.resize)"
-        )
+        if len(indices) == 0:  # no validation split
+            continue
+        X, _ = data.whole(name, slice(1))
+        if (features := math.prod(X.shape[1:])) != d:
+            raise UserError(
+                f"model.num_inputs is {d}, but each example of the data has {features} features; "
+                f"set model.num_inputs={features} or change the data (data.resize)"
+            )
+        check_targets(examples.y[indices], model.classifies, q)
 
 
 def check_targets(y: Tensor, classifies: bool, num_outputs: int) -> None:

@@ -8,13 +8,10 @@ from src.models import scratch
 
 
 class ClosedForm(scratch.Scratch):
-    """X W + b updated by dW = X^T g and db = the column sums of g, where g = `loss_grad` is the derivative of
-    the mean loss with respect to X W + b.
-    """
+    """X W + b updated by dW = X^T g and db = the column sums of g.
 
-    def loss_grad(self, output: Tensor, y: Tensor) -> Tensor:
-        """(n, q)."""
-        raise NotImplementedError
+    A subclass gives g = `loss_grad` (n, q), the derivative of the mean loss with respect to X W + b.
+    """
 
     @torch.no_grad()
     def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
