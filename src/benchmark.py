@@ -25,8 +25,8 @@ from torch.nn import functional as torch_F
 from torch.profiler import ProfilerActivity, profile
 
 from src import cli, plots, speed
-from src import functional as F
 from src.errors import UserError
+from src.maths import functional as F
 from src.runs import write
 from src.runs.config import build_data
 

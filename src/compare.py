@@ -118,7 +118,7 @@ def compare(runs: list[Run], folder: Path) -> str:
     plots.save(plots.compared(curves), folder / "curves.png")
     pictures = ["curves.png"]
     (data, *_), models = zip(*(restore(run.recorded(), run.best) for run in runs), strict=True)
-    if models[0].classifies:
+    if models[0].classifies and all(model.weights() for model in models):
         weights = {n: model.weights()[0] for n, model in zip(names, models, strict=True)}
         plots.save(sheets.compared_weights(weights, data.classes), folder / "weights.png")
         pictures.append("weights.png")

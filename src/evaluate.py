@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from src import cli, plots, sheets
-from src import functional as F
+from src.maths import functional as F
 from src.runs import Run, restore, write
 from src.runs.config import Options, Places, call, checked
 from src.training.figures import outputs

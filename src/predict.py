@@ -19,9 +19,9 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from src import cli, files, images, plots, sheets
-from src import functional as F
 from src.data.module import SplitDataModule
 from src.errors import UserError
+from src.maths import functional as F
 from src.runs import Run, restore, write, write_csv
 from src.runs.config import Options, Places, checked
 from src.training.figures import outputs

@@ -99,7 +99,7 @@ TARGETS = {
 
 FORMS = {
     "scratch": ["model=scratch"],
-    "closed_form": ["model=scratch", "model.gradient=closed_form"],
+    "closed_form": ["model=closed_form"],
     "concise": ["model=concise"],
 }
 

@@ -1,6 +1,6 @@
 """What goes wrong with softmax and log as they are defined: python -m src.stability
 
-A table on the terminal and stability.png, from the functions of src.functional on the same random logits:
+A table on the terminal and stability.png, from the functions of src.maths.functional on the same random logits:
 scaled until float32 overflows, and shifted, which must not change anything.
 """
 
@@ -16,7 +16,7 @@ from pydantic import Field, FiniteFloat
 from torch import Tensor
 
 from src import cli, plots
-from src import functional as F
+from src.maths import functional as F
 from src.runs.config import Options, checked
 
 log = logging.getLogger(__name__)

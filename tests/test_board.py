@@ -168,7 +168,6 @@ def test_hyperparameters_are_plain_values_of_the_recipe(trained):
             "gamma": 1.0,
             "weight_decay": 0.0,
             "sigma": 0.01,
-            "gradient": "autograd",
             "loss": "huber",
         },
         **{"batch_size": 10, "train_size": 50, "val_size": 20, "noise": 0.1, "resample": False},

@@ -18,9 +18,7 @@ pytestmark = pytest.mark.slow  # real processes, each of which imports everythin
 SMALL = ["data.val_size=501", "trainer.max_epochs=2", "~callbacks.figures", "data.train_size=2000"]
 
 
-@pytest.mark.parametrize(
-    "model", [["model=scratch"], ["model=scratch", "model.gradient=closed_form"], ["model=concise"]]
-)
+@pytest.mark.parametrize("model", [["model=scratch"], ["model=closed_form"], ["model=concise"]])
 def test_two_processes_equal_one_with_the_doubled_batch(config, cli, tmp_path, model):
     both = ["trainer=ddp", "trainer.devices=2", "data.batch_size=128", "hydra.run.dir=two"]
     status, output = cli("src.train", *SMALL, *model, *both, fresh=True)

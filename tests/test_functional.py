@@ -1,4 +1,4 @@
-"""src.functional against torch, against hand arithmetic, and where floating point ends."""
+"""src.maths.functional against torch, against hand arithmetic, and where floating point ends."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as torch_F
 
-from src import functional as F
+from src.maths import functional as F
 
 
 @pytest.fixture

@@ -1,5 +1,9 @@
 """Scratch and concise against each other and against a plain loop that knows nothing of this project."""
 
+import shutil
+import subprocess
+import sys
+
 import lightning as L
 import pydantic
 import pytest
@@ -8,9 +12,12 @@ from torch.nn import functional as torch_F
 
 from src.errors import UserError
 from src.models import concise, scratch
-from tests.conftest import build
+from src.runs import Run
+from tests.conftest import ROOT, build
+from tests.faults import curves
 
 FORMS = {"scratch": scratch.SoftmaxRegression, "concise": concise.SoftmaxRegression}
+SIZES = {"num_inputs": 784, "num_outputs": 10}
 
 
 def set_weights(model: L.LightningModule, W: torch.Tensor, b: torch.Tensor) -> None:
@@ -59,9 +66,9 @@ def W() -> torch.Tensor:
 
 
 SCRATCH = [
-    [f"model.numerics={numerics}", f"model.gradient={gradient}"]
+    [f"model={form}", f"model.numerics={numerics}"]
     for numerics in ("stable", "textbook")
-    for gradient in ("autograd", "closed_form")
+    for form in ("scratch", "closed_form")
 ]
 
 
@@ -92,7 +99,7 @@ def test_scratch_and_concise_reach_the_same_weights_from_the_same_start(config, 
 @pytest.mark.parametrize("form", FORMS.values())
 def test_initial_weights_have_the_given_spread_and_zero_bias(form):
     L.seed_everything(0, verbose=False)
-    W, b = form(sigma=0.02).weights()
+    W, b = form(**SIZES, sigma=0.02).weights()
     assert W.shape == (784, 10)
     assert W.std().item() == pytest.approx(0.02, rel=0.03)  # 7840 draws: standard error 0.8 %
     assert torch.equal(b, torch.zeros(10))
@@ -119,13 +126,12 @@ def test_initial_weights_have_the_given_spread_and_zero_bias(form):
 def test_hyperparameters_out_of_range_are_refused(form, bad):
     (name,) = bad
     with pytest.raises(pydantic.ValidationError, match=name):
-        FORMS[form](**bad)
+        FORMS[form](**SIZES | bad)
 
 
-@pytest.mark.parametrize("bad", [{"numerics": "fast"}, {"gradient": "numeric"}])
-def test_unknown_variants_are_refused(bad):
-    with pytest.raises(pydantic.ValidationError, match=r"stable|autograd"):
-        scratch.SoftmaxRegression(**bad)
+def test_unknown_numerics_are_refused():
+    with pytest.raises(pydantic.ValidationError, match="'stable' or 'textbook'"):
+        scratch.SoftmaxRegression(**SIZES, numerics="fast")
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -156,7 +162,80 @@ def test_a_model_of_ones_own_may_use_the_hooks_that_ours_do_not(config, W):
             self.batches += 1
 
     cfg = config("debug=fast", "model=concise")
-    model, data = Counting(), build(cfg, "data")
+    model, data = Counting(**SIZES), build(cfg, "data")
     trainer = build(cfg, "trainer", logger=False)
     trainer.fit(model, data)
     assert model.batches == trainer.global_step > 0
+
+
+HIDDEN_LAYER = '''
+"""A perceptron with a hidden layer: all that is its own."""
+
+from pydantic import PositiveInt, validate_call
+from torch import nn
+
+from src.models.concise import SoftmaxRegression
+
+
+class Perceptron(SoftmaxRegression):
+    @validate_call
+    def __init__(self, *, num_hidden: PositiveInt = 32, **settings):
+        super().__init__(**settings)
+        self.save_hyperparameters("num_hidden", logger=False)
+        d, q = self.hparams.num_inputs, self.hparams.num_outputs
+        self.linear = nn.Sequential(nn.Linear(d, num_hidden), nn.ReLU(), nn.Linear(num_hidden, q))
+
+    def weights(self) -> None:
+        return None
+'''
+HIDDEN_LAYER_CONFIG = """
+defaults: [concise, _self_]
+_target_: src.models.perceptron.Perceptron
+num_hidden: 16
+"""
+
+
+@pytest.mark.slow
+def test_a_model_of_ones_own_with_a_hidden_layer_is_trained_resumed_evaluated_compared_and_predicts(
+    data_root, tmp_path
+):
+    for name in ("src", "conf"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "src/models/perceptron.py").write_text(HIDDEN_LAYER)
+    (tmp_path / "conf/model/perceptron.yaml").write_text(HIDDEN_LAYER_CONFIG)
+
+    def command(module: str, *arguments: str) -> str:
+        run = [sys.executable, "-m", module, *arguments]
+        done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    few = ["model=perceptron", f"data.root={data_root}", "data.train_size=5000", "callbacks.board.every=1"]
+    whole, resumed = Run(tmp_path / "whole"), Run(tmp_path / "resumed")
+    command("src.train", *few, "hydra.run.dir=whole", "trainer.max_epochs=3")
+    command("src.train", *few, "hydra.run.dir=resumed", "trainer.max_epochs=2")
+    command("src.resume", "run=resumed", "trainer.max_epochs=3")
+    assert resumed.metrics_csv.read_text() == whole.metrics_csv.read_text()
+    accuracy = whole.record()["test/acc"]
+    assert accuracy > 0.6
+    layers = {"linear.0.weight": (16, 784), "linear.0.bias": (16,), "linear.2.weight": (10, 16)}
+    state = whole.load(whole.best)["state_dict"]
+    assert {name: tuple(state[name].shape) for name in layers} == layers
+    shown = set(curves(whole))
+    assert {f"{kind}/{name}" for kind in ("norm", "gradient") for name in layers} <= shown
+    pictures = {path.name for path in (whole.path / "figures").iterdir()}
+    assert "confusion.png" in pictures
+    assert "weights.png" not in pictures
+    assert "the same test metrics as in metrics.json, to the last digit" in command("src.evaluate", "run=whole")
+    assert f"accuracy {accuracy:.4f}" in command("src.predict", "run=whole")
+    assert "B: resumed" in command("src.compare", "whole", "resumed")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("outputs", [9, 11])
+def test_as_many_outputs_as_the_data_has_classes_are_asked_for_before_training(config, form, outputs):
+    cfg = config(f"model={form}", f"model.num_outputs={outputs}", "data.train_size=10")
+    trainer = build(cfg, "trainer", logger=False)
+    with pytest.raises(UserError, match=rf"model\.num_outputs is {outputs}, but the data has 10 classes"):
+        trainer.fit(build(cfg, "model"), build(cfg, "data"))
+    assert trainer.global_step == 0

@@ -1,9 +1,9 @@
-"""src.optim against torch.optim, step by step, and its state through a checkpoint."""
+"""src.maths.optim against torch.optim, step by step, and its state through a checkpoint."""
 
 import pytest
 import torch
 
-from src import optim
+from src.maths import optim
 
 
 def minimize(optimizer_class, scheduler_class, weight_decay: float) -> list[torch.Tensor]:

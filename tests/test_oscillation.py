@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from src import functional as F
+from src.maths import functional as F
 from src.models.scratch import SoftmaxRegression
 from src.oscillation import at_rest
 from src.runs import Run, restore

@@ -12,11 +12,11 @@ import torch
 import torchvision
 from PIL import Image
 
-from src import functional as F
 from src.data.batches import Examples
 from src.data.fashion_mnist import CLASSES
 from src.data.module import SplitDataModule
 from src.errors import UserError
+from src.maths import functional as F
 from src.models.concise import SoftmaxRegression
 from src.predict import predict, read_costs
 from src.runs import Run, restore

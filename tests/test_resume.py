@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from src.errors import UserError
-from src.optim import SGD
+from src.maths.optim import SGD
 from src.runs import Run
 from src.training.experiment import resume, train
 from src.training.saving import Last
@@ -22,7 +22,7 @@ IMAGES = ["data.train_size=700", "data.val_size=300", "trainer.max_epochs=3", "~
 SYNTHETIC = ["data=synthetic", "data.train_size=35", "data.val_size=20", *IMAGES[2:]]
 MODELS = {
     "scratch": ["model=scratch", *IMAGES],
-    "closed_form": ["model=scratch", "model.gradient=closed_form", "model.weight_decay=0.01", *IMAGES],
+    "closed_form": ["model=closed_form", "model.weight_decay=0.01", *IMAGES],
     "concise": ["model=concise", *IMAGES],
     "linear_scratch": ["model=linear_scratch", "data.resample=true", *SYNTHETIC],
     "linear_concise": ["model=linear_concise", *SYNTHETIC],
@@ -248,7 +248,7 @@ def test_a_run_that_never_began_is_not_resumed_but_started_by_the_same_command(c
 
 
 @pytest.mark.parametrize(
-    "override", ["model.lr=0.5", "seed=1", "data.batch_size=10", "model.gradient=closed_form"]
+    "override", ["model.lr=0.5", "seed=1", "data.batch_size=10", "model.numerics=textbook"]
 )
 def test_what_makes_another_experiment_is_refused(config, finished, override):
     before = contents(finished)

@@ -6,7 +6,7 @@ import torch
 
 from src.data.synthetic import SyntheticRegression
 from src.errors import UserError
-from src.models import concise, scratch
+from src.models import closed_form, concise, scratch
 from src.runs import Run
 from src.training.experiment import train
 from tests.conftest import build
@@ -110,10 +110,7 @@ def test_the_other_losses_agree_at_the_same_learning_rate(config, loss):
 
 @pytest.mark.parametrize("loss", ["l2", "l1", "huber"])
 def test_closed_form_gradients_take_the_steps_of_autograd(config, loss):
-    autograd, closed = (
-        fitted(config, "scratch", f"model.loss={loss}", f"model.gradient={gradient}")
-        for gradient in ("autograd", "closed_form")
-    )
+    autograd, closed = (fitted(config, form, f"model.loss={loss}") for form in ("scratch", "closed_form"))
     for ours, theirs in zip(autograd, closed, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
@@ -138,20 +135,37 @@ def test_run_reports_the_error_of_the_estimates_every_epoch_and_draws_the_fit(co
     assert {path.name for path in (run.path / "figures").iterdir()} == {"curves.png", "fit.png"}
 
 
-@pytest.mark.parametrize("model", [scratch.LinearRegression(), concise.LinearRegression()])
-def test_targets_without_a_column_are_refused_before_they_broadcast(model):
-    with pytest.raises(UserError, match=r"targets have shape \(4,\), the predictions \(4, 1\)"):
-        model.measure([torch.zeros(4, 2), torch.zeros(4)], "train")
+LABELS = "predicts labels, but the targets of the data are values"
+VALUES = "predicts values, but the targets of the data are labels"
+MISFITS = {  # model -> targets, made from those of the data (n, 1) -> complaint
+    "no column": ("LinearRegression", 1, lambda y: y[:, 0], r"shape \(\), each prediction \(1,\)"),
+    "a column too few": ("LinearRegression", 3, lambda y: y.expand(-1, 2), r"shape \(2,\), .* \(3,\)"),
+    "labels": ("LinearRegression", 1, lambda y: (y > 0).long(), VALUES),
+    "values": ("SoftmaxRegression", 2, lambda y: y, LABELS),
+    "labels 1, 2": ("SoftmaxRegression", 2, lambda y: 1 + (y[:, 0] > 0).long(), "between 1 and 2, but .*=2"),
+    "labels -1, 0": ("SoftmaxRegression", 2, lambda y: -(y[:, 0] > 0).long(), "between -1 and 0, but .*=2"),
+}
 
 
-def test_labels_for_a_linear_regression_and_values_for_a_classifier_are_refused():
-    with pytest.raises(UserError, match="predicts values, but the targets of the data are labels"):
-        scratch.LinearRegression().measure([torch.zeros(4, 2), torch.zeros(4, dtype=torch.long)], "train")
-    with pytest.raises(UserError, match="predicts labels, but the targets of the data are values"):
-        scratch.SoftmaxRegression().measure([torch.zeros(4, 784), torch.zeros(4, 1)], "train")
+@pytest.mark.parametrize("loop", ["fit", "test"])
+@pytest.mark.parametrize("form", [scratch, closed_form, concise])
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_targets_that_the_model_does_not_predict_are_refused_before_the_first_minibatch(
+    config, monkeypatch, misfit, form, loop
+):
+    kind, outputs, targets, complaint = MISFITS[misfit]
+    model = getattr(form, kind)(num_inputs=2, num_outputs=outputs)
+    data = SyntheticRegression(train_size=20, val_size=10, test_size=10)
+    data.setup()
+    for split, _ in data.splits.values():
+        split.y = targets(split.y)
+    monkeypatch.setattr(type(model), "measure", None)
+    trainer = build(config("data=synthetic"), "trainer", logger=False, enable_checkpointing=False)
+    with pytest.raises(UserError, match=complaint):
+        getattr(trainer, loop)(model, data)
 
 
 @pytest.mark.parametrize("model", [scratch.LinearRegression, concise.LinearRegression])
 def test_unknown_losses_are_refused(model):
     with pytest.raises(pydantic.ValidationError, match="'l2', 'l1' or 'huber'"):
-        model(loss="l3")
+        model(num_inputs=2, num_outputs=1, loss="l3")

@@ -4,7 +4,6 @@ import lightning as L
 from torch import Tensor
 
 from src.data.batches import BatchLoader, BatchSampler, Examples
-from src.errors import UserError
 
 EVAL_BATCH_SIZE = 1000  # means over a split do not depend on it
 
@@ -28,21 +27,6 @@ class SplitDataModule(L.LightningDataModule):
         self.batch_size, self.val_size, self.seed, self.num_workers = batch_size, val_size, seed, num_workers
         self.validates_on = "val" if val_size else "test"
         self.splits: dict[str, tuple[Examples, Tensor]] = {}
-
-    def check(self, model: L.LightningModule) -> None:
-        """Raises UserError if the model predicts other classes than these data have."""
-        if not model.classifies:
-            return
-        if self.classes is None:
-            raise UserError(
-                f"the model predicts classes, but {type(self).__name__} names none; use a linear model, "
-                "or give the data module `classes`, the names of its labels"
-            )
-        if (q := model.hparams.num_outputs) != len(self.classes):
-            raise UserError(
-                f"model.num_outputs is {q}, but the data have {len(self.classes)} classes; "
-                f"set model.num_outputs={len(self.classes)}"
-            )
 
     def train_dataloader(self) -> BatchLoader:
         return self.loader("train", self.batch_size, shuffle=True)

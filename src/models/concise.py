@@ -1,23 +1,24 @@
 """Regression in concise form: torch's layer, loss and optimizer; Lightning drives the updates.
 
-To be read beside the scratch form: sdiff -w 200 src/models/scratch.py src/models/concise.py
+To be read beside the other form: sdiff -w 200 src/models/scratch.py src/models/concise.py
 """
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import PositiveInt, validate_call
+from pydantic import validate_call
 from torch import Tensor, nn, optim
 from torch.nn import functional as F
 
-from src.models.regression import Decay, LearningRate, NonNegative, Regression
+from src.models.regression import Regression
 
 
 class Concise(Regression):
     """nn.Linear with weight (q, d) ~ N(0, sigma^2) and bias (q,) = 0, updated by Lightning."""
 
-    def __init__(self, num_inputs: int, num_outputs: int, sigma: float):
-        super().__init__()
-        self.linear = nn.Linear(num_inputs, num_outputs)
+    def __init__(self, **settings: Any):
+        super().__init__(**settings)
+        d, q, sigma = self.hparams.num_inputs, self.hparams.num_outputs, self.hparams.sigma
+        self.linear = nn.Linear(d, q)
         nn.init.normal_(self.linear.weight, std=sigma)
         nn.init.zeros_(self.linear.bias)
 
@@ -33,68 +34,29 @@ class Concise(Regression):
 
     def configure_optimizers(self) -> dict:
         optimizer = optim.SGD(self.parameters(), lr=self.hparams.lr, weight_decay=self.hparams.weight_decay)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": optim.lr_scheduler.ExponentialLR(optimizer, self.hparams.gamma),
-        }
+        scheduler = optim.lr_scheduler.ExponentialLR(optimizer, self.hparams.gamma)
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
 
 class SoftmaxRegression(Concise):
-    """P(y = j | x) = softmax(x W + b)_j, fitted by minibatch stochastic gradient descent.
-
-    Args:
-        num_inputs, num_outputs: d features and q classes.
-        lr: learning rate of the first epoch; gamma: its factor after each epoch.
-        weight_decay: L2 penalty, weight_decay / 2 * (|W|^2 + |b|^2).
-        sigma: standard deviation of the initial W.
-    """
+    """P(y = j | x) = softmax(x W + b)_j."""
 
     classifies = True
-
-    @validate_call
-    def __init__(
-        self,
-        num_inputs: PositiveInt = 784,
-        num_outputs: PositiveInt = 10,
-        lr: LearningRate = 0.1,
-        gamma: Decay = 0.9,
-        weight_decay: NonNegative = 0.0,
-        sigma: NonNegative = 0.01,
-    ):
-        super().__init__(num_inputs, num_outputs, sigma)
-        self.save_hyperparameters(logger=False)
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(logits, y)
 
-    def sums(self, logits: Tensor, y: Tensor) -> dict[str, Tensor]:
-        return {"acc": (logits.argmax(dim=1) == y).sum()}
-
 
 class LinearRegression(Concise):
-    """y = x W + b + noise, fitted by minibatch stochastic gradient descent.
+    """y = x W + b + noise.
 
-    Args:
-        num_inputs, num_outputs: d features and q targets.
-        lr: learning rate of the first epoch; gamma: its factor after each epoch.
-        weight_decay: L2 penalty, weight_decay / 2 * (|W|^2 + |b|^2).
-        sigma: standard deviation of the initial W.
-        loss: "l2" is d^2, twice the scratch form's: at equal lr its steps are twice as long; "l1"; "huber".
+    Its loss l2 is d^2, twice the other form's: at equal lr its steps are twice as long.
     """
 
     @validate_call
-    def __init__(
-        self,
-        num_inputs: PositiveInt = 2,
-        num_outputs: PositiveInt = 1,
-        lr: LearningRate = 0.03,
-        gamma: Decay = 1.0,
-        weight_decay: NonNegative = 0.0,
-        sigma: NonNegative = 0.01,
-        loss: Literal["l2", "l1", "huber"] = "l2",
-    ):
-        super().__init__(num_inputs, num_outputs, sigma)
-        self.save_hyperparameters(logger=False)
+    def __init__(self, *, loss: Literal["l2", "l1", "huber"] = "l2", **settings: Any):
+        super().__init__(**settings)
+        self.save_hyperparameters("loss", logger=False)
 
     def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
         losses = {"l2": F.mse_loss, "l1": F.l1_loss, "huber": F.huber_loss}

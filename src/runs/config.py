@@ -80,17 +80,21 @@ def call(key: str, function: Callable, settings: dict[str, Any], **objects: Any)
     try:
         return function(**settings, **objects)
     except pydantic.ValidationError as error:
-        raise UserError("; ".join(_complaint(key, known, each) for each in error.errors())) from None
+        raise UserError("; ".join(_complaint(key, function, each) for each in error.errors())) from None
 
 
-def _complaint(key: str, known: dict[str, inspect.Parameter], detail: dict) -> str:
+def _complaint(key: str, function: Callable | None, detail: dict) -> str:
+    """What pydantic says, in one line, with the key, the value, and a default that would do."""
     name = ".".join(map(str, detail["loc"]))
     path = f"{key}.{name}".strip(".")
     complaint = f"{path}: {detail['msg'][0].lower()}{detail['msg'][1:]}, got {detail['input']!r}"
-    parameter = known.get(name)
-    if parameter is None or parameter.default is inspect.Parameter.empty:
-        return complaint
-    return f"{complaint}; try {path}={parameter.default}"
+    # a model hands on to its base class what it does not know itself
+    functions = [each.__init__ for each in function.__mro__] if inspect.isclass(function) else [function]
+    for each in filter(None, functions):
+        parameter = inspect.signature(each).parameters.get(name)
+        if parameter is not None and parameter.default is not inspect.Parameter.empty:
+            return f"{complaint}; try {path}={parameter.default}"
+    return complaint
 
 
 def build_data(settings: dict[str, Any]) -> L.LightningDataModule:
@@ -161,4 +165,4 @@ def checked(kind: type[Kind], cfg: DictConfig) -> Kind:
     try:
         return kind.model_validate(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
     except pydantic.ValidationError as error:
-        raise UserError("; ".join(_complaint("", {}, each) for each in error.errors())) from None
+        raise UserError("; ".join(_complaint("", None, each) for each in error.errors())) from None

@@ -97,7 +97,6 @@ def assemble(settings: dict[str, Any], run: Run, *further: L.Callback, purge_ste
     call("", seed_everything, {"seed": settings["seed"]})
     data = build_data(settings)
     model = build_model(settings, data)
-    data.check(model)
     configured = {name: build(f"callbacks.{name}", each) for name, each in settings["callbacks"].items()}
     check_early_stopping(configured, data, model)
     last = configured.pop("last", None) or Last()

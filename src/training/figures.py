@@ -125,18 +125,18 @@ def pictures(
 ) -> dict[str, Figure | Sheet]:
     """What there is to see of a trained model and its `outputs`, by file name.
 
-    Of a classifier of images: its weights as images, the confusion matrix, the first `most` test images and
-    the first `most` misclassified ones. Of a linear regression with known parameters: the fit.
+    Of a classifier of images: its weights, if it has `weights`, as images, the confusion matrix, the first
+    `most` test images and the first `most` misclassified ones. Of a linear regression with known parameters:
+    the fit.
     """
-    W, b = (parameter.cpu() for parameter in model.weights())
+    weights = [parameter.cpu() for parameter in model.weights() or ()]
     if not model.classifies:
-        return {"fit": plots.fit(*data.whole("test"), W, b, data.truth)}
+        known = weights and data.truth is not None
+        return {"fit": plots.fit(*data.whole("test"), *weights, data.truth)} if known else {}
     y_hat = output.argmax(dim=1)
     matrix = confusion_matrix(y_hat, y, task="multiclass", num_classes=len(data.classes))
-    drawn = {
-        "weights": sheets.weight_images(W, data.classes),
-        "confusion": sheets.confusion(matrix, data.classes),
-    }
+    drawn = {"weights": sheets.weight_images(weights[0], data.classes)} if weights else {}
+    drawn["confusion"] = sheets.confusion(matrix, data.classes)
     for name, which in sheets.first_and_misclassified(y, y_hat, most).items():
         X, _ = data.whole("test", which)
         title = f"{name} test images"

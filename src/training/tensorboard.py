@@ -17,11 +17,11 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from src import cli, plots, sheets
-from src import functional as F
+from src.maths import functional as F
 from src.training.history import history, logged
 
 # What makes up a recipe, of the model and of the data, where they have it.
-MODEL = ("lr", "gamma", "weight_decay", "sigma", "numerics", "gradient", "loss")
+MODEL = ("lr", "gamma", "weight_decay", "sigma", "numerics", "loss")
 DATA = ("batch_size", "train_size", "val_size", "resize", "noise", "resample")
 ESTIMATES = 8  # weights of a linear regression that get a curve each
 
@@ -46,8 +46,9 @@ class OneFile(TensorBoardLogger):
 class Board(Checkpoint):
     """Recipe and command of a run, norms and weights while it trains, and the results that HPARAMS sorts by.
 
-    Each epoch it tells the norms of W and b, of the gradient of the last minibatch, and of a linear regression
-    the estimates. The results are those of metrics.json, as best/NAME.
+    Each epoch it logs the norms of W and b (of a model without `weights`: of every parameter), those of the
+    gradient of the last minibatch, and of a linear regression the estimates. The results are those of
+    metrics.json, as best/NAME.
 
     What was told last is in the checkpoint, to be told again when the run is resumed: the logger then drops it
     with all that a killed process may have told after it. So this must be listed before the checkpoints.
@@ -70,20 +71,17 @@ class Board(Checkpoint):
             writer.add_text("run", card(command(), recipe(trainer, model)), 0)
 
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        W, b = model.weights()
-        self.scalars = {"norm/W": W.norm().item(), "norm/b": b.norm().item()}
-        for name, parameter in zip("Wb", model.parameters(), strict=True):
-            self.scalars[f"gradient/{name}"] = parameter.grad.norm().item()
-        if not model.classifies:
+        W, b = model.weights() or (None, None)
+        named = dict(model.named_parameters() if W is None else zip("Wb", model.parameters(), strict=True))
+        self.scalars = {f"norm/{name}": parameter.norm().item() for name, parameter in named.items()}
+        for name, parameter in named.items():
+            if parameter.grad is not None:
+                self.scalars[f"gradient/{name}"] = parameter.grad.norm().item()
+        if W is not None and not model.classifies:
             self.scalars |= {f"estimate/w{j}": w for j, w in enumerate(W[:ESTIMATES, 0].tolist())}
             self.scalars["estimate/b"] = b[0].item()
-        pictured = (
-            self.every
-            and not cli.in_sweep()
-            and model.classifies
-            and (trainer.current_epoch + 1) % self.every == 0
-        )
-        self.W = W.cpu().clone() if pictured else None
+        due = self.every and (trainer.current_epoch + 1) % self.every == 0 and not cli.in_sweep()
+        self.W = W.cpu().clone() if due and W is not None and model.classifies else None
         self.tell(trainer, trainer.global_step)
 
     def tell(self, trainer: L.Trainer, step: int) -> None:

@@ -1,6 +1,6 @@
 """The mathematics of softmax and linear regression, written out by hand.
 
-Where a function has torch's name it has torch's meaning, so `from src import functional as F` and
+Where a function has torch's name it has torch's meaning, so `from src.maths import functional as F` and
 `from torch.nn import functional as F` can be read side by side.
 
     n  examples in the minibatch        o = logits = X W + b            (n, q)

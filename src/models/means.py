@@ -1,0 +1,52 @@
+"""Exact means over an epoch, and their state for a run that stops within it."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch.strategies import Strategy
+from torch import Tensor
+
+
+def exact(device: torch.device) -> torch.dtype:
+    """Type of what is known to all digits: float64, but on Apple's mps, which has none."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+class EpochMeans:
+    """Metrics summed over the examples of an epoch so far, by stage; on each process those of its examples.
+
+    The strategy adds the processes up, and leaves a single process alone.
+    """
+
+    def __init__(self):
+        self.totals: dict[str, dict[str, Tensor]] = {}  # stage -> metric -> sum; "n" counts the examples
+
+    def add(self, stage: str, n: int, sums: dict[str, Tensor]) -> None:
+        """Add a minibatch of n examples."""
+        totals = self.totals.setdefault(stage, {})
+        for name, value in {**sums, "n": torch.tensor(n, device=sums["loss"].device)}.items():
+            totals[name] = totals.get(name, 0) + value.to(exact(value.device))
+
+    def over_processes(self, stage: str, strategy: Strategy) -> dict[str, Tensor]:
+        """The totals of the stage, all processes together."""
+        totals = self.totals[stage]
+        sums = strategy.reduce(torch.stack(list(totals.values())), reduce_op="sum")
+        return dict(zip(totals, sums, strict=True))
+
+    def finish(self, stage: str, strategy: Strategy) -> dict[str, Tensor]:
+        """The means over the epoch that ends; the next one begins with nothing."""
+        sums = self.over_processes(stage, strategy)
+        n = sums.pop("n")
+        del self.totals[stage]
+        return {name: value / n for name, value in sums.items()}
+
+    def state_dict(self, strategy: Strategy) -> dict[str, Any]:
+        return {stage: self.over_processes(stage, strategy) for stage in self.totals}
+
+    def load_state_dict(self, state: dict[str, Any], strategy: Strategy) -> None:
+        """Take the epoch up again: the first process has all the sums, the others begin with zeros."""
+        share = float(strategy.is_global_zero)
+        self.totals = {
+            stage: {name: share * value.to(strategy.root_device) for name, value in totals.items()}
+            for stage, totals in state.items()
+        }
