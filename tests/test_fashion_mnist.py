@@ -11,9 +11,7 @@ from torchvision.transforms import v2
 from src.data import sources
 from src.data.fashion_mnist import CLASSES, FashionMNIST
 from src.errors import UserError
-from src.runs import Run
-from src.training.experiment import assemble, plain
-from tests.conftest import compose_config
+from src.training.experiment import train
 
 
 @pytest.fixture(scope="module")
@@ -161,15 +159,9 @@ def test_what_old_versions_of_torchvision_left_is_not_taken_for_the_verified_fil
     assert [len(module.splits[name][0]) for name in ("train", "test")] == [60_000, 10_000]
 
 
-@pytest.mark.parametrize("outputs", [9, 11])
-def test_a_model_with_other_classes_than_the_data_is_refused_before_it_is_trained(outputs, monkeypatch):
-    monkeypatch.setattr(FashionMNIST, "num_outputs", outputs)
-    cfg = compose_config("train", "trainer.max_epochs=1", "data.train_size=100", "data.val_size=100")
-    with pytest.raises(UserError, match=f"model.num_outputs is {outputs}, but the data have 10 classes"):
-        assemble(plain(cfg), Run("nowhere"))
-
-
-def test_a_classifier_of_data_without_classes_is_refused_before_it_is_trained(config):
-    cfg = config("data=synthetic", "model=concise")
-    with pytest.raises(UserError, match="predicts classes, but SyntheticRegression names none"):
-        assemble(plain(cfg), Run("nowhere"))
+def test_a_classifier_of_data_without_classes_is_refused_before_it_is_trained(config, monkeypatch, tmp_path):
+    monkeypatch.setattr(FashionMNIST, "classes", None)
+    monkeypatch.setattr(FashionMNIST, "num_outputs", 10)
+    with pytest.raises(UserError, match="predicts classes, but FashionMNIST names none"):
+        train(config("data.train_size=100", "trainer.max_epochs=1"), tmp_path / "run")
+    assert not (tmp_path / "run/checkpoints").exists()

@@ -211,7 +211,9 @@ def test_a_run_does_not_say_where_its_data_come_from(data_root, tmp_path):
     }
     checkpoint = tmp_path / "best.ckpt"
     content = dict.fromkeys(["callbacks", "lr_schedulers", "loops", "optimizer_states", "epoch", "global_step"])
-    torch.save({**content, "state_dict": SoftmaxRegression(784, 10).state_dict()}, checkpoint)
+    torch.save(
+        {**content, "state_dict": SoftmaxRegression(num_inputs=784, num_outputs=10).state_dict()}, checkpoint
+    )
     data, _ = restore(config, checkpoint, {"root": str(data_root)})
     data.prepare_data()
     data.setup()

@@ -139,7 +139,7 @@ def test_a_width_that_does_not_fit_the_data_names_both_numbers(config, form):
     cfg = config(f"model={form}", "data.resize=14", "data.train_size=10")
     trainer = build(cfg, "trainer", logger=False)
     with pytest.raises(UserError, match=r"model\.num_inputs is 784, .* 196 features"):
-        trainer.fit(FORMS[form](784), build(cfg, "data"))
+        trainer.fit(FORMS[form](**SIZES), build(cfg, "data"))
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -234,8 +234,8 @@ def test_a_model_of_ones_own_with_a_hidden_layer_is_trained_resumed_evaluated_co
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("outputs", [9, 11])
 def test_as_many_outputs_as_the_data_has_classes_are_asked_for_before_training(config, form, outputs):
-    cfg = config(f"model={form}", f"model.num_outputs={outputs}", "data.train_size=10")
+    cfg = config(f"model={form}", "data.train_size=10")
     trainer = build(cfg, "trainer", logger=False)
     with pytest.raises(UserError, match=rf"model\.num_outputs is {outputs}, but the data has 10 classes"):
-        trainer.fit(build(cfg, "model"), build(cfg, "data"))
+        trainer.fit(FORMS[form](num_inputs=784, num_outputs=outputs), build(cfg, "data"))
     assert trainer.global_step == 0

@@ -305,7 +305,7 @@ def striped(tmp_path, monkeypatch) -> Run:
     run.save_config(config | {"trainer": {"accelerator": "cpu"}, "callbacks": {}})
     run.best.parent.mkdir()
     content = dict.fromkeys(["callbacks", "lr_schedulers", "loops", "optimizer_states"])
-    state = SoftmaxRegression(6, 2).state_dict()
+    state = SoftmaxRegression(num_inputs=6, num_outputs=2).state_dict()
     torch.save({**content, "epoch": 0, "global_step": 1, "state_dict": state}, run.best)
     return run
 

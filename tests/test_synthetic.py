@@ -160,7 +160,7 @@ def test_targets_that_the_model_does_not_predict_are_refused_before_the_first_mi
     for split, _ in data.splits.values():
         split.y = targets(split.y)
     monkeypatch.setattr(type(model), "measure", None)
-    trainer = build(config("data=synthetic"), "trainer", logger=False, enable_checkpointing=False)
+    trainer = build(config("data=synthetic"), "trainer", logger=False)
     with pytest.raises(UserError, match=complaint):
         getattr(trainer, loop)(model, data)
 

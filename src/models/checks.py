@@ -11,12 +11,7 @@ from src.errors import UserError
 def check_data(model: L.LightningModule, data: L.LightningDataModule) -> None:
     """Raises UserError unless the examples of every split are such as the model takes and predicts."""
     d, q = model.hparams.num_inputs, model.hparams.num_outputs
-    if model.classifies and data.classes is None:
-        raise UserError(
-            f"the model predicts classes, but {type(data).__name__} names none; use a linear model "
-            "(model=linear_scratch), or give the data module `classes`, the names of its labels"
-        )
-    if model.classifies and len(data.classes) != q:
+    if model.classifies and data.classes is not None and len(data.classes) != q:
         raise UserError(
             f"model.num_outputs is {q}, but the data has {len(data.classes)} classes; "
             f"set model.num_outputs={len(data.classes)}"
@@ -31,6 +26,11 @@ def check_data(model: L.LightningModule, data: L.LightningDataModule) -> None:
                 f"set model.num_inputs={features} or change the data (data.resize)"
             )
         check_targets(examples.y[indices], model.classifies, q)
+    if model.classifies and data.classes is None:
+        raise UserError(
+            f"the model predicts classes, but {type(data).__name__} names none; "
+            "give the data module `classes`, the names of its labels"
+        )
 
 
 def check_targets(y: Tensor, classifies: bool, num_outputs: int) -> None:
