@@ -6,11 +6,13 @@ import os
 import re
 import signal
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import rich
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
@@ -37,7 +39,28 @@ class ConsoleHandler(logging.Handler):
     """Log lines on the console that rich draws on, above a progress bar if there is one, never wrapped."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        rich.get_console().print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+        say(self.format(record))
+
+
+def say(line: str) -> None:
+    """Print the line on rich's console, as it is, and without what would steer a terminal."""
+    rich.get_console().print(printable(line), markup=False, highlight=False, soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """The text with control and format characters but line breaks, and bytes that are not UTF-8, as escapes."""
+    return "".join(
+        c.encode("unicode_escape").decode()
+        if unicodedata.category(c) in ("Cc", "Cf", "Cs") and c != "\n"
+        else c
+        for c in text
+    )
+
+
+def quoted(value: object) -> str:
+    """The value as Hydra's grammar of overrides has it."""
+    plain = re.fullmatch(r"[\w./+-]+", str(value), re.ASCII)
+    return str(value) if plain else QuotedString(str(value), Quote.single).with_quotes()
 
 
 class ReportErrors(Callback):
@@ -122,4 +145,4 @@ def run(main: Callable[[], None]) -> None:
     except USER_ERRORS as error:
         if ReportErrors.tracebacks:
             raise
-        sys.exit(f"error: {explain(error)}")
+        sys.exit(f"error: {printable(explain(error))}")
