@@ -62,8 +62,13 @@ class Sweep:
             if plan.is_symlink() or not plan.is_file() or plan.stat().st_size > LARGEST:
                 raise ValueError(f"it is no regular file of at most {LARGEST:,} bytes")
             text = plan.read_text()
-            if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-                raise ValueError("it holds an alias")  # a few lines of them can stand for gigabytes
+            depth = 0
+            for event in yaml.parse(text, yaml.SafeLoader):
+                depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
+                    event, yaml.CollectionEndEvent
+                )
+                if depth > 3 or isinstance(event, yaml.AliasEvent):  # a few lines could stand for gigabytes
+                    raise ValueError("it holds an alias, or more than lists of texts")
             content = yaml.safe_load(text)
             self.command = texts(content["command"])
             jobs = [texts(job) for job in content["jobs"]]

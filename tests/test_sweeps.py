@@ -465,7 +465,7 @@ def test_nothing_is_written_through_a_link(made, tmp_path, name, suffix):
         "jobs: []",
         "[]",
         "\x00",
-        "[" * 5000,
+        "[" * 1_000_000,
         "#" * 10_000_001,
     ],
 )
