@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import rich
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -158,11 +159,10 @@ def command(module: str, **keys: object) -> str:
     return shlex.join(["python", "-m", module, *overrides])
 
 
-def quoted(value: str) -> str:
+def quoted(value: object) -> str:
     """The value as Hydra's grammar of overrides has it."""
-    if re.fullmatch(r"[\w./+-]+", value, re.ASCII):
-        return value
-    return "'" + re.sub(r"(\\*)'", r"\1\1\\'", value) + "'"
+    plain = re.fullmatch(r"[\w./+-]+", str(value), re.ASCII)
+    return str(value) if plain else QuotedString(str(value), Quote.single).with_quotes()
 
 
 def run(main: Callable[[], None]) -> None:

@@ -69,24 +69,24 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def read_yaml(path: Path) -> Any:
-    """Dicts and lists of plain values, and no text that OmegaConf would interpolate.
+def read_yaml(path: Path, interpolations: bool = False) -> Any:
+    """Dicts and lists of plain values; without `interpolations`, no text that OmegaConf would follow.
 
     Raises FileNotFoundError, and UserError if the file is damaged or holds anything else.
     """
     try:
         content = yaml.load(read(path), _Loader)
-        _check_plain(content)
+        _check_plain(content, interpolations)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {' '.join(str(error).split())}") from error
     return content
 
 
-def _check_plain(node: Any) -> None:
+def _check_plain(node: Any, interpolations: bool) -> None:
     if isinstance(node, dict | list):
         for part in [*node, *node.values()] if isinstance(node, dict) else node:
-            _check_plain(part)
-    elif not isinstance(node, PLAIN) or (isinstance(node, str) and "${" in node):
+            _check_plain(part, interpolations)
+    elif not isinstance(node, PLAIN) or (isinstance(node, str) and "${" in node and not interpolations):
         raise ValueError(f"{node!r} is no plain value")
 
 

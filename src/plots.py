@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.lines import Line2D
@@ -230,8 +228,7 @@ def fit(X: Tensor, y: Tensor, W: Tensor, b: Tensor, truth: tuple[Tensor, Tensor]
 
 
 def sweep(means: Sequence[dict[str, Any]], axes: Sequence[str], metric: str) -> Figure:
-    """What a metric was at each setting of a sweep: a line for one axis, a heat map for two, else one line
-    per setting across parallel axes.
+    """What a metric was at each setting of a sweep: a line for one axis, a heat map for two.
 
     Args:
         means: `src.sweeps.groups`: for each setting its place on the axes, and (mean, sd) of each metric.
@@ -239,12 +236,13 @@ def sweep(means: Sequence[dict[str, Any]], axes: Sequence[str], metric: str) -> 
     values = {key: sorted({row[key] for row in means}, key=_by_size) for key in axes}
     places = [[values[key].index(row[key]) for key in axes] for row in means]
     mean = np.array([row[metric][0] for row in means])
-    sd = np.array([row[metric][1] or 0.0 for row in means])
-    if len(axes) == 1:
-        return _sweep_line(axes[0], values[axes[0]], [place for (place,) in places], mean, sd, metric)
     if len(axes) == 2:
         return _sweep_map(axes, values, places, mean, metric)
-    return _sweep_parallel(axes, values, places, mean, metric)
+    sd = np.array([row[metric][1] or 0.0 for row in means])
+    panel = _sweep_line(axes[0], values[axes[0]], [place for (place,) in places], mean, sd, metric)
+    several = any(row["n"] > 1 for row in means)
+    panel.axes[0].set_title("mean and standard deviation over the runs" if several else "one run each")
+    return panel
 
 
 def _by_size(value: str) -> tuple[float, str]:
@@ -269,7 +267,7 @@ def _sweep_line(key: str, values: list[str], places: list[int], mean, sd, metric
     if not numeric or len(values) < 9:
         ax.set_xticks(x, values)
         ax.minorticks_off()
-    ax.set(xlabel=key, ylabel=metric, title="mean and standard deviation over the runs")
+    ax.set(xlabel=key, ylabel=metric)
     ax.grid(alpha=0.3)
     return panel
 
@@ -289,36 +287,25 @@ def _sweep_map(axes: Sequence[str], values: dict[str, list[str]], places, mean, 
             ax.text(j, i, f"{value:.4f}", ha="center", va="center", color=colour, fontsize=9)
     ax.set_xticks(range(len(values[across])), values[across])
     ax.set_yticks(range(len(values[down])), values[down])
-    ax.set(xlabel=across, ylabel=down, title=f"mean {metric}")
+    ax.set(xlabel=across, ylabel=down, title=metric)
     panel.colorbar(shown, ax=ax)
     return panel
 
 
-def _sweep_parallel(axes: Sequence[str], values: dict[str, list[str]], places, mean, metric: str) -> Figure:
-    panel = figure(1.9 * (len(axes) + 1), 4)
-    ax = panel.subplots()
-    colours = ScalarMappable(Normalize(mean.min(), mean.max()), "cividis")
-    heights = [np.linspace(0.02, 0.98, len(values[key])) if len(values[key]) > 1 else [0.5] for key in axes]
-    for place, value in sorted(zip(places, mean.tolist(), strict=True), key=lambda pair: pair[1]):
-        ax.plot([height[k] for height, k in zip(heights, place, strict=True)], color=colours.to_rgba(value))
-    for x, (key, height) in enumerate(zip(axes, heights, strict=True)):
-        ax.axvline(x, color=COLOURS["lr"], linewidth=1)
-        for y, text in zip(height, values[key], strict=True):
-            ax.text(x, y, f" {text}", va="center", fontsize=9, bbox={"facecolor": "white", "lw": 0, "pad": 1})
-    ax.set_xticks(range(len(axes)), axes)
-    ax.set_yticks([])
-    ax.set_xlim(-0.2, len(axes) - 0.6)
-    ax.spines[:].set_visible(False)
-    panel.colorbar(colours, ax=ax, label=f"mean {metric}")
-    return panel
+def search_history(trials: Sequence[Any]) -> Figure:
+    """The value of each trial of a search, the last one of a pruned trial, and the lowest so far.
 
-
-def search_history(values: Sequence[tuple[int, float]]) -> Figure:
-    """The value of each finished trial of a search, (number, value), and the lowest so far."""
-    numbers, found = zip(*values, strict=True)
+    Args:
+        trials: `optuna.trial.FrozenTrial`s.
+    """
+    finished = [(each.number, each.value) for each in trials if each.state.name == "COMPLETE"]
+    pruned = [(each.number, each.value) for each in trials if each.state.name == "PRUNED" and each.value]
+    numbers, found = zip(*finished, strict=True)
     panel = figure(6.4, 3.4)
     ax = panel.subplots()
-    ax.plot(numbers, found, ".", color=COLOURS["lr"], markersize=8, label="trial")
+    ax.plot(numbers, found, ".", color=COLOURS["lr"], markersize=8, label="finished")
+    if pruned:
+        ax.plot(*zip(*pruned, strict=True), "x", color=COLOURS["wrong"], markersize=4, label="pruned")
     ax.step(numbers, np.minimum.accumulate(found), where="post", color=COLOURS["train"], label="best so far")
     ax.set(xlabel="trial", ylabel="val/loss", yscale="log")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -10,16 +10,15 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import hydra
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from src import cli, plots
 from src.errors import UserError
@@ -133,10 +132,20 @@ CHECKS = [
 
 
 def run_preset(preset: str, seed: int, overrides: Sequence[str], folder: str) -> dict[str, Any]:
-    """Train in this process, with one thread; the record of the run, with the losses of its last epoch."""
+    """Train in this process, with one thread; the record of the run, with the losses of its last epoch.
+
+    Of a run that raises, the record has nothing but its reason.
+    """
     torch.set_num_threads(1)
-    logging.disable(logging.INFO)
-    GlobalHydra.instance().clear()
+    logging.disable(logging.CRITICAL)
+    try:
+        return finished(preset, seed, overrides, folder)
+    except Exception as error:  # as text: not every exception can be sent to another process
+        bug = "" if isinstance(error, cli.USER_ERRORS) else f"{type(error).__name__}: "
+        return {"reason": bug + cli.printable(" ".join(cli.explain(error).split()))}
+
+
+def finished(preset: str, seed: int, overrides: Sequence[str], folder: str) -> dict[str, Any]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         arguments = [f"experiment={preset}", f"seed={seed}"]
         cfg = compose("train", overrides=[*arguments, "trainer.enable_progress_bar=false", *overrides])
@@ -150,9 +159,13 @@ def run_preset(preset: str, seed: int, overrides: Sequence[str], folder: str) ->
 
 def judge(check: Check, records: list[dict[str, Any]]) -> dict[str, Any]:
     """A row of the page: the mean of each bounded metric over the seeds, its spread, and the verdict."""
-    figures, passed = [], True
+    failed = [f"seed {record['seed']} failed: {record['reason']}" for record in records if "reason" in record]
+    figures, passed = failed, not failed
+    records = [record for record in records if "reason" not in record]
     for name, (low, high) in check.bounds.items():
         values = [record[name] for record in records]
+        if not values:
+            break
         mean = statistics.fmean(values)
         passed &= low <= mean <= high
         spread = f" ({min(values):.4f} to {max(values):.4f}, {len(values)} seeds)" if len(values) > 1 else ""
@@ -192,20 +205,24 @@ def reproduce(
                 seed,
                 [*check.shortened, *overrides],
                 str(folder / check.preset / f"seed{seed}"),
-            ): check
+            ): (check, seed)
             for check in order
             for seed in check.seeds
         }
         for done, future in enumerate(as_completed(futures), start=1):
-            check, record = futures[future], future.result()
-            runs[check.preset].append(record)
-            said = "  ".join(f"{name} {record[name]:.4f}" for name in check.bounds)
-            say("%d/%d  %s seed %d  %s", done, len(futures), check.preset, record["seed"], said)
+            check, seed = futures[future]
+            try:
+                record = future.result()
+            except BrokenExecutor as error:  # a process was killed
+                record = {"reason": str(error)}
+            runs[check.preset].append(record | {"seed": seed})
+            said = record.get("reason") or "  ".join(f"{name} {record[name]:.4f}" for name in check.bounds)
+            say("%d/%d  %s seed %d  %s", done, len(futures), check.preset, seed, said)
     rows = [judge(check, runs[check.preset]) for check in checks]
     write(folder / "results.md", markdown(rows))
     write_csv(folder / "results.csv", rows)
     pair = [folder / name / "seed0" for name in ("overfit", "overfit_fixed")]
-    if all(path.exists() for path in pair):
+    if all(Run(path).metrics_csv.exists() for path in pair):
         curves = {path.parent.name: Run(path).rows() for path in pair}
         plots.save(plots.compared(curves), folder / "overfit.png")
     return rows
@@ -215,10 +232,14 @@ def reproduce(
 @cli.reporting
 def main(cfg: DictConfig) -> None:
     names = [check.preset for check in CHECKS]
+    if cfg.presets != "all" and not isinstance(cfg.presets, ListConfig):
+        raise UserError(f"presets must be all or a list, got {cfg.presets}; try presets=[{names[0]}]")
     wanted = names if cfg.presets == "all" else list(cfg.presets)
     if unknown := [name for name in wanted if name not in names]:
         raise UserError(f"presets: no check for {', '.join(unknown)}; choose from {', '.join(names)}")
     workers = os.cpu_count() if cfg.workers == "auto" else cfg.workers
+    if type(workers) is not int or workers < 1:
+        raise UserError(f"workers must be auto or an integer >= 1, got {workers}; try workers=auto")
     folder = Path(HydraConfig.get().runtime.output_dir)
     started = time.monotonic()
     rows = reproduce(
@@ -227,7 +248,7 @@ def main(cfg: DictConfig) -> None:
     log.info("\n%s", markdown(rows))
     log.info("%s in %.0f s", cli.shown(folder / "results.md"), time.monotonic() - started)
     if failed := [row["preset"] for row in rows if row["verdict"] != "pass"]:
-        raise UserError(f"outside the bounds: {', '.join(failed)}")
+        raise UserError(f"failed, or outside the bounds: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,20 @@
 """A sweep: its folder, its table, and going on with it.
 
     python -m src.sweeps DIR           (re)writes summary.csv, summary.md and summary.png from the runs in DIR
-    python -m src.sweeps resume DIR    finishes the sweep: ended runs stay, interrupted ones go on
+    python -m src.sweeps resume DIR [hydra.launcher.KEY=VALUE ...]    finishes the sweep: ended runs stay
 
-The summary needs nothing but the folder, also while the sweep is running or after it was killed.
+The summary runs nothing of the folder, which may be anybody's. Going on runs the configs that are in it:
+a sweep folder is code, so do not resume a stranger's.
 """
 
 import argparse
 import contextlib
-import gc
-import runpy
+import itertools
+import math
+import os
+import re
+import shlex
 import shutil
-import signal
 import statistics
 import sys
 import time
@@ -19,64 +22,89 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import rich
 import yaml
 from filelock import AcquireReturnProxy
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from src import cli, plots
-from src.errors import UserError
-from src.runs import Run, claim, lock, write, write_csv
+from src.cli import quoted
+from src.errors import UserError, printable
+from src.runs import Run, claim, lock, read_yaml, write, write_csv
 
 SELECTED = "val/loss"  # the lowest is the best; without a validation split nothing is selected
 SHOWN = ("val/loss", "val/acc", "test/loss", "test/acc")  # in this order, where a run has them
+# Hydra's own settings that are taken from a sweep folder; others can start a program or write elsewhere.
+HARMLESS = re.compile(
+    r"hydra/launcher=(basic|joblib|submitit_local|submitit_slurm)|hydra\.sweeper\.max_batch_size=\d+|"
+    r"\+{0,2}hydra\.sweeper\.params\.[^$]*|hydra\.sweep\.dir=.*|"
+    r"hydra\.launcher\.(n_jobs|timeout_min|cpus_per_task|gpus_per_node|tasks_per_node|nodes|mem_gb|"
+    r"partition|qos|account|constraint|array_parallelism|max_num_timeout)=[\w.-]*"
+)
 Row = dict[str, Any]
 
 
 class Sweep:
-    """The sweep in the folder `path`. Raises UserError if there is none."""
+    """The sweep in the folder `path`, read as plain text. Raises UserError if there is none."""
 
     def __init__(self, path: Path):
         self.path = path
-        if not (path / "sweep.yaml").exists():
+        plan = path / "sweep.yaml"
+        if plan.is_symlink() or not plan.exists():
             raise UserError(f"{path} is no sweep folder (it has no sweep.yaml); try outputs/sweeps/NAME")
-        plan = yaml.safe_load((path / "sweep.yaml").read_text())
-        self.command: list[str] = plan["command"]
-        self.jobs: list[dict[str, str]] = [dict(text.split("=", 1) for text in job) for job in plan["jobs"]]
-
-    @property
-    def axes(self) -> list[str]:
-        """The keys whose values differ between jobs."""
+        content = read_yaml(plan, interpolations=True)
+        try:
+            self.command = texts(content["command"])
+            jobs = [texts(job) for job in content["jobs"]]
+            self.jobs = [dict(printable(text).split("=", 1) for text in job) for job in jobs]
+        except (ValueError, TypeError, LookupError) as error:
+            raise UserError(f"{plan} is damaged: {error}") from error
         keys = dict.fromkeys(key for job in self.jobs for key in job)
-        return [key for key in keys if len({job.get(key) for job in self.jobs}) > 1]
+        # the keys whose values differ between jobs
+        self.axes = [key for key in keys if len({job.get(key) for job in self.jobs}) > 1]
 
     def rows(self) -> list[Row]:
         """One per job, in their order: its place on the axes, final metrics, status, time, folder."""
         rows = []
         for number, job in enumerate(self.jobs):
             run = Run(self.path / str(number))
+            for path in (run.path, run.config.parent, run.config.with_name("lock"), run.metrics_json):
+                if path.is_symlink():
+                    raise UserError(f"{path} is a link; a sweep folder must hold files and folders alone")
             record = run.record()
-            status = record.get("status", "not started")
+            status = printable(str(record.get("status", "not started")))
             if status == "running" and not run.in_use():
                 status = "interrupted"
             row = {"job": number, **{key: job.get(key, "") for key in self.axes}}
-            row |= {name: value for name, value in record.items() if "/" in name}
+            row |= {printable(name): value for name, value in record.items() if is_metric(name, value)}
             row |= {name: record.get(name) for name in ("best_epoch", "epochs")}
-            row |= {"status": status, "reason": record.get("reason", ""), "seconds": record.get("seconds")}
+            reason = printable(" ".join(str(record.get("reason", "")).split()))
+            row |= {"status": status, "reason": reason, "seconds": record.get("seconds")}
             rows.append(
                 row | {"overrides": " ".join(f"{k}={v}" for k, v in job.items()), "folder": str(run.path)}
             )
         return rows
 
 
-def groups(rows: list[Row], axes: list[str]) -> list[Row]:
-    """The finished rows averaged over seeds, best first: place on the axes, n, and (mean, sd) of each metric.
+def texts(node: Any) -> list[str]:
+    if not isinstance(node, list) or not all(isinstance(text, str) for text in node):
+        raise ValueError("command, and each of jobs, must be a list of texts")
+    return node
 
-    sd is that of the sample (n - 1), None for a single run.
+
+def is_metric(name: str, value: Any) -> bool:
+    return "/" in name and isinstance(value, float | int) and math.isfinite(value)
+
+
+def groups(rows: list[Row], axes: list[str]) -> list[Row]:
+    """The finished rows averaged over seeds: place on the axes, n, and (mean, sd) of what all members measured.
+
+    Best first; those without a validation split, which nothing ranks, come last. sd is that of the sample
+    (n - 1), None for a single run.
     """
     axes = [key for key in axes if key != "seed"]
     places: dict[tuple, list[Row]] = {}
@@ -85,63 +113,66 @@ def groups(rows: list[Row], axes: list[str]) -> list[Row]:
             places.setdefault(tuple(row[key] for key in axes), []).append(row)
     found = []
     for place, members in places.items():
-        names = [name for name in members[0] if "/" in name]
+        names = [name for name in members[0] if all(is_metric(name, row.get(name)) for row in members)]
         values = {name: [row[name] for row in members] for name in names}
         spread = {
             name: (statistics.fmean(each), statistics.stdev(each) if len(each) > 1 else None)
             for name, each in values.items()
         }
         found.append({**dict(zip(axes, place, strict=True)), "n": len(members), **spread})
-    return sorted(found, key=lambda group: group[SELECTED][0]) if found and SELECTED in found[0] else found
+    return sorted(found, key=lambda group: group.get(SELECTED, (math.inf,))[0])
 
 
-def markdown(sweep: Sweep, rows: list[Row], means: list[Row]) -> str:
+def markdown(sweep: Sweep, rows: list[Row], means: list[Row], picture: bool) -> str:
     """The page summary.md."""
     axes = [key for key in sweep.axes if key != "seed"]
     states = [row["status"] for row in rows]
     count = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    lines = [f"# {sweep.path.name}", "", f"`python -m src.train -m {' '.join(sweep.command)}`", ""]
-    lines += [f"{len(rows)} jobs: {count}.", ""]
+    command = shlex.join(["python", "-m", "src.train", "-m", *sweep.command])
+    lines = [f"# {sweep.path.name}", "", f"`{command}`", "", f"{len(rows)} jobs: {count}.", ""]
     if means:
-        order = (
-            f"best first, by {SELECTED}" if SELECTED in means[0] else "no validation split: nothing is selected"
-        )
+        ranked = sum(SELECTED in group for group in means)
+        order = f"best first, by {SELECTED}" if ranked else "no validation split: nothing is selected"
+        if 0 < ranked < len(means):
+            order += "; the last ones have no validation split and are not ranked"
         lines += [f"Mean ± sd over the n finished runs of each setting; {order}.", ""]
-        metrics = [name for name in SHOWN if name in means[0]]
-        columns = [*axes, "n", *metrics]
+        metrics = [name for name in SHOWN if any(name in group for group in means)]
         cells = [
-            [group[key] for key in [*axes, "n"]] + [plus_minus(*group[name]) for name in metrics]
+            [group[key] for key in [*axes, "n"]] + [plus_minus(*group.get(name, ())) for name in metrics]
             for group in means
         ]
-        lines += [cli.markdown(columns, cells), "", "![summary](summary.png)", ""]
+        lines += [cli.markdown([*axes, "n", *metrics], cells), ""]
+        lines += ["![summary](summary.png)", ""] * picture
     if troubled := [row for row in rows if row["reason"]]:
         lines += ["Not finished:", ""]
         lines += [f"- {row['job']}: `{row['overrides']}`: {row['status']}, {row['reason']}" for row in troubled]
-    return "\n".join(lines).rstrip() + "\n"
+    return printable("\n".join(lines).rstrip() + "\n", keep="\n")
 
 
-def plus_minus(mean: float, sd: float | None) -> str:
+def plus_minus(mean: float | None = None, sd: float | None = None) -> str:
+    if mean is None:
+        return ""
     return f"{mean:.4f}" if sd is None else f"{mean:.4f} ± {sd:.4f}"
 
 
-def summarize(path: Path) -> list[Row]:
-    """Write summary.csv, summary.md and summary.png into the sweep folder; returns the rows of the first."""
+def summarize(path: Path) -> tuple[list[Row], str]:
+    """Write summary.csv, summary.md and, of one or two axes, summary.png; returns the rows and a text to print.
+
+    The picture shows what the table is ranked by.
+    """
     sweep = Sweep(path)
     rows = sweep.rows()
     means = groups(rows, sweep.axes)
-    write_csv(path / "summary.csv", rows)
-    write(path / "summary.md", markdown(sweep, rows, means))
     axes = [key for key in sweep.axes if key != "seed"]
-    if means and axes:
-        metric = next(name for name in ("val/acc", "test/acc", "val/loss", "test/loss") if name in means[0])
-        plots.save(plots.sweep(means, axes, metric), path / "summary.png")
-    return rows
-
-
-def table(path: Path, rows: list[Row]) -> str:
-    """The summary for the terminal: the best settings and what failed."""
-    text = markdown(Sweep(path), rows, groups(rows, Sweep(path).axes))
-    return "\n".join(line for line in text.splitlines()[4:] if "![" not in line)
+    metric = SELECTED if any(SELECTED in group for group in means) else "test/loss"
+    drawn = [group for group in means if metric in group] if 1 <= len(axes) <= 2 else []
+    page = markdown(sweep, rows, means, bool(drawn))
+    write_csv(path / "summary.csv", rows)
+    write(path / "summary.md", page)
+    if drawn:
+        plots.save(plots.sweep(drawn, axes, metric), path / "summary.png")
+    table = "\n".join(line for line in page.splitlines()[4:] if not line.startswith("!["))
+    return rows, f"{table.rstrip()}\n\nwritten to {cli.shown(path)}/: summary.csv .md{' .png' * bool(drawn)}"
 
 
 class ReportSweep(Callback):
@@ -154,58 +185,67 @@ class ReportSweep(Callback):
         self.resume = resume
 
     def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
-        signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))
         named = any(text.startswith("hydra.sweep.dir=") for text in config.hydra.overrides.hydra)
         folder = Path(config.hydra.sweep.dir)
         try:
-            if not self.resume:
+            if OmegaConf.to_container(config.hydra.sweep)["subdir"] != "${hydra.job.num}":
+                raise UserError("hydra.sweep.subdir cannot be set: jobs are numbered; leave it out")
+            plan = None if self.resume else planned(config)
+            if plan:
                 folder = claim(folder, named, "hydra.sweep.dir")
             type(self).held = lock(folder / ".lock", f"sweep {folder}")
-            if not self.resume:
-                record_plan(folder, config)
-        except (OSError, UserError) as error:
-            sys.exit(f"error: {error}")
-        config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{folder}'")  # each job is composed anew
+            if plan:
+                for source in config.hydra.runtime.config_sources:
+                    if source.provider == "main":
+                        shutil.copytree(source.path, folder / ".conf")
+                write(folder / "sweep.yaml", yaml.safe_dump(plan))
+        except (OSError, UserError, HydraException) as error:
+            sys.exit(printable(f"error: {cli.explain(error)}", keep="\n"))
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(folder)}")  # each job is composed anew
         OmegaConf.update(config, "hydra.sweep.dir", str(folder))
         type(self).folder = folder
         self.sweep, self.started = Sweep(folder), time.monotonic()
         self.before = {row["job"] for row in self.sweep.rows() if row["status"] == "finished"}
-        gc.freeze()  # what has been imported stays; the collections after the jobs need not look at it
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs) -> None:
-        if not hasattr(self, "sweep"):  # a single run
+        if not hasattr(self, "sweep") or config.hydra.job.num in self.before:  # a single run, or nothing to do
             return
-        gc.collect()  # the job's data and model refer to each other in circles
         rows = self.sweep.rows()
-        number = config.hydra.job.num
-        if number in self.before:
-            return
         ended = [row for row in rows if row["status"] in ("finished", "failed", "diverged")]
         new = len([row for row in ended if row["job"] not in self.before])
         left = (time.monotonic() - self.started) / max(new, 1) * (len(rows) - len(ended))
         scored = [row for row in rows if row["status"] == "finished" and SELECTED in row]
-        row = rows[number]
+        row = rows[config.hydra.job.num]
+        place = " ".join(f"{key}={row[key]}" for key in self.sweep.axes) or row["overrides"]
         outcome = (
             f"{SELECTED} {row[SELECTED]:.4f}" if row in scored else f"{row['status']} {row['reason']}".strip()
         )
         best = min(scored, key=lambda row: row[SELECTED], default=None)
-        said = f"{len(ended)}/{len(rows)}  {row['overrides']}  {outcome}"
+        said = f"{len(ended)}/{len(rows)}  {place}  {outcome}"
         if best:
             said += f"  best {best[SELECTED]:.4f} (job {best['job']})"
-        rich.get_console().print(f"{said}  {left:.0f} s left", markup=False, highlight=False, soft_wrap=True)
+        cli.say(f"{said}  {left:.0f} s left")
 
 
-def record_plan(folder: Path, config: DictConfig) -> None:
-    """Write what is needed to finish the sweep later: its command, its jobs, and a copy of the configs."""
+def planned(config: DictConfig) -> dict[str, Any]:
+    """What is needed to finish a sweep later, besides its configs: its command, and its jobs in order."""
     parameters = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
     command = list(config.hydra.overrides.task)
-    overrides = OverridesParser.create().parse_overrides([*parameters, *command])
-    (jobs,) = BasicSweeper.split_arguments(overrides, None)
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    values: dict[str, list[str]] = {}
+    for each in parser.parse_overrides([*parameters, *command]):
+        if getattr(each.value(), "shuffle", False):
+            raise UserError(f"{each.input_line}: jobs are numbered in their order; leave out shuffle")
+        several = each.is_sweep_override()
+        values[each.get_key_element()] = list(
+            each.sweep_string_iterator() if several else [each.get_value_element_as_str()]
+        )
+    jobs = [
+        [f"{key}={value}" for key, value in zip(values, chosen, strict=True)]
+        for chosen in itertools.product(*values.values())
+    ]
     settings = [text for text in config.hydra.overrides.hydra if not text.startswith("hydra.mode=")]
-    for source in config.hydra.runtime.config_sources:
-        if source.provider == "main":
-            shutil.copytree(source.path, folder / ".conf")
-    write(folder / "sweep.yaml", yaml.safe_dump({"command": [*command, *settings], "jobs": jobs}))
+    return {"command": [*command, *settings], "jobs": jobs}
 
 
 @contextlib.contextmanager
@@ -214,37 +254,52 @@ def reported() -> Iterator[None]:
     try:
         yield
     finally:
-        gc.unfreeze()
         if ReportSweep.folder:
-            rows = summarize(ReportSweep.folder)
-            rich.get_console().print(
-                table(ReportSweep.folder, rows), markup=False, highlight=False, soft_wrap=True
-            )
-            rich.get_console().print(f"written to {cli.shown(ReportSweep.folder)}/: summary.csv .md .png")
+            rows, text = summarize(ReportSweep.folder)
+            cli.say(text)
     if ReportSweep.folder and (bad := [row for row in rows if row["status"] != "finished"]):
         sys.exit(f"error: {len(bad)} of {len(rows)} jobs did not finish")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser("python -m src.sweeps", description=__doc__.split("\n")[0])
-    parser.add_argument("resume", nargs="?", choices=["resume"], help="finish the sweep")
+def resume(path: Path, overrides: list[str], environment: dict[str, str]) -> None:
+    """Become the command that finishes the sweep, with its configs. `overrides` are of the launcher."""
+    sweep = Sweep(path)
+    for text in overrides:
+        if not text.startswith(("hydra.launcher.", "hydra/launcher=")) and text not in sweep.command:
+            raise UserError(f"{text}: a sweep goes on as it began; only hydra.launcher.KEY=VALUE may be added")
+    for text in sweep.command:
+        steers = text.startswith("-") or "hydra" in text.partition("=")[0]
+        if steers and text not in overrides and not HARMLESS.fullmatch(text):
+            raise UserError(
+                f"{path}/sweep.yaml sets {text}, which is not taken from a folder; if it is yours, add it: "
+                f"python -m src.sweeps resume {shlex.join([str(path), text])}"
+            )
+    again = [*overrides, f"hydra.sweep.dir={quoted(path)}", "hydra.callbacks.report_sweep.resume=true"]
+    keys = {text.partition("=")[0] for text in again}
+    command = [text for text in sweep.command if text.partition("=")[0] not in keys]
+    configs = f"--config-path={(path / '.conf').absolute()}"
+    python = [sys.executable, "-m", "src.train", "--multirun", configs, *command, *again]
+    root = str(Path(__file__).parent.parent)
+    found = os.pathsep.join([root, *filter(None, [environment.get("PYTHONPATH")])])
+    os.execve(python[0], python, {**environment, "PYTHONPATH": found})
+
+
+def main(environment: dict[str, str]) -> None:
+    parser = argparse.ArgumentParser(
+        "python -m src.sweeps", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("resume", nargs="?", choices=["resume"], help="finish the sweep; runs its configs")
     parser.add_argument("folder", type=Path, help="of the sweep, outputs/sweeps/NAME")
+    parser.add_argument("overrides", nargs="*", help="for resume: of the launcher, hydra.launcher.KEY=VALUE")
     arguments = parser.parse_args()
-    if arguments.resume is None:
-        print(table(arguments.folder, summarize(arguments.folder)))
-        return
-    sweep = Sweep(arguments.folder)
-    command = [text for text in sweep.command if not text.startswith("hydra.sweep.dir=")]
-    again = [f"hydra.sweep.dir='{sweep.path}'", "hydra.callbacks.report_sweep.resume=true"]
-    sys.argv = [
-        "src.train",
-        "--multirun",
-        f"--config-path={(sweep.path / '.conf').absolute()}",
-        *command,
-        *again,
-    ]
-    runpy.run_module("src.train", run_name="__main__", alter_sys=True)
+    if arguments.resume:
+        resume(arguments.folder, arguments.overrides, environment)
+    elif arguments.overrides:
+        raise UserError(f"{arguments.overrides[0]}: a summary takes the folder alone")
+    else:
+        cli.say(summarize(arguments.folder)[1])
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    before = dict(os.environ)  # before it is changed for Hydra
+    cli.run(lambda: main(before))

@@ -1,9 +1,12 @@
 """The page of results: its verdicts, and that every preset has its place on it."""
 
 import json
+import os
+import signal
 
 import pytest
 
+from src import reproduce
 from src.reproduce import CHECKS, Check, judge, markdown
 from src.runs import Run
 from src.training.experiment import train
@@ -33,6 +36,50 @@ def test_one_mean_outside_its_bounds_fails(records):
 
 def test_nan_fails():
     assert judge(CHECK, [record(0.85, float("nan"))])["verdict"] == "FAIL"
+
+
+def test_a_run_that_raised_fails_with_its_reason_beside_the_others():
+    row = judge(CHECK, [record(0.85, 0.5), {"seed": 1, "reason": "disk full"}])
+    assert row["verdict"] == "FAIL"
+    assert row["ours"] == "seed 1 failed: disk full; test/acc 0.8500; test/loss 0.5000"
+    row = judge(CHECK, [{"seed": 0, "reason": "x"}, {"seed": 1, "reason": "disk full"}])
+    assert row["ours"] == "seed 0 failed: x; seed 1 failed: disk full"
+    assert (row["verdict"], row["seconds"]) == ("FAIL", 0)
+
+
+def test_a_killed_process_costs_no_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce, "run_preset", suicide)
+    said = []
+    rows = reproduce.reproduce([CHECK], [], 1, tmp_path, lambda *line: said.append(line[0] % line[1:]))
+    assert "seed 0 failed: A process in the process pool was terminated abruptly" in rows[0]["ours"]
+    assert "terminated abruptly" in (tmp_path / "results.md").read_text()
+    assert len(said) == 2
+
+
+def suicide(*arguments) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_run_that_raises_costs_no_page(cli, tmp_path):
+    arguments = ["presets=[linear_concise,linear_l1]", "overrides=['nope=1']", "hydra.run.dir=out"]
+    status, output = cli("src.reproduce", *arguments, data=False)
+    assert status == 1
+    assert "Traceback" not in output
+    assert output.splitlines()[-1] == "error: failed, or outside the bounds: linear_concise, linear_l1"
+    page = (tmp_path / "out/results.md").read_text().splitlines()
+    assert page[2].startswith("| linear_concise | nn.Linear")
+    for line in page[2:]:
+        assert "| seed 0 failed: Could not override 'nope'." in line
+        assert line.endswith("| FAIL |")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("override", ["workers=abc", "workers=0", "presets=best"])
+def test_options_of_a_wrong_kind_are_one_line(cli, override):
+    status, output = cli("src.reproduce", override, data=False)
+    assert (status, output.count("\n")) == (1, 1)
+    assert output.startswith(f"error: {override.partition('=')[0]} must be ")
 
 
 def test_a_shortened_recipe_says_so():
@@ -77,7 +124,7 @@ def test_the_command_fails_if_a_bound_is_missed(cli, data_root, tmp_path):
     arguments = ["presets=[overfit,overfit_fixed]", f"overrides=[{quick}]", "hydra.run.dir=out", "workers=2"]
     status, output = cli("src.reproduce", *arguments, data=False)
     assert status == 1  # after one epoch there is no gap yet, and the loss is still high
-    assert output.splitlines()[-1] == "error: outside the bounds: overfit, overfit_fixed"
+    assert output.splitlines()[-1] == "error: failed, or outside the bounds: overfit, overfit_fixed"
     page = (tmp_path / "out/results.md").read_text().splitlines()
     assert page[2].startswith("| overfit | 300 training images")
     assert page[2].endswith("| FAIL |")

@@ -1,22 +1,28 @@
 """Sweeps: the folder says everything, a failure stops nothing, a kill loses nothing."""
 
+import contextlib
 import csv
+import json
 import os
 import re
 import shutil
 import signal
 import statistics
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from PIL import Image
 
 from src import plots
+from src.cli import quoted
+from src.errors import UserError
 from src.runs import Run
-from src.sweeps import Sweep, groups, summarize
-from tests.conftest import Command
+from src.sweeps import Sweep, groups, resume, summarize
+from tests.conftest import ROOT, Command
 
 pytestmark = pytest.mark.slow  # real commands
 
@@ -251,7 +257,7 @@ def test_a_folder_that_is_no_sweep_is_said(cli):
         assert output.startswith("error: nowhere is no sweep folder")
 
 
-def test_a_picture_for_every_number_of_axes(swept):
+def test_a_picture_for_one_and_two_axes(swept):
     finished, folder = swept(
         "model.lr=0.003,0.01,0.03", "model.gamma=0.9,1.0", "model.loss=l2,huber", "seed=0,1", folder="three"
     )
@@ -259,18 +265,15 @@ def test_a_picture_for_every_number_of_axes(swept):
     sweep = Sweep(folder)
     assert sweep.axes == ["model.lr", "model.gamma", "model.loss", "seed"]
     rows = sweep.rows()
-    for axes in (
-        ["model.lr"],
-        ["model.loss"],
-        ["model.lr", "model.gamma"],
-        ["model.lr", "model.gamma", "model.loss"],
-    ):
+    for axes in (["model.lr"], ["model.loss"], ["model.lr", "model.gamma"]):
         path = folder / f"{len(axes)}.png"
         plots.save(plots.sweep(groups(rows, axes), axes, "val/loss"), path)
         with Image.open(path) as picture:
             assert len(picture.convert("L").getcolors()) > 20
-    with Image.open(folder / "summary.png") as drawn, Image.open(folder / "3.png") as again:
-        assert drawn.tobytes() == again.tobytes()
+    # three axes are a sorted table
+    assert not (folder / "summary.png").exists()
+    assert "summary.png" not in (folder / "summary.md").read_text()
+    assert finished.output.splitlines()[-1] == "written to three/: summary.csv .md"
 
 
 def test_without_a_validation_split_nothing_is_selected(swept):
@@ -301,3 +304,241 @@ def test_the_folder_can_be_moved(swept, tmp_path):
     moved = Path(shutil.move(folder, tmp_path / "moved"))
     summarize(moved)
     assert timeless(moved) == before
+
+
+@pytest.fixture
+def made(tmp_path):
+    """made(jobs, records) is a sweep folder with these jobs, and metrics.json of those that have begun."""
+
+    def call(jobs: list[dict[str, str]], records: list[dict], **plan) -> Path:
+        folder = tmp_path / "made"
+        folder.mkdir(exist_ok=True)
+        content = {"command": [], "jobs": [[f"{key}={value}" for key, value in job.items()] for job in jobs]}
+        (folder / "sweep.yaml").write_text(yaml.safe_dump(content | plan))
+        for number, record in enumerate(records):
+            run = Run(folder / str(number))
+            run.config.parent.mkdir(parents=True, exist_ok=True)
+            run.metrics_json.write_text(json.dumps({"status": "finished", "seconds": 1.0} | record))
+        return folder
+
+    return call
+
+
+def page(folder: Path) -> list[list[str]]:
+    """The rows of the table in summary.md, as cells."""
+    lines = [line for line in (folder / "summary.md").read_text().splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in [lines[0], *lines[2:]]]
+
+
+def test_jobs_of_other_kinds_are_ranked_only_if_they_have_a_validation_split(made):
+    jobs = [{"experiment": "decay", "seed": "0"}, {"experiment": "best", "seed": "0"}]
+    jobs += [{"experiment": "best", "seed": "1"}, {"data": "synthetic", "seed": "0"}]
+    records = [
+        {"test/loss": 0.4, "test/acc": 0.84},
+        {"val/loss": 0.6, "test/loss": 0.6, "test/acc": 0.8, "error/w": 0.1},
+        {"val/loss": 0.8, "test/loss": 0.7, "test/acc": 0.9},
+        {"val/loss": 0.5, "test/loss": 0.1},
+    ]
+    folder = made(jobs, records)
+    text = summarize(folder)[1]
+    assert page(folder) == [
+        ["experiment", "data", "n", "val/loss", "test/loss", "test/acc"],
+        ["", "synthetic", "1", "0.5000", "0.1000", ""],
+        ["best", "", "2", "0.7000 ± 0.1414", "0.6500 ± 0.0707", "0.8500 ± 0.0707"],
+        ["decay", "", "1", "", "0.4000", "0.8400"],
+    ]
+    assert "best first, by val/loss; the last ones have no validation split and are not ranked" in text
+    assert [row["val/loss"] for row in table(folder)] == ["", "0.6", "0.8", "0.5"]
+    assert (folder / "summary.png").exists()
+
+
+@pytest.mark.parametrize("axis", ["data.val_size=50,0", "experiment=linear_concise,linear_scratch"])
+def test_a_sweep_over_other_kinds_of_jobs_ends_in_a_summary(cli, tmp_path, axis):
+    small = [text for text in SMALL if axis.startswith("data") or not text.startswith(("model", "data="))]
+    small = [*small, "data.val_size=50"] if "experiment" in axis else small
+    finished = cli("src.train", "-m", *small, axis, "hydra.sweep.dir=sweep", data=False)
+    assert finished.status == 0, finished.output
+    assert [row["status"] for row in table(tmp_path / "sweep")] == ["finished"] * 2
+    assert finished.output.splitlines()[-1] == "written to sweep/: summary.csv .md .png"
+
+
+def test_table_and_picture_are_of_the_same_metric(made, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "sweep", lambda means, axes, metric: drawn.append(metric) or Figure())
+    jobs = [{"model.lr": "0.1"}, {"model.lr": "0.2"}]
+    losses = {"val/loss": 0.5, "val/acc": 0.9, "test/loss": 0.5, "test/acc": 0.9}
+    summarize(made(jobs, [losses, losses]))
+    summarize(made(jobs, [{"test/loss": 0.5, "test/acc": 0.9}] * 2))
+    assert drawn == ["val/loss", "test/loss"]
+
+
+def test_a_sweep_over_seeds_alone_has_no_picture_and_names_none(made):
+    folder = made([{"seed": "0"}, {"seed": "1"}], [{"val/loss": 0.5}, {"val/loss": 0.7}])
+    _, text = summarize(folder)
+    assert text.splitlines()[-1].endswith("/made/: summary.csv .md")
+    assert "summary.png" not in (folder / "summary.md").read_text()
+    assert not (folder / "summary.png").exists()
+
+
+def test_a_picture_says_what_it_shows():
+    means = [
+        {"model.lr": "0.1", "n": 1, "val/loss": (0.5, None)},
+        {"model.lr": "1", "n": 1, "val/loss": (0.7, None)},
+    ]
+    assert plots.sweep(means, ["model.lr"], "val/loss").axes[0].get_title() == "one run each"
+    means[0] |= {"n": 2, "val/loss": (0.5, 0.1)}
+    title = plots.sweep(means, ["model.lr"], "val/loss").axes[0].get_title()
+    assert title == "mean and standard deviation over the runs"
+
+
+def test_a_strangers_folder_is_read_and_nothing_in_it_runs(made, cli, tmp_path):
+    """Neither its configs, nor what sweep.yaml says of Hydra, nor escapes in its texts."""
+    escape = "\x1b]0;owned\x07\u202e"
+    wants = [f"hydra.launcher._target_=os.system{escape}", "--config-dir=/nowhere", "hydra/callbacks=evil"]
+    record = {
+        "status": "failed",
+        "reason": f"{escape}\nline",
+        f"{escape}/x": 1.0,
+        "val/loss": "none",
+        "val/acc": [1],
+    }
+    folder = made([{"model.lr": f"0.1{escape}"}, {"model.lr": "0.2"}], [record], command=wants)
+    (folder / ".conf").mkdir()
+    started = f"_target_: subprocess.run\nargs: [touch, {tmp_path}/started]"
+    (folder / ".conf/train.yaml").write_text(
+        f"hydra: {{callbacks: {{x: {{{started.replace(chr(10), ', ')}}}}}}}"
+    )
+    status, output = cli("src.sweeps", "made", data=False)
+    assert status == 0, output
+    assert not (tmp_path / "started").exists()
+    written = output + (folder / "summary.md").read_text() + (folder / "summary.csv").read_text()
+    assert not set("\x1b\x07\u202e") & set(written)
+    assert "\\x1b]0;owned" in output
+    assert {path.name for path in tmp_path.iterdir()} == {"made", "output0.txt"}
+
+
+@pytest.mark.parametrize("place", ["sweep.yaml", "0", "0/.hydra", "0/.hydra/lock", "0/metrics.json"])
+def test_links_in_a_strangers_folder_are_not_followed(made, tmp_path, place):
+    folder = made([{"seed": "0"}], [{"status": "running"}])
+    precious = tmp_path / "precious"
+    path = folder / place
+    if path.is_dir() or path.exists():
+        path.rename(precious)
+    else:
+        precious.write_text("precious")
+    path.symlink_to(precious)
+    before = {each: each.read_bytes() for each in tmp_path.rglob("*") if each.is_file()}
+    with pytest.raises(UserError, match=r"is a link|is damaged: it is no regular file"):
+        summarize(folder)
+    assert {each: each.read_bytes() for each in tmp_path.rglob("*") if each.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["summary.csv", "summary.md", "summary.png"])
+@pytest.mark.parametrize("suffix", ["", ".part"])
+def test_nothing_is_written_through_a_link(made, tmp_path, name, suffix):
+    folder = made([{"model.lr": "1"}, {"model.lr": "2"}], [{"val/loss": 0.5}, {"val/loss": 0.4}])
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    (folder / f"{name}{suffix}").symlink_to(precious)
+    with contextlib.suppress(OSError, UserError):
+        summarize(folder)
+    assert precious.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        "command: []\njobs: &a [[x=1], *b]",
+        "a: &a [x, x]\nb: &b [*a, *a]\ncommand: *b\njobs: []",
+        "!!python/object/apply:os.system [touch started]",
+        "command: []\njobs: [[x]]",
+        "command: []\njobs: [x=1]",
+        "command: [1]\njobs: []",
+        "jobs: []",
+        "[]",
+        "\x00",
+        "[" * 1_000_000,
+        "#" * 10_000_001,
+    ],
+)
+def test_a_damaged_plan_is_refused(tmp_path, plan, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sweep.yaml").write_text(plan)
+    with pytest.raises(UserError, match=r"^\S+/sweep\.yaml is damaged: "):
+        summarize(tmp_path)
+    assert not (tmp_path / "started").exists()
+
+
+def test_a_pipe_as_plan_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "sweep.yaml")
+    with pytest.raises(UserError, match=r"it is no regular file"):
+        summarize(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hydra.launcher._target_=os.system",
+        "+hydra.callbacks.x._target_=subprocess.Popen",
+        "hydra/callbacks=evil",
+        "hydra.launcher.setup=[touch started]",
+        "hydra.launcher.partition=${oc.env:HOME}",
+        "hydra.sweep.subdir=/elsewhere",
+        "+sweep@hydra.callbacks=evil",
+        "~hydra",
+        "--config-dir=/elsewhere",
+        "-cn=other",
+    ],
+)
+def test_resume_takes_from_the_folder_nothing_that_steers_hydra(made, tmp_path, text):
+    folder = made(
+        [{"seed": "0"}], [], command=["seed=0", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", text]
+    )
+    with pytest.raises(UserError, match=r"sets .*, which is not taken from a folder; if it is yours, add it: "):
+        resume(folder, [], {})
+    with pytest.raises(UserError, match=r"only hydra\.launcher\.KEY=VALUE may be added"):
+        resume(folder, ["model.lr=1"], {})
+
+
+def test_resume_takes_settings_of_the_launcher(made, tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(os, "execve", lambda *arguments: called.append(arguments))
+    command = ["seed=0,1", "hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=1", "hydra.sweep.dir=x"]
+    folder = made([{"seed": "0"}], [], command=[*command, "hydra.launcher.setup=[module load x]"])
+    resume(
+        folder, ["hydra.launcher.timeout_min=60", "hydra.launcher.setup=[module load x]"], {"PYTHONPATH": "a"}
+    )
+    ((program, arguments, environment),) = called
+    assert program == sys.executable
+    assert arguments[1:5] == ["-m", "src.train", "--multirun", f"--config-path={folder}/.conf"]
+    assert arguments[5:7] == ["seed=0,1", "hydra/launcher=submitit_slurm"]
+    assert arguments[7:9] == ["hydra.launcher.timeout_min=60", "hydra.launcher.setup=[module load x]"]
+    assert environment["PYTHONPATH"] == f"{ROOT}{os.pathsep}a"
+
+
+@pytest.mark.parametrize("name", ["it's", "a=b, c d", "back\\slash\\"])
+def test_a_sweep_folder_may_have_any_name(swept, cli, tmp_path, name):
+    finished, _ = swept("seed=0,1", folder=quoted(name))
+    assert finished.status == 0, finished.output
+    assert [row["status"] for row in table(tmp_path / name)] == ["finished"] * 2
+    shutil.rmtree(tmp_path / name / "1")
+    resumed = cli("src.sweeps", "resume", name, data=False)
+    assert resumed.status == 0, resumed.output
+    assert [row["status"] for row in table(tmp_path / name)] == ["finished"] * 2
+    assert {path.name for path in tmp_path.iterdir()} == {name, "output0.txt", "output1.txt"}
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("hydra.sweep.subdir=x", "error: hydra.sweep.subdir cannot be set: jobs are numbered; leave it out"),
+        ("model.lr=shuffle(0.1,0.2)", "jobs are numbered in their order; leave out shuffle"),
+        ("model.lr=interval(0.1,0.2)", "Can only enumerate CHOICE and RANGE sweeps"),
+    ],
+)
+def test_what_numbered_jobs_cannot_have_is_refused_in_one_line(swept, override, said):
+    finished, folder = swept("seed=0,1", override)
+    assert finished.status == 1
+    assert said in finished.output
+    assert finished.output.count("\n") == 1
+    assert not folder.exists()
