@@ -54,7 +54,9 @@ class Sweep:
     def __init__(self, path: Path):
         self.path = path
         plan = path / "sweep.yaml"
-        if plan.is_symlink() or not plan.exists():
+        if plan.is_symlink():
+            raise UserError(f"{plan} is a link; a sweep folder must hold files and folders alone")
+        if not plan.exists():
             raise UserError(f"{path} is no sweep folder (it has no sweep.yaml); try outputs/sweeps/NAME")
         content = read_yaml(plan, interpolations=True)
         try:
@@ -75,7 +77,10 @@ class Sweep:
             for path in (run.path, run.config.parent, run.config.with_name("lock"), run.metrics_json):
                 if path.is_symlink():
                     raise UserError(f"{path} is a link; a sweep folder must hold files and folders alone")
-            record = run.record()
+            try:
+                record = run.record()
+            except UserError as error:
+                record = {"status": "damaged", "reason": str(error)}
             status = printable(str(record.get("status", "not started")))
             if status == "running" and not run.in_use():
                 status = "interrupted"

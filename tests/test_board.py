@@ -278,7 +278,7 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(data_root: Path, tmp_path_factory, tmp_path) -> Iterator[Server]:
+def server(data_root: Path, tmp_path_factory) -> Iterator[Server]:
     """Serves a run and a sweep of two jobs, made by the command line."""
     folder = tmp_path_factory.mktemp("outputs")
     small = [*SMALL, f"data.root={data_root}"]

@@ -17,9 +17,10 @@ from tests.conftest import ROOT
 @pytest.mark.slow
 def test_the_lines_of_the_readme_draw_the_curves_in_place(data_root, tmp_path: Path):
     (lines,) = re.findall(r"```python\n(from hydra.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    small = f'"data.train_size=1000", "trainer.max_epochs=3", "run_dir={tmp_path / "run"}"'
+    small = '"data.train_size=1000", "trainer.max_epochs=3"'
     lines, replaced = re.subn(r"overrides=\[.*?\]", f"overrides=[{small}]", lines)
     assert replaced == 1
+    lines = lines.replace("train(cfg)", f'train(cfg, "{tmp_path}/run")')
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(lines)])
     NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(ROOT)}}).execute()
     outputs = notebook.cells[0].outputs

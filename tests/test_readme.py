@@ -74,7 +74,7 @@ def boot() -> Image.Image:
 
 
 @pytest.fixture(scope="module")
-def folder(data_root: Path, tmp_path_factory, tmp_path) -> Path:
+def folder(data_root: Path, tmp_path_factory) -> Path:
     """A folder with all that the commands name."""
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(ROOT / "conf", folder / "conf")

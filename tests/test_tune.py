@@ -5,6 +5,7 @@ import csv
 import gc
 import json
 import os
+import shlex
 import signal
 import sqlite3
 from pathlib import Path
@@ -111,7 +112,7 @@ def test_every_trial_is_a_run_and_the_best_one_a_command(tmp_path, caplog):
         assert set(run.recorded()) == set(compose_config("train", "~logger"))
     best = min(rows, key=lambda row: float(row["val/loss"]))
     assert min(trials, key=lambda trial: trial.value).number == int(best["trial"])
-    command = (tmp_path / "a/best.txt").read_text().split()
+    command = shlex.split((tmp_path / "a/best.txt").read_text())
     assert command[:3] == ["python", "-m", "src.train"]
     assert command[3:-3] == SMALL
     assert command[-3:] == [f"{key}={best[key]}" for key in ("model.lr", "model.gamma", "model.weight_decay")]
@@ -364,7 +365,7 @@ def test_the_command_says_a_line_per_trial_and_the_best_command(cli, tmp_path):
     assert [line.split("  ")[:2] for line in lines[:3]] == [[f"{n + 1}/3", f"trial {n}"] for n in range(3)]
     assert lines[4] == "3 trials: 3 finished"
     assert lines[5].startswith("best: trial ")
-    command = lines[6].split()
+    command = shlex.split(lines[6])
     assert cli(*command[2:], "hydra.run.dir=again", data=False).status == 0
     assert Run(tmp_path / "again").record()["val/loss"] == min(
         float(r["val/loss"]) for r in table(tmp_path / "study")
