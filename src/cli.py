@@ -34,6 +34,7 @@ USER_ERRORS = (UserError, OSError, *HYDRA_ERRORS)
 T = TypeVar("T")
 
 tracebacks = False  # whether the user wants to see those of errors of his own too
+received = 0  # signal that is to end the command, if any
 log = logging.getLogger(__name__)
 
 
@@ -93,7 +94,10 @@ def reporting(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T | Non
     @functools.wraps(task)
     def job(cfg: DictConfig) -> T | None:
         try:
-            return task(cfg)
+            value = task(cfg)
+            if received:  # where Python prints and forgets exceptions, as in a destructor
+                raise Stopped(received)
+            return value
         except Exception as error:
             user = isinstance(error, USER_ERRORS) and not in_sweep() and not tracebacks
             log.error("error: %s", explain(error), exc_info=None if user else error)
@@ -181,6 +185,10 @@ def run(main: Callable[[], None]) -> None:
         main()
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
+    except SystemExit:
+        if received:  # Lightning ends with 0 after SIGTERM
+            raise Stopped(received) from None
+        raise
     except USER_ERRORS as error:
         if tracebacks:
             raise
@@ -188,4 +196,6 @@ def run(main: Callable[[], None]) -> None:
 
 
 def stop(signum: int, frame: FrameType | None) -> None:
+    global received
+    received = signum
     raise Stopped(signum)

@@ -39,7 +39,7 @@ IMAGES = ["data.train_size=2000", "data.val_size=20000"]
 SYNTHETIC = ["data=synthetic", "data.train_size=300", "data.val_size=20000"]
 MODELS = {
     "scratch": ["model=scratch", *IMAGES],
-    "closed_form": ["model=scratch", "model.gradient=closed_form", "model.weight_decay=0.01", *IMAGES],
+    "closed_form": ["model=closed_form", "model.weight_decay=0.01", *IMAGES],
     "concise": ["model=concise", *IMAGES],
     "linear_scratch": ["model=linear_scratch", *SYNTHETIC, "data.resample=true"],
     "linear_concise": ["model=linear_concise", *SYNTHETIC],

@@ -17,7 +17,7 @@ from src.runs.checkpoint import load_checkpoint
 
 GROUPS = ("data", "model", "trainer", "callbacks")  # of settings, without which there is no run
 # What a run may leave before it has begun; a folder that holds nothing else is nobody's.
-EARLY = {".hydra", "train.log", "metrics.json", "metrics.json.part", "tensorboard", "checkpoints"}
+EARLY = {".hydra", "train.log", "metrics.json", "metrics.csv", "tensorboard", "checkpoints", "figures"}
 
 
 class Run:
@@ -38,6 +38,10 @@ class Run:
         return (
             self.last.exists() or self.best.exists() or self.record().get("status") in ("finished", "diverged")
         )
+
+    def early(self) -> bool:
+        """Whether the folder holds nothing but what a run may leave before it has begun."""
+        return not self.begun() and {each.name.removesuffix(".part") for each in self.path.iterdir()} <= EARLY
 
     def lock(self) -> contextlib.AbstractContextManager:
         """Keep every other process out of this run: `with run.lock(): ...`.
@@ -71,7 +75,7 @@ class Run:
         Raises UserError if this is no run folder, it holds a link, or the config is damaged.
         """
         if not self.config.exists():
-            if self.path.is_dir() and {each.name for each in self.path.iterdir()} & EARLY:
+            if self.path.is_dir() and any(self.path.iterdir()) and self.early():
                 raise UserError(f"run {self.path} never began; start it with the command that was to make it")
             raise UserError(
                 f"{self.path} is no run folder (it has no .hydra/config.yaml); try outputs/runs/NAME"
@@ -163,11 +167,7 @@ def claim(wanted: Path, named: bool, key: str) -> Path:
             if not named:
                 number += 1
                 folder = wanted.with_name(f"{wanted.name}_{number}")
-            elif (
-                folder.is_dir()
-                and {each.name for each in folder.iterdir()} <= EARLY
-                and not Run(folder).begun()
-            ):
+            elif folder.is_dir() and Run(folder).early():
                 return folder
             else:
                 raise UserError(f"folder {folder} is not empty; choose another with {key}=DIR") from None

@@ -16,11 +16,12 @@ import torch
 import torchvision
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, validate_call
 
 from src import cli
-from src.errors import Stopped, UserError
+from src.errors import UserError
 from src.runs import Run, build, claim, main_process
 from src.runs.config import build_data, build_model, call, restore
 from src.runs.folder import GROUPS
@@ -31,6 +32,8 @@ from src.training.trainer import build_trainer
 # What makes a run the experiment it is, and the keys of data that do not.
 EXPERIMENT = ("seed", "model", "data")
 PLACES = ("root", "num_workers", "system_copies", "mirrors", "debian_package")
+# Exceptions that do not say which signal raised them.
+SIGNALS = {SIGTERMException: "SIGTERM", KeyboardInterrupt: "SIGINT"}
 
 log = logging.getLogger(__name__)
 
@@ -159,21 +162,15 @@ def keep_record(run: Run, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
     try:
         yield record
     except BaseException as error:
-        status = (
-            "interrupted"
-            if isinstance(error, Stopped | KeyboardInterrupt)
-            else getattr(error, "status", "failed")
-        )
-        record |= {"status": status, "reason": str(error) or type(error).__name__}
+        record |= {"status": getattr(error, "status", "failed"), "reason": str(error) or type(error).__name__}
+        if stopped := isinstance(error, SystemExit | KeyboardInterrupt):
+            record |= {"status": "interrupted", "reason": SIGNALS.get(type(error), record["reason"])}
         with contextlib.suppress(UserError):  # on a full disk the first error is the one to tell
             run.save_record(record)
-        if status == "interrupted":
-            again = (
-                f"to go on: {cli.command('src.resume', run=cli.shown(run.path))}"
-                if run.begun()
-                else "nothing saved yet"
-            )
-            log.warning("interrupted by %s; %s", record["reason"], again)
+        if stopped:
+            again = cli.command("src.resume", run=cli.shown(run.path))
+            what = f"to go on: {again}" if run.begun() else "nothing saved yet"
+            log.warning("interrupted by %s; %s", record["reason"], what)
         raise
     record["status"] = "finished"
     run.save_record(record)
