@@ -8,6 +8,7 @@ import re
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -19,7 +20,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, read_write
+from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 from rich import box
 from rich.console import Console
@@ -31,6 +32,7 @@ from src.runs import Run, claim, main_process
 # What a user can put right; anything else is a bug of ours and shows its traceback.
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
 USER_ERRORS = (UserError, OSError, *HYDRA_ERRORS)
+SINGLE = ("resume", "evaluate", "predict", "tune")  # commands that Hydra is not to sweep
 T = TypeVar("T")
 
 tracebacks = False  # whether the user wants to see those of errors of his own too
@@ -41,11 +43,11 @@ log = logging.getLogger(__name__)
 class ConsoleHandler(logging.Handler):
     """Log lines on the console that rich draws on, above a progress bar if there is one, never wrapped.
 
-    Within a sweep src.sweeps says what there is to say.
+    Of the jobs of a sweep, src.sweeps says what there is to say.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not in_sweep() or record.levelno >= logging.CRITICAL:
+        if not summarized():
             say(self.format(record))
 
 
@@ -63,6 +65,11 @@ class LogFile(logging.FileHandler):
 def in_sweep() -> bool:
     """Whether this is a job of a sweep."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def summarized() -> bool:
+    """Whether this is a job of a sweep that src.sweeps summarizes."""
+    return in_sweep() and "report_sweep" in HydraConfig.get().callbacks
 
 
 def say(line: str) -> None:
@@ -93,19 +100,23 @@ def reporting(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T | Non
 
     @functools.wraps(task)
     def job(cfg: DictConfig) -> T | None:
+        if in_sweep() and HydraConfig.get().job.name in SINGLE:
+            raise UserError(f"src.{HydraConfig.get().job.name} does one thing at a time; leave out -m")
         try:
             value = task(cfg)
             if received:  # where Python prints and forgets exceptions, as in a destructor
                 raise Stopped(received)
             return value
         except Exception as error:
+            if in_sweep() and not summarized():
+                raise
             user = isinstance(error, USER_ERRORS) and not in_sweep() and not tracebacks
-            log.error("error: %s", explain(error), exc_info=None if user else error)
+            alone = OmegaConf.select(cfg, "trainer.devices") in (None, 1)
+            if main_process() or alone or not user:  # of processes that meet the same error, one says it
+                log.error("error: %s", explain(error), exc_info=None if user else error)
             if not in_sweep():
                 sys.exit(1)
-            if "report_sweep" in HydraConfig.get().callbacks:
-                return None
-            raise
+            return None
 
     return job
 
@@ -114,7 +125,8 @@ def explain(error: BaseException) -> str:
     """What was wrong, without the parts of Hydra's messages that help nobody: one line, but for lists."""
     text = str(error) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
-        text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        run = HydraConfig.get().runtime.output_dir if HydraConfig.initialized() else "the disk"
+        text = f"{error.strerror}: {error.filename or run}"
     if isinstance(error, HYDRA_ERRORS):
         text = re.split(r"\n\s*(?:Config search path|full_key|object_type)", text)[0]
         if isinstance(error.__cause__, OmegaConfBaseException):
@@ -181,6 +193,7 @@ def run(main: Callable[[], None]) -> None:
     for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         if signal.getsignal(signum) != signal.SIG_IGN:  # as nohup has it
             signal.signal(signum, stop)
+    threading.excepthook = thread_failed
     try:
         main()
     except KeyboardInterrupt:
@@ -193,6 +206,14 @@ def run(main: Callable[[], None]) -> None:
         if tracebacks:
             raise
         sys.exit(printable(f"error: {explain(error)}", keep="\n"))
+
+
+def thread_failed(failure: threading.ExceptHookArgs) -> None:
+    """TensorBoard writes in a thread: a full disk, which the main thread meets too, is one line there."""
+    if isinstance(failure.exc_value, OSError):
+        log.warning("cannot write: %s", explain(failure.exc_value))
+    else:
+        threading.__excepthook__(failure)
 
 
 def stop(signum: int, frame: FrameType | None) -> None:

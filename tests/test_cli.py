@@ -4,6 +4,7 @@ import contextlib
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -239,3 +240,113 @@ def test_a_terminal_shows_a_progress_bar_with_time_left(data_root, tmp_path):
     assert re.search(r"examples/s\S* +\S*val/acc 0\.\d{4}", text)  # of the first epoch, in the second
     assert "0:00:0" in text  # time left
     assert "0.8" in next(line for line in text.splitlines() if line.startswith("  test"))
+
+
+SMALL = ["data=synthetic", "model=linear_scratch", "data.train_size=50", "trainer.max_epochs=1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["run_dir=foo"], "error: Could not override 'run_dir'"),
+        (["~model"], "error: model must be a group of settings, got None; see conf/model"),
+        (["seed=[1]"], "error: seed: input should be a valid integer, got [1]"),
+        (["trainer.threads=100000"], "error: trainer.threads: input should be less than or equal to "),
+        (
+            ["trainer.devices=1000000"],
+            "error: trainer.accelerator=cpu trainer.devices=1000000 cannot be had here",
+        ),
+        (
+            ["+trainer.num_nodes=2"],
+            "error: trainer.num_nodes=2: there is no such setting; there are max_epochs",
+        ),
+        (["+trainer.limit_train_batches=0"], "error: trainer.limit_train_batches=0: there is no such setting"),
+        (
+            ["+trainer.val_check_interval=0.5"],
+            "error: trainer.val_check_interval=0.5: there is no such setting",
+        ),
+    ],
+    ids=str,
+)
+def test_values_of_the_wrong_type_are_one_line(cli, tmp_path, arguments, expected):
+    status, output = cli("src.train", *arguments, "hydra.run.dir=run")
+    assert status == 1
+    (line,) = output.splitlines()
+    assert line.startswith(expected)
+    assert not (tmp_path / "run/checkpoints").exists()
+
+
+@pytest.mark.parametrize("module", ["src.resume", "src.evaluate", "src.predict", "src.tune"])
+def test_commands_that_do_one_thing_refuse_several(cli, module):
+    status, output = cli(module, "-m", "run=a,b" if module != "src.tune" else "seed=0,1", data=False)
+    assert status == 1
+    assert "Traceback" not in output
+    assert output.splitlines()[-1].startswith(("error: src.", "error: src.resume goes on with one run"))
+
+
+@pytest.mark.parametrize("module", ["src.resume", "src.evaluate", "src.predict"])
+@pytest.mark.parametrize("run", ["run=null", "run=[a]", "run=1", "run="])
+def test_a_run_that_is_no_folder_is_one_line(cli, module, run):
+    status, output = cli(module, run, data=False)
+    assert status == 1
+    assert len(output.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"LOCAL_RANK": "1"},
+        {"RANK": "1", "WORLD_SIZE": "2"},
+        {
+            "SLURM_NTASKS": "2",
+            "SLURM_NTASKS_PER_NODE": "2",
+            "SLURM_PROCID": "1",
+            "SLURM_JOB_NAME": "x",
+            "SLURM_LOCALID": "1",
+            "SLURM_NODEID": "0",
+        },
+    ],
+    ids=str,
+)
+def test_a_rank_that_another_program_left_behind_is_refused(cli, tmp_path, env):
+    # else this run would believe that another process keeps its record
+    status, output = cli("src.train", *SMALL, "hydra.run.dir=run", data=False, env=env)
+    assert status == 1
+    assert "trainer.devices=1 asks for as many processes, but the environment says" in output
+    assert not (tmp_path / "run/checkpoints").exists()
+
+
+def test_fewer_tasks_of_slurm_than_devices_are_refused(cli, tmp_path):
+    slurm = {"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_JOB_NAME": "x", "SLURM_LOCALID": "0"}
+    slurm |= {"SLURM_NODEID": "0", "SLURM_JOB_ID": "1", "SLURM_NODELIST": "localhost"}
+    status, output = cli("src.train", *SMALL, "trainer=ddp", "hydra.run.dir=run", data=False, env=slurm)
+    assert status == 1
+    assert output.splitlines()[-1].startswith(
+        "error: trainer.devices=2 asks for as many processes, but the environment"
+    )
+    assert not (tmp_path / "run/checkpoints").exists()
+
+
+def test_the_command_to_go_on_with_can_be_pasted_whatever_the_folder_is_called(cli, tmp_path):
+    endless = ["data.train_size=2000", "trainer.max_epochs=100000", "~callbacks.figures"]
+    name = "it's a=b, (c)"
+    status, output = cli("src.train", *endless, f'hydra.run.dir="{name}"', interrupt=signal.SIGINT)
+    assert status == 130
+    python, flag, module, *arguments = shlex.split(output.splitlines()[-1].partition("to go on: ")[2])
+    assert (python, flag, module) == ("python", "-m", "src.resume")
+    status, output = cli(module, *arguments, "trainer.max_epochs=1", data=False)
+    assert status == 1  # and not: no run folder
+    assert output.splitlines()[-1].startswith("error: trainer.max_epochs=1, but ")
+
+
+@pytest.mark.parametrize("size", [8, 24, 40, 60, 90, 120, 160, 220])
+def test_a_full_disk_is_one_line_wherever_it_fills(cli, size):
+    # the log, the config, TensorBoard, a checkpoint or a figure: each meets it at another size
+    small = ["data.train_size=500", "data.val_size=300", "trainer.max_epochs=3"]
+    status, output = cli("src.train", *small, "hydra.run.dir=disk/run", disk=f"size={size}k")
+    assert status == 1, output
+    assert "Traceback" not in output
+    lines = [line for line in output.splitlines() if not line.startswith("epoch ")]
+    assert len(lines) <= 3  # the error, and that the log or TensorBoard ends
+    assert all("No space left on device" in line and "disk/run" in line for line in lines)
+    assert sum(line.startswith("error: ") for line in lines) == 1

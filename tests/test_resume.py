@@ -5,8 +5,10 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -16,6 +18,7 @@ from src.maths.optim import SGD
 from src.runs import Run
 from src.training.experiment import resume, train
 from src.training.saving import Last
+from tests.conftest import ROOT
 from tests.faults import campaign, curves, differences
 
 IMAGES = ["data.train_size=700", "data.val_size=300", "trainer.max_epochs=3", "~callbacks.figures"]
@@ -346,3 +349,166 @@ def test_other_errors_save_nothing_half_done(config, monkeypatch, tmp_path):
     run = Run(tmp_path / "run")
     assert not run.last.exists()
     assert (run.record()["status"], run.record()["reason"]) == ("failed", "the cable is out")
+
+
+EARLY_STOPPING = "+callbacks.early_stopping={_target_: lightning.pytorch.callbacks.EarlyStopping, "
+EARLY_STOPPING += (
+    "monitor: val/loss, min_delta: 10, patience: 1}"  # nothing is better than the first epoch by 10
+)
+
+
+def test_a_run_that_early_stopping_ended_trains_no_epoch_more(config, finished, tmp_path):
+    # as after a kill behind the save of the last epoch, before or within the test
+    cfg = config(*MODELS["scratch"], "trainer.max_epochs=5", EARLY_STOPPING)
+    train(cfg, tmp_path / "whole")
+    whole = Run(tmp_path / "whole")
+    assert len(whole.rows()) == 2  # else the test shows nothing
+    run = Run(shutil.copytree(whole.path, tmp_path / "killed"))
+    run.save_record({"status": "running"})
+    resume(run.recorded(), run.path, [])
+    assert differences(run, whole) == []
+
+
+def test_the_number_of_devices_is_part_of_the_experiment(finished):
+    before = contents(finished)
+    settings = finished.recorded()
+    settings["trainer"] |= {"devices": 2, "max_epochs": 9}
+    with pytest.raises(UserError, match=r"^trainer\.devices=2 would make this another experiment \(it was 1\)"):
+        resume(settings, finished.path, ["trainer.devices=2"])
+    assert contents(finished) == before
+
+
+@pytest.mark.slow
+def test_an_override_that_fails_is_not_recorded_and_plain_resume_still_works(start, cli, tmp_path):
+    reference, run = Run(tmp_path / "reference"), Run(tmp_path / "run")
+    arguments = ["data.train_size=2000", "trainer.max_epochs=9", "~callbacks.figures"]
+    assert cli("src.train", *arguments, f"hydra.run.dir={reference.path}").status == 0
+    command = start("src.train", *arguments, f"hydra.run.dir={run.path}")
+    command.until("epoch 3/")
+    command.kill(signal.SIGKILL)
+    command.wait()
+    before = run.config.read_text()
+    for override, complaint in {
+        "trainer.max_epochs=1": "error: trainer.max_epochs=1, but ",
+        "trainer.threads=0": "error: trainer.threads: input should be greater than or equal to 1",
+    }.items():
+        status, output = cli("src.resume", f"run={run.path}", override, data=False)
+        assert status == 1
+        assert output.splitlines()[-1].startswith(complaint), output
+        assert run.config.read_text() == before
+    assert cli("src.resume", f"run={run.path}", data=False).status == 0
+    assert differences(run, reference) == []
+
+
+@pytest.mark.parametrize("left", ["an empty config", "half a config", "a record", "a log", "everything early"])
+def test_a_folder_whose_run_never_began_is_started_afresh_by_the_same_command(cli, tmp_path, left):
+    run = Run(tmp_path / "run")
+    run.config.parent.mkdir(parents=True)
+    if left in ("an empty config", "everything early"):
+        run.config.write_text("")
+    if left == "half a config":
+        run.config.write_text("seed: 0\nmodel:\n  _targ")
+    if left in ("a record", "everything early"):
+        run.save_record({"status": "failed", "reason": "model.lr"})
+    if left in ("a log", "everything early"):
+        (run.path / "train.log").write_text("killed\n")
+    if left == "everything early":
+        run.metrics_csv.write_text("epoch\n1\n")
+        run.best.parent.mkdir()
+        run.best.with_name("last.ckpt.part").write_bytes(b"PK")
+        run.tensorboard.mkdir()
+        (run.tensorboard / "events.out.tfevents.1.x.1.0").write_bytes(b"")
+    status, output = cli("src.resume", "run=run", data=False)
+    assert (status, len(output.splitlines())) == (1, 1)
+    small = ["data=synthetic", "model=linear_scratch", "data.train_size=50", "trainer.max_epochs=1"]
+    status, output = cli("src.train", *small, "hydra.run.dir=run", data=False)
+    assert status == 0, output
+    assert run.record()["status"] == "finished"
+    assert len(list(run.tensorboard.iterdir())) == 1
+    status, output = cli("src.train", *small, "hydra.run.dir=run", data=False)
+    assert status == 1
+    assert output == "error: folder run is not empty; choose another with hydra.run.dir=DIR\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_to_the_whole_group_is_for_the_main_process_not_for_the_workers(start, cli, tmp_path, signum):
+    arguments = ["data.train_size=2000", "trainer.max_epochs=8", "~callbacks.figures", "data.num_workers=2"]
+    reference, run = Run(tmp_path / "reference"), Run(tmp_path / "run")
+    assert cli("src.train", *arguments, f"hydra.run.dir={reference.path}").status == 0
+    command = start("src.train", *arguments, f"hydra.run.dir={run.path}")
+    command.until("epoch 3/")
+    command.kill(signum, group=True)
+    assert command.wait() == 128 + signum, command.output()
+    assert "Traceback" not in command.output()
+    assert (run.record()["status"], run.record()["reason"]) == ("interrupted", signal.Signals(signum).name)
+    assert cli("src.resume", f"run={run.path}", data=False).status == 0
+    assert differences(run, reference) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+@pytest.mark.parametrize("hook", ["setup", "on_test_start", "on_test_batch_start", "on_test_end"])
+def test_a_signal_outside_of_the_training_has_its_status_too(config, tmp_path, signum, status, hook, cli):
+    # a callback of one's own sends it: in the set-up of the data, and in the test
+    for name in ("src", "conf"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "src/sending.py").write_text(
+        f"import os\nimport lightning as L\n\n\nclass Send(L.Callback):\n"
+        f"    def {hook}(self, *arguments, **named):\n        os.kill(os.getpid(), {int(signum)})\n"
+    )
+    small = ["data=synthetic", "model=linear_scratch", "data.train_size=50", "trainer.max_epochs=1"]
+    send = "+callbacks.send._target_=src.sending.Send"
+    ended, output = cli(
+        "src.train", *small, send, "hydra.run.dir=run", data=False, fresh=True, env={"PYTHONPATH": "."}
+    )
+    assert ended == status, output
+    assert "Traceback" not in output
+    record = Run(tmp_path / "run").record()
+    assert (record["status"], record["reason"]) == ("interrupted", signum.name)
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_ends_the_run_at_once_with_130(config, tmp_path, monkeypatch):
+    def twice(optimizer: SGD, closure=None) -> None:
+        step(optimizer, closure)
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    step = SGD.step
+    monkeypatch.setattr(SGD, "step", twice)
+    with pytest.raises(SystemExit) as ended:
+        train(config(*MODELS["scratch"]), tmp_path / "run")
+    assert ended.value.code == 130
+    run = Run(tmp_path / "run")
+    assert not run.last.exists()
+    assert (run.record()["status"], run.record()["reason"]) == ("interrupted", "SIGINT")
+
+
+def test_what_several_processes_agree_on_is_a_tensor_of_their_device(monkeypatch):
+    # NCCL reduces tensors of the GPU only; "meta" stands for a device that is not the CPU
+    asked = []
+
+    class Strategy:
+        root_device = torch.device("meta")
+
+        def reduce(self, tensor, reduce_op):
+            asked.append((tensor.device.type, reduce_op))
+            return torch.tensor(2.0)
+
+    trainer = SimpleNamespace(world_size=2, strategy=Strategy())
+    assert Last().agreed(trainer, 0) == 2
+    assert asked == [("meta", "max")]
+
+
+def test_several_processes_ask_each_other_every_tenth_minibatch_only():
+    trainer = SimpleNamespace(world_size=2, num_training_batches=100, global_step=0)
+    last = Last()
+    last.agreed = lambda trainer, wanted: asked.append(trainer.global_step) or 0
+    asked = []
+    for step in range(1, 31):
+        trainer.global_step = step
+        last.on_train_batch_end(trainer, None, None, None, step - 1)
+    assert asked == [10, 20, 30]
