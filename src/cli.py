@@ -58,7 +58,7 @@ class LogFile(logging.FileHandler):
         error = sys.exception() if sys.version_info >= (3, 12) else sys.exc_info()[1]
         if not isinstance(error, OSError):
             raise error
-        logging.getLogger().removeHandler(self)
+        self.setLevel(logging.CRITICAL + 1)  # nothing more
         say(f"cannot write {self.baseFilename}: {error.strerror}; the log ends here")
 
 
@@ -188,7 +188,8 @@ def run(main: Callable[[], None]) -> None:
     129 after SIGHUP and 130 after Ctrl-C, which src.training.saving.Last handles while a model trains.
     """
     global tracebacks
-    tracebacks = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    # a process that the main one starts inherits what is set below, and is to say no more than that one
+    tracebacks = os.environ.get("HYDRA_FULL_ERROR") == "1" and main_process()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises to us instead of printing
     for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         if signal.getsignal(signum) != signal.SIG_IGN:  # as nohup has it
@@ -202,6 +203,10 @@ def run(main: Callable[[], None]) -> None:
         if received:  # Lightning ends with 0 after SIGTERM
             raise Stopped(received) from None
         raise
+    except ValueError as error:
+        if "Config group override" not in str(error):
+            raise
+        sys.exit("error: a group of settings cannot be null; ~GROUP leaves it out, as in ~logger")
     except USER_ERRORS as error:
         if tracebacks:
             raise

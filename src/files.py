@@ -31,13 +31,16 @@ def open_regular(path: Path, most: int) -> Iterator[BinaryIO]:
         if error.errno == errno.ENXIO:  # a socket
             raise UserError(f"{path} is no regular file") from None
         raise
-    with open(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise UserError(f"{path} is no regular file")
         if status.st_size > most:
             raise UserError(f"{path} is too large: it has {status.st_size:,} bytes, more than {most:,}")
-        yield file
+        with open(descriptor, "rb", closefd=False) as file:
+            yield file
+    finally:
+        os.close(descriptor)
 
 
 def read(path: Path, most: int = LARGEST) -> str:

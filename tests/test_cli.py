@@ -102,7 +102,7 @@ def test_gpu_without_a_gpu_is_refused(cli, argument):
     assert status == 1
     (line,) = output.splitlines()
     assert line.startswith("error: trainer.accelerator=gpu trainer.devices=1 cannot be had here")
-    assert line.endswith("try trainer.accelerator=cpu")
+    assert line.endswith("try trainer.accelerator=cpu trainer.devices=1")
 
 
 def test_an_error_reaches_the_log_and_the_record_of_the_run(cli, tmp_path):
@@ -349,4 +349,4 @@ def test_a_full_disk_is_one_line_wherever_it_fills(cli, size):
     lines = [line for line in output.splitlines() if not line.startswith("epoch ")]
     assert len(lines) <= 3  # the error, and that the log or TensorBoard ends
     assert all("No space left on device" in line and "disk/run" in line for line in lines)
-    assert sum(line.startswith("error: ") for line in lines) == 1
+    assert sum(line.startswith("error: ") for line in lines) == 1, output

@@ -57,13 +57,17 @@ def whole(data_root, tmp_path_factory) -> Run:
     return Run(folder / "run")
 
 
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_an_interrupted_run_of_two_processes_goes_on(whole, start, cli, tmp_path, signum, status):
+def test_a_run_of_two_processes_that_is_interrupted_twice_goes_on(whole, start, cli, tmp_path):
     # a new interpreter, as Lightning starts the other process by the same command line
     cut, run = start("src.train", *LONG, "hydra.run.dir=cut", fresh=True), Run(tmp_path / "cut")
     cut.until(run.last.exists)
-    cut.kill(signum)
-    assert cut.wait() == status
+    cut.kill(signal.SIGTERM)
+    assert cut.wait() == 143, cut.output()
+    again = start("src.resume", "run=cut", data=False, fresh=True)
+    again.until("resumed after")
+    again.until("epoch ")
+    again.kill(signal.SIGKILL)
+    assert again.wait() == -signal.SIGKILL
     time.sleep(2)  # the other process of a killed one notices, and ends
     ended, output = cli("src.resume", "run=cut", data=False, fresh=True)
     assert ended == 0, output
@@ -81,3 +85,12 @@ def test_a_sweep_on_several_devices_is_refused_with_the_way_to_do_it(cli, tmp_pa
     reason = Run(tmp_path / "sweep/0").record()["reason"]
     assert "trainer.devices=2 in a sweep: " in reason
     assert "for lr in 0.1 0.3; do python -m src.train trainer=ddp model.lr=$lr; done" in reason
+
+
+def test_a_mistake_that_both_processes_meet_is_one_line(cli, tmp_path):
+    arguments = ["data=synthetic", "model=concise", "trainer=ddp", "hydra.run.dir=run"]
+    status, output = cli("src.train", *arguments, data=False, fresh=True)
+    assert status == 1
+    assert len(output.splitlines()) == 1, output
+    (line,) = output.splitlines()
+    assert line.startswith("error: the model predicts labels, but the targets of the data are values")

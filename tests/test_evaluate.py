@@ -152,7 +152,7 @@ def test_the_command_prints_a_table_and_leaves_no_other_trace(cli, run, tmp_path
             ["run={run}", "trainer.accelerator=1"],
             "trainer.accelerator: input should be 'cpu'",
         ),
-        (["run={run}", "trainer=null"], "trainer: input should be"),
+        (["run={run}", "trainer=null"], "a group of settings cannot be null"),
         (["run={run}", "data.mirrors=abc"], "data.mirrors: input should be a valid list, got 'abc'"),
     ],
 )

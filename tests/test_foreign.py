@@ -325,6 +325,7 @@ def test_an_edited_config_runs_no_program(cli, run, tmp_path, command):
     config["model"] = touches(victim)
     run.config.write_text(yaml.safe_dump(config))
     run.last.write_bytes(run.best.read_bytes())
+    run.save_record({"status": "interrupted"})
     status, output = cli(command, f"run={run.path}", data=False)
     assert status == 1
     (line,) = output.splitlines()

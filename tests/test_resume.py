@@ -424,7 +424,7 @@ def test_a_folder_whose_run_never_began_is_started_afresh_by_the_same_command(cl
     status, output = cli("src.train", *small, "hydra.run.dir=run", data=False)
     assert status == 0, output
     assert run.record()["status"] == "finished"
-    assert len(list(run.tensorboard.iterdir())) == 1
+    assert len(list(run.tensorboard.glob("events*"))) == 1
     status, output = cli("src.train", *small, "hydra.run.dir=run", data=False)
     assert status == 1
     assert output == "error: folder run is not empty; choose another with hydra.run.dir=DIR\n"

@@ -6,6 +6,7 @@ import logging
 import platform
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -206,6 +207,9 @@ def resume(cfg: DictConfig | dict[str, Any], folder: str | Path, overrides: list
         )
     # the overrides count from the moment that they are known to work
     started = LambdaCallback(on_train_start=lambda *_: main_process() and run.save_config(settings, overrides))
+    # TensorBoard reads the event files of a run in the order of the seconds in their names
+    while any(f".{int(time.time())}." in path.name for path in run.tensorboard.glob("events*")):
+        time.sleep(0.05)
     purge_step = rows[-1]["step"] if rows else 0
     trainer, model, data = assemble(settings, run, started, purge_step=purge_step)
     data.prepare_data()

@@ -81,15 +81,19 @@ class Last(Checkpoint):
         wanted = int(due)
         if trainer.world_size == 1 or trainer.global_step % AGREE == 0:
             late = self.every_n_seconds and time.monotonic() - self.saved >= self.every_n_seconds
-            wanted = self.agreed(trainer, self.received or int(due or bool(late)))
+            wanted = self.agreed(trainer, self.wish(due or bool(late)))
         if wanted:
             self.save(trainer, wanted)
 
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        self.save(trainer, self.agreed(trainer, self.received or 1))
+        self.save(trainer, self.agreed(trainer, self.wish(True)))
+
+    def wish(self, due: bool) -> int:
+        """What this process wants: nothing (0), a save (1), or a save and an end by signal N (1 + N)."""
+        return 1 + self.received if self.received else int(due)
 
     def agreed(self, trainer: L.Trainer, wanted: int) -> int:
-        """What the processes of the run want together: nothing (0), a save (1), or to heed a signal."""
+        """What the processes of the run want together: the most that one of them wishes."""
         if trainer.world_size == 1:
             return wanted
         every = torch.tensor(float(wanted), device=trainer.strategy.root_device)
@@ -100,7 +104,7 @@ class Last(Checkpoint):
         trainer.save_checkpoint(Run(trainer.default_root_dir).last)
         self.saved = time.monotonic()
         if wanted > 1:
-            raise Stopped(wanted)
+            raise Stopped(wanted - 1)
 
     def state_dict(self) -> dict[str, Any]:
         return {"stopped": self.stopped}
