@@ -67,6 +67,12 @@ def in_sweep() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
+def typed() -> list[str] | None:
+    """The overrides of src.train that the user typed; None in other commands, whose own may hold a password."""
+    trains = HydraConfig.initialized() and HydraConfig.get().job.name == "train"
+    return list(HydraConfig.get().overrides.task) if trains else None
+
+
 def summarized() -> bool:
     """Whether this is a job of a sweep that src.sweeps summarizes."""
     return in_sweep() and "report_sweep" in HydraConfig.get().callbacks

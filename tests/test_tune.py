@@ -380,3 +380,14 @@ def test_a_search_of_which_no_trial_finishes_fails(cli):
     assert output.splitlines()[-1].startswith(
         "error: no trial of study finished; study/trials.csv and the logs"
     )
+
+
+@pytest.mark.slow
+def test_no_trial_keeps_the_address_of_the_database(cli, tmp_path):
+    # which may hold a password
+    arguments = ["n_trials=1", "folder=study", "storage=sqlite:///secret.db", *SMALL]
+    status, output = cli("src.tune", *arguments, data=False)
+    assert status == 0, output
+    kept = [path for path in (tmp_path / "study/0").rglob("*") if path.is_file()]
+    assert len(kept) > 5
+    assert not [path for path in kept if b"secret" in path.read_bytes()]

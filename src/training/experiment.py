@@ -15,7 +15,6 @@ from typing import Annotated, Any
 import lightning as L
 import torch
 import torchvision
-from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
@@ -72,7 +71,7 @@ def train(cfg: DictConfig, folder: str | Path | None = None, *callbacks: L.Callb
                 )
             shutil.rmtree(run.tensorboard, ignore_errors=True)  # of a run that never began here
             run.config.with_name("overrides.yaml").unlink(missing_ok=True)
-            run.save_config(settings, HydraConfig.get().overrides.task if HydraConfig.initialized() else ())
+            run.save_config(settings, cli.typed() or ())
         with keep_record(run, {"seed": settings["seed"], **provenance()}) as record:
             record |= fit(run, *assemble(settings, run, *callbacks))
     return record.get("val/loss")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
@@ -162,11 +161,9 @@ def recipe(trainer: L.Trainer, model: L.LightningModule) -> dict[str, Any]:
 
 
 def command() -> str | None:
-    """The command that made this run; None if it was called from Python."""
-    if not HydraConfig.initialized():
-        return None
-    job = HydraConfig.get()
-    return shlex.join(["python", "-m", f"src.{job.job.name}", *job.overrides.task])
+    """The command that made this run; None if another one, or Python, called it."""
+    overrides = cli.typed()
+    return None if overrides is None else shlex.join(["python", "-m", "src.train", *overrides])
 
 
 def card(command: str | None, recipe: dict[str, Any]) -> str:
