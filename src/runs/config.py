@@ -133,10 +133,12 @@ def restore(
 
 
 def _configured_places(target: str | None) -> dict[str, Any]:
+    """What conf/data says; a relative root is in this project, wherever the command is called."""
     for path in sorted((CONF / "data").glob("*.yaml")):
-        node = OmegaConf.load(path)
+        node = OmegaConf.to_container(OmegaConf.load(path))
         if node.get("_target_") == target:
-            return {name: value for name, value in OmegaConf.to_container(node).items() if name in PLACES}
+            places = {name: value for name, value in node.items() if name in PLACES}
+            return places | ({"root": str(CONF.parent / places["root"])} if "root" in places else {})
     return {}
 
 
