@@ -201,6 +201,8 @@ def run(main: Callable[[], None]) -> None:
         if signal.getsignal(signum) != signal.SIG_IGN:  # as nohup has it
             signal.signal(signum, stop)
     threading.excepthook = thread_failed
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a terminal without ± shows ?
     try:
         main()
     except KeyboardInterrupt:

@@ -542,3 +542,11 @@ def test_what_numbered_jobs_cannot_have_is_refused_in_one_line(swept, override, 
     assert said in finished.output
     assert finished.output.count("\n") == 1
     assert not folder.exists()
+
+
+def test_a_terminal_that_speaks_ascii_alone_sees_the_table_too(cli, tmp_path):
+    arguments = ["-m", *SMALL, "seed=0,1", "model.lr=0.01,0.03", "hydra.sweep.dir=sweep"]
+    status, output = cli("src.train", *arguments, data=False, fresh=True, env={"PYTHONIOENCODING": "ascii"})
+    assert status == 0, output
+    assert "Traceback" not in output
+    assert re.search(r"\d\.\d{4} \? \d\.\d{4}", output)  # mean and sd

@@ -169,3 +169,15 @@ def test_targets_that_the_model_does_not_predict_are_refused_before_the_first_mi
 def test_unknown_losses_are_refused(model):
     with pytest.raises(pydantic.ValidationError, match="'l2', 'l1' or 'huber'"):
         model(num_inputs=2, num_outputs=1, loss="l3")
+
+
+def test_a_data_module_needs_no_train_size(config, monkeypatch, tmp_path):
+    def forgetful(data: SyntheticRegression):
+        vars(data).pop("train_size", None)
+        return loader(data)
+
+    loader = SyntheticRegression.train_dataloader
+    monkeypatch.setattr(SyntheticRegression, "train_dataloader", forgetful)
+    train(config("data=synthetic", "model=linear_scratch", "trainer.max_epochs=1"), tmp_path / "run")
+    record = Run(tmp_path / "run").record()
+    assert record["examples_per_second"] == pytest.approx(10_000 / record["seconds"], rel=0.01)
