@@ -36,7 +36,6 @@ SINGLE = ("resume", "evaluate", "predict", "tune")  # commands that Hydra is not
 T = TypeVar("T")
 
 tracebacks = False  # whether the user wants to see those of errors of his own too
-received = 0  # signal that is to end the command, if any
 log = logging.getLogger(__name__)
 
 
@@ -110,10 +109,12 @@ def reporting(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T | Non
             raise UserError(f"src.{HydraConfig.get().job.name} does one thing at a time; leave out -m")
         try:
             value = task(cfg)
-            if received:  # where Python prints and forgets exceptions, as in a destructor
-                raise Stopped(received)
+            if Stopped.received:
+                raise Stopped(Stopped.received)
             return value
         except Exception as error:
+            if Stopped.received:
+                raise Stopped(Stopped.received) from error
             if in_sweep() and not summarized():
                 raise
             user = isinstance(error, USER_ERRORS) and not in_sweep() and not tracebacks
@@ -208,8 +209,8 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except SystemExit:
-        if received:  # Lightning ends with 0 after SIGTERM
-            raise Stopped(received) from None
+        if Stopped.received:  # Lightning ends with 0 after SIGTERM
+            raise Stopped(Stopped.received) from None
         raise
     except ValueError as error:
         if "Config group override" not in str(error):
@@ -230,6 +231,4 @@ def thread_failed(failure: threading.ExceptHookArgs) -> None:
 
 
 def stop(signum: int, frame: FrameType | None) -> None:
-    global received
-    received = signum
     raise Stopped(signum)

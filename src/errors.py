@@ -2,6 +2,7 @@
 
 import signal
 import unicodedata
+from typing import ClassVar
 
 # control, format (which may reverse the writing), bytes that are not UTF-8, line and paragraph separators
 UNFIT = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -16,11 +17,17 @@ class UserError(Exception):
 
 
 class Stopped(SystemExit):
-    """SIGTERM, SIGHUP or Ctrl-C: the process ends with 128 + its number. The text is the signal's name."""
+    """SIGTERM, SIGHUP or Ctrl-C: the process ends with 128 + its number. The text is the signal's name.
+
+    Python forgets an exception that is raised in a destructor, and what it interrupts may raise another one:
+    `received` tells that there was a signal all the same.
+    """
+
+    received: ClassVar[int] = 0  # its number
 
     def __init__(self, signum: int):
         super().__init__(128 + signum)
-        self.signum = signum
+        self.signum = Stopped.received = signum
 
     def __str__(self) -> str:
         return signal.Signals(self.signum).name

@@ -1,5 +1,8 @@
 """The order of the minibatches, its division among processes, and going on in the middle of an epoch."""
 
+import multiprocessing
+import os
+
 import pytest
 import torch
 
@@ -102,3 +105,17 @@ def test_state_of_a_finished_or_cut_epoch_skips_nothing_in_the_next():
 def test_images_and_labels_stay_together():
     for X, y in loader():
         assert X[:, 0].tolist() == y.tolist()
+
+
+def test_workers_are_out_of_reach_of_a_signal_to_the_group_and_end_when_they_are_told():
+    # ignoring SIGTERM instead, they would outlive a main process that ends them by it, and keep it waiting
+    examples = Examples(torch.arange(40.0).view(20, 2), torch.arange(20))
+    loader = BatchLoader(examples, BatchSampler(torch.arange(20), 4, shuffle=False), num_workers=2)
+    next(iter(loader))
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    for worker in workers:
+        assert os.getpgid(worker.pid) == worker.pid != os.getpgid(0)
+        worker.terminate()
+        worker.join(5)
+        assert not worker.is_alive()

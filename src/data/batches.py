@@ -1,6 +1,6 @@
 """Minibatches whose order is a function of (seed, epoch) alone, and a loader that can stop and go on."""
 
-import signal
+import os
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -87,10 +87,9 @@ class Examples(Dataset):
         return len(self.y)
 
 
-def ignore_signals(worker: int) -> None:
+def leave_group(worker: int) -> None:
     """A signal to the whole process group is for the main process, which saves, and then ends its workers."""
-    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(signum, signal.SIG_IGN)
+    os.setpgid(0, 0)
 
 
 class BatchLoader(DataLoader):
@@ -110,7 +109,7 @@ class BatchLoader(DataLoader):
             sampler=sampler,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
-            worker_init_fn=ignore_signals,
+            worker_init_fn=leave_group,
         )
         self.state = {"epoch": -1, "handed_out": 0}
 

@@ -5,6 +5,7 @@ import functools
 import logging
 import platform
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,12 +17,11 @@ import lightning as L
 import torch
 import torchvision
 from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, validate_call
 
 from src import cli
-from src.errors import UserError
+from src.errors import Stopped, UserError
 from src.runs import Run, build, claim, main_process
 from src.runs.config import build_data, build_model, call, restore
 from src.runs.folder import GROUPS
@@ -32,8 +32,6 @@ from src.training.trainer import build_trainer
 # What makes a run the experiment it is, and the keys of data that do not.
 EXPERIMENT = ("seed", "model", "data")
 PLACES = ("root", "num_workers", "system_copies", "mirrors", "debian_package")
-# Exceptions that do not say which signal raised them.
-SIGNALS = {SIGTERMException: "SIGTERM", KeyboardInterrupt: "SIGINT"}
 
 log = logging.getLogger(__name__)
 
@@ -159,12 +157,14 @@ def keep_record(run: Run, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
         return
     record["status"] = "running"
     run.save_record(record)
+    Stopped.received = 0
     try:
         yield record
     except BaseException as error:
         record |= {"status": getattr(error, "status", "failed"), "reason": str(error) or type(error).__name__}
-        if stopped := isinstance(error, SystemExit | KeyboardInterrupt):
-            record |= {"status": "interrupted", "reason": SIGNALS.get(type(error), record["reason"])}
+        if stopped := bool(Stopped.received) or isinstance(error, SystemExit | KeyboardInterrupt):
+            name = signal.Signals(Stopped.received).name if Stopped.received else record["reason"]
+            record |= {"status": "interrupted", "reason": name}
         with contextlib.suppress(UserError):  # on a full disk the first error is the one to tell
             run.save_record(record)
         if stopped:
