@@ -400,7 +400,10 @@ def test_an_override_that_fails_is_not_recorded_and_plain_resume_still_works(sta
     assert differences(run, reference) == []
 
 
-@pytest.mark.parametrize("left", ["an empty config", "half a config", "a record", "a log", "everything early"])
+@pytest.mark.parametrize(
+    "left",
+    ["an empty config", "half a config", "a record", "a log", "a best checkpoint alone", "everything early"],
+)
 def test_a_folder_whose_run_never_began_is_started_afresh_by_the_same_command(cli, tmp_path, left):
     run = Run(tmp_path / "run")
     run.config.parent.mkdir(parents=True)
@@ -412,6 +415,9 @@ def test_a_folder_whose_run_never_began_is_started_afresh_by_the_same_command(cl
         run.save_record({"status": "failed", "reason": "model.lr"})
     if left in ("a log", "everything early"):
         (run.path / "train.log").write_text("killed\n")
+    if left == "a best checkpoint alone":  # it is saved before the state to resume from
+        run.best.parent.mkdir()
+        run.best.write_bytes(b"PK")
     if left == "everything early":
         run.metrics_csv.write_text("epoch\n1\n")
         run.best.parent.mkdir()

@@ -34,10 +34,8 @@ class Run:
         self.figures = self.path / "figures"
 
     def begun(self) -> bool:
-        """Whether there is anything to go on from, or a result; else the folder may be used afresh."""
-        return (
-            self.last.exists() or self.best.exists() or self.record().get("status") in ("finished", "diverged")
-        )
+        """Whether there is a state to go on from, or a result; else the folder may be used afresh."""
+        return self.last.exists() or self.record().get("status") in ("finished", "diverged")
 
     def early(self) -> bool:
         """Whether the folder holds nothing but what a run may leave before it has begun."""

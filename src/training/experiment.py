@@ -67,7 +67,8 @@ def train(cfg: DictConfig, folder: str | Path | None = None, *callbacks: L.Callb
                 raise UserError(
                     f"folder {run.path} holds a run already, and no run is overwritten; choose another"
                 )
-            shutil.rmtree(run.tensorboard, ignore_errors=True)  # of a run that never began here
+            for left in (run.tensorboard, run.last.parent):  # by a run that never began here
+                shutil.rmtree(left, ignore_errors=True)
             run.config.with_name("overrides.yaml").unlink(missing_ok=True)
             run.save_config(settings, cli.typed() or ())
         with keep_record(run, {"seed": settings["seed"], **provenance()}) as record:
