@@ -206,18 +206,14 @@ def run(main: Callable[[], None]) -> None:
         stream.reconfigure(errors="replace")  # a terminal without ± shows ?
     try:
         main()
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
-    except SystemExit:
-        if Stopped.received:  # Lightning ends with 0 after SIGTERM
+    except BaseException as error:
+        if Stopped.received:  # whatever was made of it: Lightning ends with 0, Hydra with an error of its own
             raise Stopped(Stopped.received) from None
-        raise
-    except ValueError as error:
-        if "Config group override" not in str(error):
-            raise
-        sys.exit("error: a group of settings cannot be null; ~GROUP leaves it out, as in ~logger")
-    except USER_ERRORS as error:
-        if tracebacks:
+        if isinstance(error, KeyboardInterrupt):
+            sys.exit(128 + signal.SIGINT)
+        if isinstance(error, ValueError) and "Config group override" in str(error):
+            sys.exit("error: a group of settings cannot be null; ~GROUP leaves it out, as in ~logger")
+        if tracebacks or not isinstance(error, USER_ERRORS):
             raise
         sys.exit(printable(f"error: {explain(error)}", keep="\n"))
 
