@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import signal
+import time
 
 import pytest
 import torch
@@ -119,3 +121,19 @@ def test_workers_are_out_of_reach_of_a_signal_to_the_group_and_end_when_they_are
         worker.terminate()
         worker.join(5)
         assert not worker.is_alive()
+
+
+def test_a_worker_that_is_only_starting_outlives_a_signal_to_the_group(monkeypatch):
+    def slow(*arguments: int) -> None:
+        time.sleep(1)
+        setpgid(*arguments)
+
+    setpgid = os.setpgid
+    monkeypatch.setattr(os, "setpgid", slow)  # in the workers, which are forked
+    examples = Examples(torch.arange(40.0).view(20, 2), torch.arange(20))
+    loader = BatchLoader(examples, BatchSampler(torch.arange(20), 4, shuffle=False), num_workers=2)
+    batches = loader.workers()
+    for worker in multiprocessing.active_children():
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            os.kill(worker.pid, signum)
+    assert len(list(batches)) == 5

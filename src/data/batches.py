@@ -1,12 +1,15 @@
 """Minibatches whose order is a function of (seed, epoch) alone, and a loader that can stop and go on."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
 def generator(*numbers: int) -> torch.Generator:
@@ -90,6 +93,10 @@ class Examples(Dataset):
 def leave_group(worker: int) -> None:
     """A signal to the whole process group is for the main process, which saves, and then ends its workers."""
     os.setpgid(0, 0)
+    for action in (signal.SIG_IGN, signal.SIG_DFL):  # the first forgets what the group was sent meanwhile
+        for signum in SIGNALS:
+            signal.signal(signum, action)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 class BatchLoader(DataLoader):
@@ -118,10 +125,18 @@ class BatchLoader(DataLoader):
         used = self.state["handed_out"] if self.state["epoch"] == self.sampler.epoch else 0
         self.sampler.skip = used
         # in this process, DataLoader's own iterator takes as long as the fetching
-        batches = super().__iter__() if self.num_workers else map(self.dataset.__getitem__, self.sampler)
+        batches = self.workers() if self.num_workers else map(self.dataset.__getitem__, self.sampler)
         for handed_out, batch in enumerate(batches, start=used + 1):
             self.state = {"epoch": self.sampler.epoch, "handed_out": handed_out}
             yield batch
+
+    def workers(self) -> Iterator:
+        """The minibatches that workers fetch; until a worker has left the group, signals to it wait."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def state_dict(self) -> dict[str, int]:
         return self.state
