@@ -1,4 +1,4 @@
-"""Charts: data in, matplotlib Figure out. When to draw them is for callbacks.py and the entry points.
+"""Charts: data in, matplotlib Figure out. When to draw them is for src.training.figures and the commands.
 
 Colours are Okabe and Ito's, told apart by the colour-blind; each line is labelled. Images are in sheets.py.
 """

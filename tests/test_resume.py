@@ -518,3 +518,19 @@ def test_several_processes_ask_each_other_every_tenth_minibatch_only():
         trainer.global_step = step
         last.on_train_batch_end(trainer, None, None, None, step - 1)
     assert asked == [10, 20, 30]
+
+
+@pytest.mark.parametrize(
+    ("name", "hydra"),  # .hydra as another project of Hydra's has it
+    [("checkpoints/epoch_3.ckpt", True), ("checkpoints/epoch_3.ckpt", False), ("figures/mine.png", False)],
+)
+def test_a_folder_of_another_project_is_refused_and_left_alone(cli, tmp_path, name, hydra):
+    path = tmp_path / "other" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("dear")
+    if hydra:
+        (tmp_path / "other/.hydra").mkdir()
+    small = ["data=synthetic", "model=linear_scratch", "data.train_size=50", "trainer.max_epochs=1"]
+    status, output = cli("src.train", *small, "hydra.run.dir=other", data=False)
+    assert (status, output) == (1, "error: folder other is not empty; choose another with hydra.run.dir=DIR\n")
+    assert path.read_text() == "dear"

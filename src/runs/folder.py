@@ -38,8 +38,11 @@ class Run:
         return self.last.exists() or self.record().get("status") in ("finished", "diverged")
 
     def early(self) -> bool:
-        """Whether the folder holds nothing but what a run may leave before it has begun."""
-        return not self.begun() and {each.name.removesuffix(".part") for each in self.path.iterdir()} <= EARLY
+        """Whether the folder holds nothing but what a run of ours may leave before it has begun."""
+        names = {each.name.removesuffix(".part") for each in self.path.iterdir()}
+        saved = {each.name.removesuffix(".part") for each in self.last.parent.glob("*")}
+        ours = ".hydra" in names or names <= {"train.log"}
+        return ours and not self.begun() and names <= EARLY and saved <= {self.best.name, self.last.name}
 
     def lock(self) -> contextlib.AbstractContextManager:
         """Keep every other process out of this run: `with run.lock(): ...`.

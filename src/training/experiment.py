@@ -4,7 +4,6 @@ import contextlib
 import functools
 import logging
 import platform
-import shutil
 import signal
 import subprocess
 import time
@@ -67,8 +66,9 @@ def train(cfg: DictConfig, folder: str | Path | None = None, *callbacks: L.Callb
                 raise UserError(
                     f"folder {run.path} holds a run already, and no run is overwritten; choose another"
                 )
-            for left in (run.tensorboard, run.last.parent):  # by a run that never began here
-                shutil.rmtree(left, ignore_errors=True)
+            # what a run that never began left here
+            for left in (run.best, *run.best.parent.glob("*.part"), *run.tensorboard.glob("events*")):
+                left.unlink(missing_ok=True)
             run.config.with_name("overrides.yaml").unlink(missing_ok=True)
             run.save_config(settings, cli.typed() or ())
         with keep_record(run, {"seed": settings["seed"], **provenance()}) as record:
