@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as torch_F
 from torch.profiler import ProfilerActivity, profile
 
-from src import cli, plots, speed
+from src import plots, speed, terminal
 from src.errors import UserError
 from src.maths import functional as F
 from src.runs import write
@@ -183,7 +183,7 @@ SUITES = {
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="benchmark")
-@cli.reporting
+@terminal.reporting
 def main(cfg: DictConfig) -> None:
     check(cfg)
     if cfg.threads:
@@ -198,8 +198,8 @@ def main(cfg: DictConfig) -> None:
     log.info("")
     for suite in suites:
         SUITES[suite](cfg, folder)
-    log.info("%s", cli.shown(folder))
+    log.info("%s", terminal.relative(folder))
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    terminal.run(main)

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from src import cli, plots, sheets
+from src import plots, sheets, terminal
 from src.errors import UserError, printable
 from src.runs import Run, claim, restore, write, write_csv
 from src.training.experiment import EXPERIMENT, PLACES
@@ -109,7 +109,13 @@ def compare(runs: list[Run], folder: Path) -> str:
         results = {metric: record[metric] for metric in RESULTS if metric in record}
         outcome = {key: record.get(key) for key in OUTCOME}
         rows.append(
-            {"run": letter, **each, **results, **outcome, "folder": printable(cli.shown(run.path.absolute()))}
+            {
+                "run": letter,
+                **each,
+                **results,
+                **outcome,
+                "folder": printable(terminal.relative(run.path.absolute())),
+            }
         )
     columns = [key for key in ("run", *keys, *RESULTS, *OUTCOME) if any(key in row for row in rows)]
 
@@ -124,7 +130,7 @@ def compare(runs: list[Run], folder: Path) -> str:
         pictures.append("weights.png")
 
     write_csv(folder / "comparison.csv", rows)
-    text = cli.markdown(columns, [[shown(row, column) for column in columns] for row in rows])
+    text = terminal.markdown(columns, [[shown(row, column) for column in columns] for row in rows])
     lines = [f"# {len(runs)} runs compared", ""]
     lines += [f"- {row['run']}: `{row['folder']}`" for row in rows]
     lines += ["", text, ""] + [line for file in pictures for line in (f"![{file[:-4]}]({file})", "")]
@@ -139,8 +145,8 @@ def main() -> None:
     runs = find(parser.parse_args().runs)  # before there is a folder
     folder = claim(Path(f"outputs/comparisons/{datetime.now():%Y-%m-%d_%H-%M-%S}"), False, "")
     print(compare(runs, folder))
-    print(f"written to {cli.shown(folder.absolute())}/: comparison.md comparison.csv and pictures")
+    print(f"written to {terminal.relative(folder.absolute())}/: comparison.md comparison.csv and pictures")
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    terminal.run(main)

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from torch import Tensor
 
-from src import cli, plots, sheets
+from src import plots, sheets, terminal
 from src.maths import functional as F
 from src.runs import Run, restore, write
 from src.runs.config import Options, Places, call, checked
@@ -67,7 +67,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     log.info("%s", table(result))
     if checkpoint == run.best:
         compare(metrics, run.record())
-    log.info("written to %s/: evaluation.json figures/evaluation_*.png", cli.shown(run.path))
+    log.info("written to %s/: evaluation.json figures/evaluation_*.png", terminal.relative(run.path))
     return result
 
 
@@ -138,10 +138,10 @@ def compare(metrics: dict[str, float], record: dict[str, Any]) -> None:
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
-@cli.reporting
+@terminal.reporting
 def main(cfg: DictConfig) -> None:
     evaluate(cfg)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    terminal.run(main)

@@ -17,7 +17,7 @@ from typing import Any
 import lightning as L
 import torch
 
-from src import cli, plots
+from src import plots, terminal
 from src.errors import UserError
 from src.runs import Run, restore, write_csv
 from src.sweeps import Sweep
@@ -117,8 +117,8 @@ def main() -> None:
         print("  ".join(f"{row[name]:15.5g}" for name in names))
     write_csv(sweep.path / "oscillation.csv", rows)
     plots.save(plots.oscillation(rows), sweep.path / "oscillation.png")
-    print(f"written to {cli.shown(sweep.path)}/: oscillation.csv oscillation.png")
+    print(f"written to {terminal.relative(sweep.path)}/: oscillation.csv oscillation.png")
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    terminal.run(main)

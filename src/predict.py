@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from pydantic import BeforeValidator, Field
 from torch import Tensor
 
-from src import cli, files, images, plots, sheets
+from src import files, images, plots, sheets, terminal
 from src.data.module import SplitDataModule
 from src.errors import UserError
 from src.maths import functional as F
@@ -126,7 +126,7 @@ def predict(cfg: DictConfig, folder: Path) -> None:
             show(predicted, pictures, options.first, folder)
     written = " ".join(sorted(path.name for path in [*folder.glob("predictions.*"), *folder.glob("*.png")]))
     if written:
-        log.info("written to %s/: %s", cli.shown(folder), written)
+        log.info("written to %s/: %s", terminal.relative(folder), written)
     if refused:
         raise UserError(f"{refused} of {len(paths)} pictures could not be read; the lines above say why")
 
@@ -226,10 +226,10 @@ def decide(
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="predict")
-@cli.reporting
+@terminal.reporting
 def main(cfg: DictConfig) -> None:
     predict(cfg, Path(HydraConfig.get().runtime.output_dir))
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    terminal.run(main)

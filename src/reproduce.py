@@ -20,7 +20,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig
 
-from src import cli, plots
+from src import plots, terminal
 from src.errors import UserError
 from src.runs import Run, write, write_csv
 from src.training.experiment import train
@@ -141,8 +141,8 @@ def run_preset(preset: str, seed: int, overrides: Sequence[str], folder: str) ->
     try:
         return finished(preset, seed, overrides, folder)
     except Exception as error:  # as text: not every exception can be sent to another process
-        bug = "" if isinstance(error, cli.USER_ERRORS) else f"{type(error).__name__}: "
-        return {"reason": bug + cli.printable(" ".join(cli.explain(error).split()))}
+        bug = "" if isinstance(error, terminal.USER_ERRORS) else f"{type(error).__name__}: "
+        return {"reason": bug + terminal.printable(" ".join(terminal.explain(error).split()))}
 
 
 def finished(preset: str, seed: int, overrides: Sequence[str], folder: str) -> dict[str, Any]:
@@ -229,7 +229,7 @@ def reproduce(
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="reproduce")
-@cli.reporting
+@terminal.reporting
 def main(cfg: DictConfig) -> None:
     names = [check.preset for check in CHECKS]
     if cfg.presets != "all" and not isinstance(cfg.presets, ListConfig):
@@ -246,10 +246,10 @@ def main(cfg: DictConfig) -> None:
         [check for check in CHECKS if check.preset in wanted], cfg.overrides, workers, folder, log.info
     )
     log.info("\n%s", markdown(rows))
-    log.info("%s in %.0f s", cli.shown(folder / "results.md"), time.monotonic() - started)
+    log.info("%s in %.0f s", terminal.relative(folder / "results.md"), time.monotonic() - started)
     if failed := [row["preset"] for row in rows if row["verdict"] != "pass"]:
         raise UserError(f"failed, or outside the bounds: {', '.join(failed)}")
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    terminal.run(main)

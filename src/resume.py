@@ -12,14 +12,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, open_dict
 
-from src import cli
+from src import terminal
 from src.errors import UserError
 from src.runs import Run
 from src.training.experiment import resume
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="resume")
-@cli.reporting
+@terminal.reporting
 def from_recorded(cfg: DictConfig) -> float | None:
     folder = cfg.run
     with open_dict(cfg):
@@ -48,4 +48,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    terminal.run(main)

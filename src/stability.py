@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from pydantic import Field, FiniteFloat
 from torch import Tensor
 
-from src import cli, plots
+from src import plots, terminal
 from src.maths import functional as F
 from src.runs.config import Options, checked
 
@@ -94,7 +94,7 @@ def table(rows: list[Outcome]) -> str:
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="stability")
-@cli.reporting
+@terminal.reporting
 def main(cfg: DictConfig) -> None:
     rows = outcomes(**checked(Demonstration, cfg).model_dump())
     picture = Path(HydraConfig.get().runtime.output_dir) / "stability.png"
@@ -102,8 +102,8 @@ def main(cfg: DictConfig) -> None:
     log.info(
         "%s\n\nlogits ~ N(0, 1) times or plus the number in the first column; shares of examples.", table(rows)
     )
-    log.info("%s", cli.shown(picture))
+    log.info("%s", terminal.relative(picture))
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    terminal.run(main)

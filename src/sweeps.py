@@ -31,10 +31,10 @@ from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from src import cli, plots
-from src.cli import quoted
+from src import plots, terminal
 from src.errors import UserError, printable
 from src.runs import Run, claim, lock, read_yaml, write, write_csv
+from src.terminal import quoted
 
 SELECTED = "val/loss"  # the lowest is the best; without a validation split nothing is selected
 SHOWN = ("val/loss", "val/acc", "test/loss", "test/acc")  # in this order, where a run has them
@@ -146,7 +146,7 @@ def markdown(sweep: Sweep, rows: list[Row], means: list[Row], picture: bool) -> 
             [group[key] for key in [*axes, "n"]] + [plus_minus(*group.get(name, ())) for name in metrics]
             for group in means
         ]
-        lines += [cli.markdown([*axes, "n", *metrics], cells), ""]
+        lines += [terminal.markdown([*axes, "n", *metrics], cells), ""]
         lines += ["![summary](summary.png)", ""] * picture
     if troubled := [row for row in rows if row["reason"]]:
         lines += ["Not finished:", ""]
@@ -177,7 +177,10 @@ def summarize(path: Path) -> tuple[list[Row], str]:
     if drawn:
         plots.save(plots.sweep(drawn, axes, metric), path / "summary.png")
     table = "\n".join(line for line in page.splitlines()[4:] if not line.startswith("!["))
-    return rows, f"{table.rstrip()}\n\nwritten to {cli.shown(path)}/: summary.csv .md{' .png' * bool(drawn)}"
+    return (
+        rows,
+        f"{table.rstrip()}\n\nwritten to {terminal.relative(path)}/: summary.csv .md{' .png' * bool(drawn)}",
+    )
 
 
 class ReportSweep(Callback):
@@ -205,7 +208,7 @@ class ReportSweep(Callback):
                         shutil.copytree(source.path, folder / ".conf")
                 write(folder / "sweep.yaml", yaml.safe_dump(plan))
         except (OSError, UserError, HydraException) as error:
-            sys.exit(printable(f"error: {cli.explain(error)}", keep="\n"))
+            sys.exit(printable(f"error: {terminal.explain(error)}", keep="\n"))
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(folder)}")  # each job is composed anew
         OmegaConf.update(config, "hydra.sweep.dir", str(folder))
         type(self).folder = folder
@@ -229,7 +232,7 @@ class ReportSweep(Callback):
         said = f"{len(ended)}/{len(rows)}  {place}  {outcome}"
         if best:
             said += f"  best {best[SELECTED]:.4f} (job {best['job']})"
-        cli.say(f"{said}  {left:.0f} s left")
+        terminal.say(f"{said}  {left:.0f} s left")
 
 
 def planned(config: DictConfig) -> dict[str, Any]:
@@ -261,7 +264,7 @@ def reported() -> Iterator[None]:
     finally:
         if ReportSweep.folder:
             rows, text = summarize(ReportSweep.folder)
-            cli.say(text)
+            terminal.say(text)
     if ReportSweep.folder and (bad := [row for row in rows if row["status"] != "finished"]):
         sys.exit(f"error: {len(bad)} of {len(rows)} jobs did not finish")
 
@@ -302,9 +305,9 @@ def main(environment: dict[str, str]) -> None:
     elif arguments.overrides:
         raise UserError(f"{arguments.overrides[0]}: a summary takes the folder alone")
     else:
-        cli.say(summarize(arguments.folder)[1])
+        terminal.say(summarize(arguments.folder)[1])
 
 
 if __name__ == "__main__":
     before = dict(os.environ)  # before it is changed for Hydra
-    cli.run(lambda: main(before))
+    terminal.run(lambda: main(before))

@@ -7,18 +7,18 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from src import cli, sweeps
+from src import sweeps, terminal
 from src.runs import Run, main_process, write
 from src.training.experiment import resume, train
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
-@cli.reporting
+@terminal.reporting
 def main(cfg: DictConfig) -> float | None:
     run = Run(HydraConfig.get().runtime.output_dir)
     if main_process():
         write(run.config.with_name("hydra.yaml"), OmegaConf.to_yaml(HydraConfig.get()))
-    if cli.in_sweep() and run.begun():  # a job of a sweep that was interrupted
+    if terminal.in_sweep() and run.begun():  # a job of a sweep that was interrupted
         with run.lock():
             return resume(cfg, run.path, [])
     return train(cfg, run.path)
@@ -26,4 +26,4 @@ def main(cfg: DictConfig) -> float | None:
 
 if __name__ == "__main__":
     with sweeps.reported():
-        cli.run(main)
+        terminal.run(main)

@@ -37,10 +37,10 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from src import cli, plots
-from src.cli import quoted
+from src import plots, terminal
 from src.errors import UserError
 from src.runs import Run, write, write_csv
+from src.terminal import quoted
 from src.training.experiment import PLACES, resume, train
 
 OBJECTIVE = "val/loss"
@@ -300,9 +300,9 @@ def attempt(
             raise
         except Exception as error:
             logging.getLogger(__name__).exception("trial failed")
-            reason = cli.explain(error)
-            if not isinstance(error, cli.USER_ERRORS):
-                reason = f"{type(error).__name__}: {reason}; see {cli.shown(run.path)}/train.log"
+            reason = terminal.explain(error)
+            if not isinstance(error, terminal.USER_ERRORS):
+                reason = f"{type(error).__name__}: {reason}; see {terminal.relative(run.path)}/train.log"
             outcome, said = {"state": TrialState.FAIL}, f"failed: {reason}"
     study.tell(number, **outcome)
     trials = study.get_trials(deepcopy=False)
@@ -310,7 +310,7 @@ def attempt(
         said += f"  best {study.best_value:.4f} (trial {study.best_trial.number})"
     parameters = " ".join(f"{key}={shown(value)}" for key, value in trials[number].params.items())
     ended = sum(each.state in ENDED for each in trials)
-    cli.say(f"{ended}/{total}  trial {number}  {parameters}  {said}")
+    terminal.say(f"{ended}/{total}  trial {number}  {parameters}  {said}")
 
 
 @contextlib.contextmanager
@@ -356,17 +356,17 @@ def report(study: optuna.Study, folder: Path, overrides: list[str]) -> None:
     write(folder / "best.txt", command + "\n")
     states = [row["status"] for row in rows]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    cli.say(f"\n{len(rows)} trials: {counts}")
-    cli.say(f"best: trial {study.best_trial.number}, {OBJECTIVE} {study.best_value:.4f}\n  {command}")
+    terminal.say(f"\n{len(rows)} trials: {counts}")
+    terminal.say(f"best: trial {study.best_trial.number}, {OBJECTIVE} {study.best_value:.4f}\n  {command}")
     written = sorted(path.name for path in folder.iterdir() if path.suffix in (".csv", ".txt", ".png"))
-    cli.say(f"written to {cli.shown(folder)}/: {' '.join(written)}")
+    terminal.say(f"written to {terminal.relative(folder)}/: {' '.join(written)}")
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="tune")
-@cli.reporting
+@terminal.reporting
 def main(cfg: DictConfig) -> None:
     tune(cfg, HydraConfig.get().overrides.task)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    terminal.run(main)

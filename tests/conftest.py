@@ -96,7 +96,7 @@ processes.set_forkserver_preload(
         "torchvision",
         "tensorboard",
         "hydra",
-        "src.cli",
+        "src.terminal",
         "src.data.fashion_mnist",
         "src.models.concise",
     ]

@@ -18,10 +18,10 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from src import plots
-from src.cli import quoted
 from src.errors import UserError
 from src.runs import Run
 from src.sweeps import Sweep, groups, resume, summarize
+from src.terminal import quoted
 from tests.conftest import ROOT, Command
 
 pytestmark = pytest.mark.slow  # real commands

@@ -17,9 +17,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FrozenTrial
 from sqlalchemy.exc import OperationalError
 
-from src.cli import quoted
 from src.errors import UserError
 from src.runs import Run
+from src.terminal import quoted
 from src.tune import Prune, distributions, next_trial, tune
 from tests.conftest import compose_config
 

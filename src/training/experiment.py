@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
 from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, validate_call
 
-from src import cli
+from src import terminal
 from src.errors import Stopped, UserError
 from src.runs import Run, build, claim, main_process
 from src.runs.config import build_data, build_model, call, restore
@@ -70,7 +70,7 @@ def train(cfg: DictConfig, folder: str | Path | None = None, *callbacks: L.Callb
             for left in (run.best, *run.best.parent.glob("*.part"), *run.tensorboard.glob("events*")):
                 left.unlink(missing_ok=True)
             run.config.with_name("overrides.yaml").unlink(missing_ok=True)
-            run.save_config(settings, cli.typed() or ())
+            run.save_config(settings, terminal.typed() or ())
         with keep_record(run, {"seed": settings["seed"], **provenance()}) as record:
             record |= fit(run, *assemble(settings, run, *callbacks))
     return record.get("val/loss")
@@ -91,7 +91,7 @@ def assemble(settings: dict[str, Any], run: Run, *further: L.Callback, purge_ste
     which keep their state, then `further`. Of TensorBoard, what was logged from `purge_step` on is dropped.
     """
     devices = settings["trainer"].get("devices", 1)
-    if devices != 1 and cli.in_sweep():
+    if devices != 1 and terminal.in_sweep():
         raise UserError(
             f"trainer.devices={devices} in a sweep: its jobs share a process, such a run starts several; start "
             "each job by itself, e.g. for lr in 0.1 0.3; do python -m src.train trainer=ddp model.lr=$lr; done"
@@ -169,13 +169,13 @@ def keep_record(run: Run, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
         with contextlib.suppress(UserError):  # on a full disk the first error is the one to tell
             run.save_record(record)
         if stopped:
-            again = cli.command("src.resume", run=cli.shown(run.path))
+            again = terminal.command("src.resume", run=terminal.relative(run.path))
             what = f"to go on: {again}" if run.begun() else "nothing saved yet"
             log.warning("interrupted by %s; %s", record["reason"], what)
         raise
     record["status"] = "finished"
     run.save_record(record)
-    log.info(cli.summary(record, run))
+    log.info(terminal.summary(record, run))
 
 
 def resume(cfg: DictConfig | dict[str, Any], folder: str | Path, overrides: list[str]) -> float | None:
@@ -190,7 +190,7 @@ def resume(cfg: DictConfig | dict[str, Any], folder: str | Path, overrides: list
     max_epochs = settings["trainer"]["max_epochs"]
     if earlier.get("status") == "finished" and max_epochs <= before["trainer"]["max_epochs"]:
         epochs = f"{earlier['epochs']} epochs; nothing is left to do. To train on: trainer.max_epochs=N"
-        log.info("run %s is finished, %s", cli.shown(run.path), epochs)
+        log.info("run %s is finished, %s", terminal.relative(run.path), epochs)
         return earlier.get("val/loss")
     if not run.last.exists():
         raise UserError(f"run {run.path} never began; start it with the command that was to make it")

@@ -13,7 +13,7 @@ from pydantic import Field, validate_call
 from torch import Tensor
 from torchmetrics.functional import confusion_matrix
 
-from src import cli, plots, sheets
+from src import plots, sheets, terminal
 from src.runs import Run
 from src.sheets import Sheet
 from src.training.history import history, logged
@@ -83,7 +83,7 @@ class Figures(Checkpoint):
                 writer.add_embedding(output[: self.embed], names, 1 - images, step, "logits")
 
     def draws(self, trainer: L.Trainer) -> bool:
-        draw = not cli.in_sweep() if self.draw == "auto" else self.draw
+        draw = not terminal.in_sweep() if self.draw == "auto" else self.draw
         return draw and trainer.is_global_zero
 
     def draw_curves(self, trainer: L.Trainer, rows: list[dict[str, float]]) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from src import cli, plots, sheets
+from src import plots, sheets, terminal
 from src.maths import functional as F
 from src.training.history import history, logged
 
@@ -79,7 +79,7 @@ class Board(Checkpoint):
         if W is not None and not model.classifies:
             self.scalars |= {f"estimate/w{j}": w for j, w in enumerate(W[:ESTIMATES, 0].tolist())}
             self.scalars["estimate/b"] = b[0].item()
-        due = self.every and (trainer.current_epoch + 1) % self.every == 0 and not cli.in_sweep()
+        due = self.every and (trainer.current_epoch + 1) % self.every == 0 and not terminal.in_sweep()
         self.W = W.cpu().clone() if due and W is not None and model.classifies else None
         self.tell(trainer, trainer.global_step)
 
@@ -162,7 +162,7 @@ def recipe(trainer: L.Trainer, model: L.LightningModule) -> dict[str, Any]:
 
 def command() -> str | None:
     """The command that made this run; None if another one, or Python, called it."""
-    overrides = cli.typed()
+    overrides = terminal.typed()
     return None if overrides is None else shlex.join(["python", "-m", "src.train", *overrides])
 
 

@@ -355,9 +355,10 @@ def test_a_full_disk_is_one_line_wherever_it_fills(cli, size):
 def test_a_signal_ends_the_command_whatever_was_made_of_it():
     # as Hydra does of one that comes while it composes: an error of its own
     code = (
-        "import os, signal\nfrom hydra.errors import HydraException\nfrom src import cli\n\n\n"
+        "import os, signal\nfrom hydra.errors import HydraException\nfrom src import terminal\n\n\n"
         "def main():\n    try:\n        os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    except BaseException:\n        raise HydraException('no attribute') from None\n\n\ncli.run(main)\n"
+        "    except BaseException:\n        raise HydraException('no attribute') from None\n\n\n"
+        "terminal.run(main)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stdout, done.stderr) == (143, "", "")

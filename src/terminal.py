@@ -155,9 +155,9 @@ def summary(record: dict[str, Any], run: Run) -> str:
             lines.append(f"  {name:8}{record[name]:10.4f}")
     speed = f"{record['seconds']:.1f} s, {record['examples_per_second']:,.0f} examples/s"
     lines += ["", f"  epoch {record['best_epoch']} of {record['epochs']} is the best; {speed}", ""]
-    lines += [f"  {shown(folder)}/  {' '.join(names)}" for folder, names in run.written().items()]
+    lines += [f"  {relative(folder)}/  {' '.join(names)}" for folder, names in run.written().items()]
     return "\n".join(
-        [*lines, f"  look at it: {shlex.join(['tensorboard', '--logdir', shown(run.path.parent)])}"]
+        [*lines, f"  look at it: {shlex.join(['tensorboard', '--logdir', relative(run.path.parent)])}"]
     )
 
 
@@ -171,7 +171,7 @@ def markdown(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return page.file.getvalue().strip()
 
 
-def shown(path: Path) -> str:
+def relative(path: Path) -> str:
     """The path as the user would type it."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
