@@ -12,19 +12,23 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import hydra
 import lightning as L
+import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
+from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.nn import functional as torch_F
 from torch.profiler import ProfilerActivity, profile
 
-from src import plots, speed, terminal
+from src import speed, terminal
+from src.charts import COLOURS, figure, save
 from src.errors import UserError
 from src.maths import functional as F
 from src.runs import write
@@ -153,7 +157,7 @@ def check(cfg: DictConfig) -> None:
 def measure_classes(cfg: DictConfig, folder: Path) -> None:
     rows = classes(list(cfg.classes), cfg.num_examples, cfg.repeats)
     write(folder / "classes.json", json.dumps({**machine(), "rows": rows}, indent=2) + "\n")
-    plots.save(plots.classes(rows), folder / "classes.png")
+    save(class_chart(rows), folder / "classes.png")
     log.info("%s\n\n%d examples, %d threads\n", class_table(rows), cfg.num_examples, torch.get_num_threads())
 
 
@@ -169,7 +173,7 @@ def measure_speed(suite: str, measure: Callable[..., speed.Measured], cfg: DictC
         "targets": verdicts,
     }
     write(folder / f"{suite}.json", json.dumps(content, indent=2) + "\n")
-    plots.save(plots.speed(measured), folder / f"{suite}.png")
+    save(speed_chart(measured), folder / f"{suite}.png")
     log.info("%s: %s\n", suite, ", ".join(f"{key}={value}" for key, value in cfg[suite].items()))
     log.info("%s\n", table(measured, verdicts))
 
@@ -180,6 +184,39 @@ SUITES = {
     "sweep": functools.partial(measure_speed, "sweep", speed.sweep),
     "classes": measure_classes,
 }
+
+
+def class_chart(rows: Sequence[dict[str, Any]]) -> Figure:
+    """Time and peak memory against the number of classes, one line per form; see `classes`."""
+    panel = figure(9.2, 3.4)
+    units = {"milliseconds": "median time, ms", "megabytes": "peak memory, MB"}
+    colours = {"torch": "black", "stable": "#0072B2", "textbook": "#D55E00", "closed_form": "#009E73"}
+    for ax, (field, label) in zip(panel.subplots(1, 2), units.items(), strict=True):
+        for form, colour in colours.items():
+            points = [(row["classes"], row[field]) for row in rows if row["form"] == form]
+            ax.loglog(*zip(*points, strict=True), marker="o", color=colour, label=form)
+        ax.set(xlabel="classes", title=label)
+        ax.grid(alpha=0.3)
+    panel.axes[0].legend(frameon=False)
+    return panel
+
+
+def speed_chart(measured: speed.Measured) -> Figure:
+    """What contestants took: a panel for each unit, bars to the median, lines from lowest to highest."""
+    units = list(dict.fromkeys(series.unit for series in measured.values()))
+    panel = figure(5.6 * len(units), 1.2 + 0.3 * len(measured))
+    for ax, unit in zip(panel.subplots(1, len(units), squeeze=False)[0], units, strict=True):
+        chosen = {name: series.values for name, series in measured.items() if series.unit == unit}
+        medians = [float(np.median(values)) for values in chosen.values()]
+        ends = [(min(values), max(values)) for values in chosen.values()]
+        ax.barh(list(chosen), medians, color=COLOURS["train"], alpha=0.6)
+        ax.hlines(list(chosen), *zip(*ends, strict=True), color="black")
+        for place, (median, (_, highest)) in enumerate(zip(medians, ends, strict=True)):
+            text = f"{median:.0f}" if median >= 100 else f"{median:.3g}"
+            ax.text(highest, place, f" {text}", va="center", fontsize=9)
+        ax.set(xlabel=f"{unit}, median and range", xlim=(0, 1.2 * max(high for _, high in ends)))
+        ax.invert_yaxis()
+    return panel
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="benchmark")

@@ -11,12 +11,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from src import plots, sheets, terminal
+from src import terminal
+from src.charts import CYCLE, save
+from src.charts.curves import compared
+from src.charts.images import weights
 from src.errors import UserError, printable
 from src.runs import Run, claim, restore, write, write_csv
 from src.training.experiment import EXPERIMENT, PLACES
 
-MOST = len(plots.CYCLE)  # runs with a colour of their own
+MOST = len(CYCLE)  # runs with a colour of their own
 RESULTS = ("val/loss", "val/acc", "test/loss", "test/acc", "error/w", "error/b")
 OUTCOME = ("best_epoch", "epochs", "seconds", "status")
 Row = dict[str, Any]
@@ -121,12 +124,12 @@ def compare(runs: list[Run], folder: Path) -> str:
 
     # in the legend of matplotlib, two bare $ would hold a formula
     curves = {n.replace("$", r"\$"): run.rows() for n, run in zip(names, runs, strict=True)}
-    plots.save(plots.compared(curves), folder / "curves.png")
+    save(compared(curves), folder / "curves.png")
     pictures = ["curves.png"]
     (data, *_), models = zip(*(restore(run.recorded(), run.best) for run in runs), strict=True)
     if models[0].classifies and all(model.weights() for model in models):
-        weights = {n: model.weights()[0] for n, model in zip(names, models, strict=True)}
-        plots.save(sheets.compared_weights(weights, data.classes), folder / "weights.png")
+        W = {n: model.weights()[0] for n, model in zip(names, models, strict=True)}
+        save(weights(W, data.classes), folder / "weights.png")
         pictures.append("weights.png")
 
     write_csv(folder / "comparison.csv", rows)

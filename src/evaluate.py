@@ -7,16 +7,20 @@ linear regression: root mean squared error, mean absolute error and R^2.
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
+import numpy as np
 import torchmetrics.functional as tm
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from torch import Tensor
 
-from src import plots, sheets, terminal
+from src import terminal
+from src.charts import COLOURS, figure, save
+from src.charts.images import confusion
 from src.maths import functional as F
 from src.runs import Run, restore, write
 from src.runs.config import Options, Places, call, checked
@@ -63,7 +67,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     result = {"checkpoint": str(checkpoint), "epoch": run.load(checkpoint)["epoch"] + 1, **metrics, **of_kind}
     write(run.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
     for name, picture in pictures.items():
-        plots.save(picture, run.path / "figures" / f"evaluation_{name}.png")
+        save(picture, run.path / "figures" / f"evaluation_{name}.png")
     log.info("%s", table(result))
     if checkpoint == run.best:
         compare(metrics, run.record())
@@ -96,9 +100,9 @@ def classification(logits: Tensor, y: Tensor, classes: list[str]) -> tuple[dict[
         "confusion": matrix.tolist(),
     }
     pictures = {
-        "confusion": sheets.confusion(matrix, classes),
-        "classes": plots.class_scores(scores, classes),
-        "calibration": plots.calibration(p.amax(dim=1), p.argmax(dim=1) == y, BINS),
+        "confusion": confusion(matrix, classes),
+        "classes": class_scores(scores, classes),
+        "calibration": calibration(p.amax(dim=1), p.argmax(dim=1) == y, BINS),
     }
     return result, pictures
 
@@ -110,7 +114,7 @@ def regression(y_hat: Tensor, y: Tensor) -> tuple[dict[str, Any], dict[str, Figu
         "mae": tm.mean_absolute_error(y_hat, y).item(),
         "r2": tm.r2_score(y_hat, y).item(),
     }
-    return result, {"residuals": plots.residuals(y_hat, y)}
+    return result, {"residuals": residuals(y_hat, y)}
 
 
 def table(result: dict[str, Any]) -> str:
@@ -135,6 +139,63 @@ def compare(metrics: dict[str, float], record: dict[str, Any]) -> None:
     else:
         recorded = ", ".join(f"{name} {record[name]}" for name in metrics)
         log.warning("not the test metrics in metrics.json (%s): made on another machine or device?", recorded)
+
+
+def class_scores(scores: dict[str, Tensor], classes: Sequence[str]) -> Figure:
+    """Scores in [0, 1], name -> (q,), as groups of bars, the class of the lowest last score first."""
+    order = next(reversed(scores.values())).argsort().tolist()
+    panel = figure(7.6, 3.8)
+    ax = panel.subplots()
+    width = 0.8 / len(scores)
+    for k, (name, values) in enumerate(scores.items()):
+        places = np.arange(len(classes)) + width * (k - (len(scores) - 1) / 2)
+        ax.bar(places, values[order].numpy(), width, label=name, color=list(COLOURS.values())[k])
+    ax.set_xticks(range(len(classes)), [classes[k] for k in order], rotation=30, ha="right")
+    ax.set(ylim=(0, 1), title="test images, by class")
+    ax.grid(axis="y", alpha=0.3)
+    ax.legend(frameon=False, ncols=len(scores), loc="upper left", bbox_to_anchor=(0, -0.25))
+    return panel
+
+
+def calibration(confidence: Tensor, correct: Tensor, bins: int) -> Figure:
+    """Accuracy against confidence in equal bins of [0, 1]; on the diagonal, 70 % sure means right in 70 %.
+
+    Args:
+        confidence: probability of the predicted class, (n,).
+        correct: whether it is the true one, (n,).
+    """
+    confidence, correct = confidence.numpy(), correct.double().numpy()
+    counts, edges = np.histogram(confidence, bins, range=(0, 1))
+    used = counts > 0
+    mean, share = (
+        np.histogram(confidence, edges, weights=each)[0][used] / counts[used] for each in (confidence, correct)
+    )
+    panel = figure(4.8, 4.8)
+    upper, lower = panel.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    upper.plot([0, 1], [0, 1], color=COLOURS["lr"], linestyle=":", label="calibrated")
+    upper.plot(mean, share, marker="o", color=COLOURS["train"], label="model")
+    upper.set(ylabel="accuracy", ylim=(0, 1), title="how sure, and how often right")
+    upper.legend(frameon=False)
+    lower.bar(edges[:-1], counts, 1 / bins, align="edge", color=COLOURS["train"], edgecolor="white")
+    lower.set(xlabel="probability of the predicted class", ylabel="test images", xlim=(0, 1))
+    for ax in (upper, lower):
+        ax.grid(alpha=0.3)
+    return panel
+
+
+def residuals(y_hat: Tensor, y: Tensor) -> Figure:
+    """How far predictions y_hat (n, q) are from the targets y (n, q): against the prediction, and how often."""
+    y_hat, rest = y_hat.flatten().numpy(), (y - y_hat).flatten().numpy()
+    panel = figure(8, 3.4)
+    left, right = panel.subplots(1, 2, sharey=True, width_ratios=[2, 1])
+    left.plot(y_hat, rest, ".", color=COLOURS["train"], markersize=3, alpha=0.5)
+    left.axhline(0, color=COLOURS["lr"], linewidth=1)
+    left.set(xlabel="prediction", ylabel="target - prediction", title="test examples")
+    right.hist(rest, bins=30, orientation="horizontal", color=COLOURS["train"])
+    right.set(xlabel="examples")
+    for ax in (left, right):
+        ax.grid(alpha=0.3)
+    return panel
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")

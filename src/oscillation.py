@@ -11,13 +11,17 @@ units of the loss:
 
 import argparse
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
+from matplotlib.figure import Figure
 
-from src import plots, terminal
+from src import terminal
+from src.charts import COLOURS, figure, save
 from src.errors import UserError
 from src.runs import Run, restore, write_csv
 from src.sweeps import Sweep
@@ -104,6 +108,26 @@ def measure(sweep: Sweep, places: dict[str, Any] | None = None) -> list[dict[str
     ]
 
 
+def chart(rows: Sequence[dict[str, float]]) -> Figure:
+    """Changes of the loss for each learning rate and decay, and the accuracy; see `measure`."""
+    panel = figure(10, 3.6)
+    left, right = panel.subplots(1, 2, width_ratios=[3, 2])
+    places = np.arange(len(rows))
+    labels = [f"{row['lr']:g} x {row['gamma']:g}^t" for row in rows]
+    kinds = {"within an epoch": "train", "at rest": "val", "between epochs": "wrong"}
+    for k, (kind, colour) in enumerate(kinds.items()):
+        heights = [row[kind] for row in rows]
+        left.bar(places + 0.27 * (k - 1), heights, 0.27, color=COLOURS[colour], label=kind)
+    left.set(yscale="log", ylabel="mean |change| of the loss", title="how much the loss moves")
+    left.legend(frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.08))
+    right.plot(places, [row["val/acc"] for row in rows], "o-", color=COLOURS["test"])
+    right.set(ylabel="val/acc", title="and how good the model is")
+    for ax in (left, right):
+        ax.set_xticks(places, labels, rotation=40, ha="right")
+        ax.grid(axis="y", alpha=0.3)
+    return panel
+
+
 def main() -> None:
     parser = argparse.ArgumentParser("python -m src.oscillation", description=__doc__.split("\n")[0])
     parser.add_argument("sweep", type=Path, help="folder of a sweep, outputs/sweeps/NAME")
@@ -116,7 +140,7 @@ def main() -> None:
     for row in rows:
         print("  ".join(f"{row[name]:15.5g}" for name in names))
     write_csv(sweep.path / "oscillation.csv", rows)
-    plots.save(plots.oscillation(rows), sweep.path / "oscillation.png")
+    save(chart(rows), sweep.path / "oscillation.png")
     print(f"written to {terminal.relative(sweep.path)}/: oscillation.csv oscillation.png")
 
 

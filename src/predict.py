@@ -8,17 +8,24 @@ import csv
 import json
 import logging
 import math
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.patches import Rectangle
 from omegaconf import DictConfig
 from pydantic import BeforeValidator, Field
 from torch import Tensor
 
-from src import files, images, plots, sheets, terminal
+from src import files, images, terminal
+from src.charts import COLOURS, save
+from src.charts.images import BLACK, WRONG, first_and_misclassified, gallery, predictions, square
 from src.data.module import SplitDataModule
 from src.errors import UserError
 from src.maths import functional as F
@@ -176,8 +183,8 @@ def show(predicted: Predicted, pictures: list[images.Picture], first: int, folde
     for i, picture in enumerate(pictures[:first]):
         odds = ", ".join(f"{classes[k]} {p[i, k]:.2f}" for k in p[i].topk(3).indices)
         log.info("%s: %s%s", picture.name, odds, f"; answer {answers[i]}" if answers else "")
-    drawing = plots.pictures(pictures[:first], p[:first], classes, answers)
-    plots.save(drawing, folder / "inputs.png")
+    drawing = chart(pictures[:first], p[:first], classes, answers)
+    save(drawing, folder / "inputs.png")
 
 
 def report(data: SplitDataModule, predicted: Predicted, y: Tensor, first: int, folder: Path) -> None:
@@ -185,11 +192,11 @@ def report(data: SplitDataModule, predicted: Predicted, y: Tensor, first: int, f
     p, classes, _ = predicted
     y_hat = predicted.likeliest
     write_tables(predicted, [{"image": i, "true": classes[true]} for i, true in enumerate(y.tolist())], folder)
-    for name, which in sheets.first_and_misclassified(y, y_hat, first).items():
+    for name, which in first_and_misclassified(y, y_hat, first).items():
         title = f"{name} test images"
         X, _ = data.whole("test", which)
-        drawing = sheets.predictions(X, y[which], y_hat[which], classes, title)
-        plots.save(drawing, folder / f"{name}.png")
+        drawing = predictions(X, y[which], y_hat[which], classes, title)
+        save(drawing, folder / f"{name}.png")
     log.info("accuracy %.4f on %d test images", F.accuracy(p, y), len(y))
 
 
@@ -215,14 +222,78 @@ def decide(
     odds = ", ".join(f"P({classes[k]}) = {p[i, k]:.2f}" for k in p[i].topk(3).indices)
     said = classes[y[i]], odds, answers[likeliest[i]], answers[cheapest[i]]
     log.info("image %d, in truth %s: %s; the likeliest class is %s, the cheapest answer %s", i, *said)
-    colours = "black", sheets.WRONG, plots.COLOURS["train"]
+    colours = BLACK, WRONG, COLOURS["train"]
     captions = [
         list(zip((classes[y[k]], answers[likeliest[k]], answers[cheapest[k]]), colours, strict=True))
         for k in differ.tolist()
     ]
     title = "true class, likeliest class (red), answer of least expected cost (blue)"
     X, _ = data.whole("test", differ)
-    plots.save(sheets.captioned(X, captions, title), folder / "decisions.png")
+    save(gallery(square(X), captions, 6, title), folder / "decisions.png")
+
+
+def chart(
+    pictures: Sequence[images.Picture], p: Tensor, classes: Sequence[str], answers: Sequence[str] | None = None
+) -> Figure:
+    """Of each picture: as it was given, what the model sees, and the three likeliest classes.
+
+    Args:
+        p: probabilities (n, q).
+        answers: of least expected cost, one for each picture.
+    """
+    side, gap, top = 1.3, 0.15, 0.3  # inches, as are all coordinates
+    places = [k * (side + gap) for k in range(3)]  # of what stands side by side for one picture
+    columns = min(3, len(pictures))
+    cell = places[-1] + side + 3 * gap, side + 0.6
+    width = columns * cell[0] + gap
+    explanation = textwrap.wrap(
+        "Trimmed: only the object is kept, its longest edge brought to 28 pixels, in the middle of its ground, "
+        "which is black if it is the darker of the two. Inverted: the model knows light objects on black.",
+        width=int(width / 0.064),
+    )
+    height = top + -(-len(pictures) // columns) * cell[1] + 0.15 * len(explanation) + 0.2
+    panel = Figure(figsize=(width, height), dpi=100, facecolor="white")
+    ax = panel.add_axes((0, 0, 1, 1))
+    small = {"fontsize": 8, "va": "top"}
+    for i, picture in enumerate(pictures):
+        left, upper = 2 * gap + i % columns * cell[0], height - top - i // columns * cell[1]
+        given, seen, odds = (left + place for place in places)
+        if i < columns:
+            captions = "your picture", "what the model sees", "likeliest classes"
+            for x, caption in zip((given, seen, odds), captions, strict=True):
+                ax.text(x, height - 0.12, caption, color=COLOURS["train"], **small)
+        ax.text(left, upper - 0.1, shortened(picture.name, 60), family="monospace", parse_math=False, **small)
+        upper -= 0.3
+        lower = upper - side
+        w, h = (edge * side / max(picture.given.size) for edge in picture.given.size)
+        x, y = given + (side - w) / 2, lower + (side - h) / 2
+        ax.imshow(picture.given, extent=(x, x + w, y, y + h))
+        ax.imshow(
+            picture.seen[0].numpy(), extent=(seen, seen + side, lower, upper), cmap="gray", vmin=0, vmax=255
+        )
+        for x in (given, seen):
+            ax.add_patch(Rectangle((x, lower), side, side, fill=False, color=COLOURS["lr"], linewidth=0.5))
+        ax.text(seen, lower - 0.05, picture.steps, color=COLOURS["lr"], **{**small, "fontsize": 7})
+        for rank, k in enumerate(p[i].topk(3).indices):
+            y = upper - 0.4 * rank
+            ax.text(odds, y, classes[k], **small)
+            ax.text(odds + side, y, f"{p[i, k]:.2f}", ha="right", **small)
+            for length, colour in (1, "#EEEEEE"), (p[i, k].item(), COLOURS["lr" if rank else "train"]):
+                ax.add_patch(Rectangle((odds, y - 0.28), length * side, 0.1, color=colour, linewidth=0))
+        if answers:
+            ax.text(odds, lower + 0.1, f"answer: {answers[i]}", color=COLOURS["test"], **small)
+    ax.text(2 * gap, 0.1, "\n".join(explanation), color=COLOURS["lr"], **{**small, "va": "bottom"})
+    ax.set(xlim=(0, width), ylim=(0, height))
+    ax.set_axis_off()
+    return panel
+
+
+def shortened(name: str, most: int) -> str:
+    """The name in at most `most` characters of the monospaced font, which writes what it lacks as a box."""
+    known = get_font(findfont(FontProperties(family="monospace"))).get_charmap()
+    name = "".join(character if ord(character) in known else "\N{WHITE SQUARE}" for character in name)
+    half = most // 2
+    return name if len(name) <= most else f"{name[: half - 1]}\N{HORIZONTAL ELLIPSIS}{name[-half:]}"
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="predict")

@@ -20,7 +20,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig
 
-from src import plots, terminal
+from src import terminal
+from src.charts import save
+from src.charts.curves import compared
 from src.errors import UserError
 from src.runs import Run, write, write_csv
 from src.training.experiment import train
@@ -224,7 +226,7 @@ def reproduce(
     pair = [folder / name / "seed0" for name in ("overfit", "overfit_fixed")]
     if all(Run(path).metrics_csv.exists() for path in pair):
         curves = {path.parent.name: Run(path).rows() for path in pair}
-        plots.save(plots.compared(curves), folder / "overfit.png")
+        save(compared(curves), folder / "overfit.png")
     return rows
 
 

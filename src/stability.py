@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import hydra
+import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
+from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from pydantic import Field, FiniteFloat
 from torch import Tensor
 
-from src import plots, terminal
+from src import terminal
+from src.charts import COLOURS, figure, save
 from src.maths import functional as F
 from src.runs.config import Options, checked
 
@@ -93,12 +96,32 @@ def table(rows: list[Outcome]) -> str:
     return "\n".join(lines)
 
 
+def chart(rows: list[Outcome]) -> Figure:
+    """Share of the examples with inf or nan, probability 0, or a lost gradient, by logits and numerics."""
+    names = list(dict.fromkeys(row.logits for row in rows))
+    panels = {"not_finite": "inf or nan", "underflow": "P(true class) = 0", "no_gradient": "gradient lost"}
+    panel = figure(10.5, 3.2)
+    axes = panel.subplots(1, len(panels), sharey=True)
+    for ax, (field, title) in zip(axes, panels.items(), strict=True):
+        for k, (kind, colour) in enumerate({"textbook": COLOURS["wrong"], "stable": COLOURS["train"]}.items()):
+            shares = [getattr(row, field) for row in rows if row.numerics == kind]
+            places = np.arange(len(names)) + 0.4 * (k - 0.5)
+            ax.bar(places, shares, 0.38, color=colour, label=kind)
+            for place, share in zip(places, shares, strict=True):
+                ax.text(place, share + 0.02, f"{share:.0%}", ha="center", fontsize=8, color=colour)
+        ax.set_xticks(range(len(names)), names)
+        ax.set(title=title, xlabel="logits ~ N(0, 1)", ylim=(0, 1.15))
+    axes[0].set_ylabel("share of the examples")
+    axes[0].legend(frameon=False, loc="upper left")
+    return panel
+
+
 @hydra.main(version_base="1.3", config_path="../conf", config_name="stability")
 @terminal.reporting
 def main(cfg: DictConfig) -> None:
     rows = outcomes(**checked(Demonstration, cfg).model_dump())
     picture = Path(HydraConfig.get().runtime.output_dir) / "stability.png"
-    plots.save(plots.stability(rows), picture)
+    save(chart(rows), picture)
     log.info(
         "%s\n\nlogits ~ N(0, 1) times or plus the number in the first column; shares of examples.", table(rows)
     )

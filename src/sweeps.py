@@ -18,10 +18,11 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from filelock import AcquireReturnProxy
 from hydra.core.global_hydra import GlobalHydra
@@ -29,9 +30,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
+from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 
-from src import plots, terminal
+from src import terminal
+from src.charts import COLOURS, figure, save
 from src.errors import UserError, printable
 from src.runs import Run, claim, lock, read_yaml, write, write_csv
 from src.terminal import quoted
@@ -175,7 +178,7 @@ def summarize(path: Path) -> tuple[list[Row], str]:
     write_csv(path / "summary.csv", rows)
     write(path / "summary.md", page)
     if drawn:
-        plots.save(plots.sweep(drawn, axes, metric), path / "summary.png")
+        save(chart(drawn, axes, metric), path / "summary.png")
     table = "\n".join(line for line in page.splitlines()[4:] if not line.startswith("!["))
     return (
         rows,
@@ -311,3 +314,68 @@ def main(environment: dict[str, str]) -> None:
 if __name__ == "__main__":
     before = dict(os.environ)  # before it is changed for Hydra
     terminal.run(lambda: main(before))
+
+
+def chart(means: Sequence[dict[str, Any]], axes: Sequence[str], metric: str) -> Figure:
+    """What a metric was at each setting of a sweep: a line for one axis, a heat map for two.
+
+    Args:
+        means: `src.sweeps.groups`: for each setting its place on the axes, and (mean, sd) of each metric.
+    """
+    values = {key: sorted({row[key] for row in means}, key=_by_size) for key in axes}
+    places = [[values[key].index(row[key]) for key in axes] for row in means]
+    mean = np.array([row[metric][0] for row in means])
+    if len(axes) == 2:
+        return _sweep_map(axes, values, places, mean, metric)
+    sd = np.array([row[metric][1] or 0.0 for row in means])
+    panel = _sweep_line(axes[0], values[axes[0]], [place for (place,) in places], mean, sd, metric)
+    several = any(row["n"] > 1 for row in means)
+    panel.axes[0].set_title("mean and standard deviation over the runs" if several else "one run each")
+    return panel
+
+
+def _by_size(value: str) -> tuple[float, str]:
+    """Key that sorts numbers by size, and whatever is none after them."""
+    try:
+        return float(value), ""
+    except ValueError:
+        return np.inf, value
+
+
+def _sweep_line(key: str, values: list[str], places: list[int], mean, sd, metric: str) -> Figure:
+    order = np.argsort(places)
+    panel = figure(5.6, 3.6)
+    ax = panel.subplots()
+    x = [_by_size(value)[0] for value in values]
+    numeric = np.isfinite(x).all()
+    x = np.array(x) if numeric else np.arange(len(values))
+    style = {"color": COLOURS["val"], "marker": "o", "capsize": 3}
+    ax.errorbar(x[np.sort(places)], mean[order], yerr=sd[order], linestyle="-" if numeric else "none", **style)
+    if numeric and x.min() > 0 and x.max() / x.min() >= 10:
+        ax.set_xscale("log")
+    if not numeric or len(values) < 9:
+        ax.set_xticks(x, values)
+        ax.minorticks_off()
+    ax.set(xlabel=key, ylabel=metric)
+    ax.grid(alpha=0.3)
+    return panel
+
+
+def _sweep_map(axes: Sequence[str], values: dict[str, list[str]], places, mean, metric: str) -> Figure:
+    (down, across) = axes
+    grid = np.full((len(values[down]), len(values[across])), np.nan)
+    for (i, j), value in zip(places, mean, strict=True):
+        grid[i, j] = value
+    panel = figure(2.2 + 0.9 * grid.shape[1], 1.6 + 0.55 * grid.shape[0])
+    ax = panel.subplots()
+    shown = ax.imshow(grid, cmap="cividis", aspect="auto")
+    middle = (np.nanmin(grid) + np.nanmax(grid)) / 2
+    for (i, j), value in np.ndenumerate(grid):
+        if np.isfinite(value):
+            colour = "white" if value < middle else "black"
+            ax.text(j, i, f"{value:.4f}", ha="center", va="center", color=colour, fontsize=9)
+    ax.set_xticks(range(len(values[across])), values[across])
+    ax.set_yticks(range(len(values[down])), values[down])
+    ax.set(xlabel=across, ylabel=down, title=metric)
+    panel.colorbar(shown, ax=ax)
+    return panel

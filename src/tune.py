@@ -25,6 +25,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSweep
 from hydra.errors import HydraException
 from lightning.pytorch.callbacks import Checkpoint
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from omegaconf import DictConfig, OmegaConf, open_dict
 from optuna.distributions import (
     BaseDistribution,
@@ -37,7 +39,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from src import plots, terminal
+from src import terminal
+from src.charts import COLOURS, figure, save
 from src.errors import UserError
 from src.runs import Run, write, write_csv
 from src.terminal import quoted
@@ -348,9 +351,9 @@ def report(study: optuna.Study, folder: Path, overrides: list[str]) -> None:
     write_csv(folder / "trials.csv", rows)
     if "finished" not in {row["status"] for row in rows}:
         raise UserError(f"no trial of {folder} finished; {folder}/trials.csv and the logs in it say why")
-    plots.save(plots.search_history(trials), folder / "history.png")
+    save(search_history(trials), folder / "history.png")
     if [row["status"] for row in rows].count("finished") >= 4 and len(study.best_params) > 1:
-        plots.save(plots.importance(optuna.importance.get_param_importances(study)), folder / "importance.png")
+        save(importance(optuna.importance.get_param_importances(study)), folder / "importance.png")
     best = [f"{key}={quoted(value)}" for key, value in study.best_params.items()]
     command = " ".join(["python -m src.train", *(shlex.quote(text) for text in [*overrides, *best])])
     write(folder / "best.txt", command + "\n")
@@ -360,6 +363,36 @@ def report(study: optuna.Study, folder: Path, overrides: list[str]) -> None:
     terminal.say(f"best: trial {study.best_trial.number}, {OBJECTIVE} {study.best_value:.4f}\n  {command}")
     written = sorted(path.name for path in folder.iterdir() if path.suffix in (".csv", ".txt", ".png"))
     terminal.say(f"written to {terminal.relative(folder)}/: {' '.join(written)}")
+
+
+def search_history(trials: Sequence[FrozenTrial]) -> Figure:
+    """The value of each trial of a search, the last one of a pruned trial, and the lowest so far."""
+    finished = [(each.number, each.value) for each in trials if each.state.name == "COMPLETE"]
+    pruned = [(each.number, each.value) for each in trials if each.state.name == "PRUNED" and each.value]
+    numbers, found = zip(*finished, strict=True)
+    panel = figure(6.4, 3.4)
+    ax = panel.subplots()
+    ax.plot(numbers, found, ".", color=COLOURS["lr"], markersize=8, label="finished")
+    if pruned:
+        ax.plot(*zip(*pruned, strict=True), "x", color=COLOURS["wrong"], markersize=4, label="pruned")
+    ax.step(numbers, np.minimum.accumulate(found), where="post", color=COLOURS["train"], label="best so far")
+    ax.set(xlabel="trial", ylabel="val/loss", yscale="log")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.grid(alpha=0.3, which="both")
+    ax.legend(frameon=False)
+    return panel
+
+
+def importance(shares: dict[str, float]) -> Figure:
+    """How much of the differences between trials each parameter explains: shares that sum to 1."""
+    panel = figure(6.4, 1 + 0.4 * len(shares))
+    ax = panel.subplots()
+    names = sorted(shares, key=shares.get)
+    bars = ax.barh(names, [shares[name] for name in names], color=COLOURS["train"])
+    ax.bar_label(bars, [f"{shares[name]:.2f}" for name in names], padding=3)
+    ax.set(xlabel="importance", xlim=(0, 1.12 * max(shares.values())))
+    ax.spines[["top", "right"]].set_visible(False)
+    return panel
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="tune")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from matplotlib.figure import Figure
@@ -13,9 +14,11 @@ from pydantic import Field, validate_call
 from torch import Tensor
 from torchmetrics.functional import confusion_matrix
 
-from src import plots, sheets, terminal
+from src import terminal
+from src.charts import COLOURS, figure, save
+from src.charts.curves import curves
+from src.charts.images import confusion, first_and_misclassified, predictions, weights
 from src.runs import Run
-from src.sheets import Sheet
 from src.training.history import history, logged
 from src.training.tensorboard import add_classes, add_picture, writers
 
@@ -71,10 +74,10 @@ class Figures(Checkpoint):
         )
         output, y = outputs(model, data)
         for name, picture in pictures(model, data, output, y).items():
-            png = plots.png(picture)
-            plots.save(png, Run(trainer.default_root_dir).figures / f"{name}.png")
+            path = Run(trainer.default_root_dir).figures / f"{name}.png"
+            save(picture, path)
             for writer in writers(trainer):
-                add_picture(writer, f"best/{name}", png, step)
+                add_picture(writer, f"best/{name}", path.read_bytes(), step)
         for writer in writers(trainer) if model.classifies else []:
             add_classes(writer, output, y, data.classes, step)
             if self.embed:
@@ -88,7 +91,7 @@ class Figures(Checkpoint):
 
     def draw_curves(self, trainer: L.Trainer, rows: list[dict[str, float]]) -> None:
         path = Run(trainer.default_root_dir).figures / "curves.png"
-        plots.save(plots.curves(rows, self.scale), path)
+        save(curves(rows, self.scale), path)
         if in_notebook():
             self.show(path)
 
@@ -122,23 +125,56 @@ def outputs(model: L.LightningModule, data: L.LightningDataModule) -> tuple[Tens
 
 def pictures(
     model: L.LightningModule, data: L.LightningDataModule, output: Tensor, y: Tensor, most: int = 18
-) -> dict[str, Figure | Sheet]:
+) -> dict[str, Figure]:
     """What there is to see of a trained model and its `outputs`, by file name.
 
     Of a classifier of images: its weights, if it has `weights`, as images, the confusion matrix, the first
     `most` test images and the first `most` misclassified ones. Of a linear regression with known parameters:
     the fit.
     """
-    weights = [parameter.cpu() for parameter in model.weights() or ()]
+    W = [parameter.cpu() for parameter in model.weights() or ()]
     if not model.classifies:
-        known = weights and data.truth is not None
-        return {"fit": plots.fit(*data.whole("test"), *weights, data.truth)} if known else {}
+        known = W and data.truth is not None
+        return {"fit": fit(*data.whole("test"), *W, data.truth)} if known else {}
     y_hat = output.argmax(dim=1)
     matrix = confusion_matrix(y_hat, y, task="multiclass", num_classes=len(data.classes))
-    drawn = {"weights": sheets.weight_images(weights[0], data.classes)} if weights else {}
-    drawn["confusion"] = sheets.confusion(matrix, data.classes)
-    for name, which in sheets.first_and_misclassified(y, y_hat, most).items():
+    drawn = {"weights": weights({"": W[0]}, data.classes)} if W else {}
+    drawn["confusion"] = confusion(matrix, data.classes)
+    for name, which in first_and_misclassified(y, y_hat, most).items():
         X, _ = data.whole("test", which)
         title = f"{name} test images"
-        drawn[f"predictions_{name}"] = sheets.predictions(X, y[which], y_hat[which], data.classes, title)
+        drawn[f"predictions_{name}"] = predictions(X, y[which], y_hat[which], data.classes, title)
     return drawn
+
+
+def fit(X: Tensor, y: Tensor, W: Tensor, b: Tensor, truth: tuple[Tensor, Tensor], most: int = 4) -> Figure:
+    """Linear regression, one panel per feature j (the first `most`): y less what the other features explain,
+    against x_j, with the fitted line and the true one.
+
+    Args:
+        X, y: examples, (n, d) and (n, 1).
+        W, b, truth: fitted and true parameters, each (d, 1) and (1,).
+    """
+    shown = min(len(W), most)
+    panel = figure(4.2 * shown, 3.6)
+    axes = panel.subplots(1, shown, squeeze=False)[0]
+    for j, ax in enumerate(axes):
+        rest = y - X @ W + X[:, [j]] * W[j]  # (n, 1), the part left to feature j, and b
+        ax.plot(
+            X[:, j].numpy(),
+            rest[:, 0].numpy(),
+            ".",
+            color=COLOURS["lr"],
+            markersize=2,
+            alpha=0.5,
+            label="examples",
+        )
+        ends = np.array([X[:, j].min(), X[:, j].max()])
+        slope, true_slope = W[j].item(), truth[0][j].item()
+        ax.plot(ends, ends * true_slope + truth[1].item(), color=COLOURS["val"], linewidth=4, label="true")
+        ax.plot(ends, ends * slope + b.item(), color=COLOURS["train"], label="fitted")
+        ax.set(xlabel=f"x{j}", title=f"w{j} = {slope:.4f} (true {true_slope:g})")
+        ax.grid(alpha=0.3)
+    axes[0].set_ylabel("y without the other features")
+    axes[0].legend(frameon=False)
+    return panel

@@ -15,7 +15,9 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from src import plots, sheets, terminal
+from src import terminal
+from src.charts import png
+from src.charts.images import weights
 from src.maths import functional as F
 from src.training.history import history, logged
 
@@ -88,8 +90,8 @@ class Board(Checkpoint):
             for name, value in self.scalars.items():
                 writer.add_scalar(name, value, step)
             if self.W is not None:
-                sheet = sheets.weight_images(self.W, trainer.datamodule.classes)
-                add_picture(writer, "weights", plots.png(sheet), step)
+                picture = weights({"": self.W}, trainer.datamodule.classes)
+                add_picture(writer, "weights", png(picture), step)
             writer.flush()
 
     def on_test_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:

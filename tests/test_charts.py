@@ -1,0 +1,191 @@
+"""The charts that several rooms draw show the numbers they are given; how they look was judged by eye."""
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from src.charts import CYCLE, save
+from src.charts.curves import compared, curves
+from src.charts.images import WRONG, confusion, first_and_misclassified, gallery, predictions, square, weights
+
+CLASSES = [f"class{i}" for i in range(10)]
+FIRST = {"epoch": 1.0, "step": 4.0, "lr": 0.1}
+SECOND = {"epoch": 2.0, "step": 8.0, "lr": 0.05}
+ROWS = [
+    FIRST | {"train/acc": 0.6, "train/loss": 1.0, "val/acc": 0.5, "val/loss": 1.1},
+    SECOND | {"train/acc": 0.8, "train/loss": 0.5, "val/acc": 0.7, "val/loss": 0.6},
+]
+
+
+def lines(ax) -> dict[str, list[float]]:
+    return {line.get_label(): list(line.get_ydata()) for line in ax.get_lines()}
+
+
+def test_curves_show_every_metric_and_the_learning_rate():
+    loss, accuracy, rate = curves(ROWS).axes
+    assert lines(loss) == {"train": [1.0, 0.5], "val": [1.1, 0.6]}
+    assert lines(accuracy) == {"train": [0.6, 0.8], "val": [0.5, 0.7]}
+    assert list(rate.get_lines()[0].get_ydata()) == [0.1, 0.05]
+    assert [text.get_text() for text in loss.get_legend().get_texts()] == ["train", "val"]
+
+
+def test_compared_runs_have_a_colour_each_training_dotted():
+    runs = {"A": ROWS, "B": [{name: 2 * value for name, value in row.items()} for row in ROWS[:1]]}
+    loss, accuracy = compared(runs).axes
+    for ax, metric in (loss, "loss"), (accuracy, "acc"):
+        drawn = [(line.get_label(), list(line.get_ydata())) for line in ax.get_lines()]
+        assert drawn == [
+            (f"{stage}/{metric}", [row[f"{stage}/{metric}"] for row in rows])
+            for rows in runs.values()
+            for stage in ("val", "train")
+        ]
+        assert [line.get_linestyle() for line in ax.get_lines()] == ["-", ":"] * 2
+        assert [line.get_color() for line in ax.get_lines()] == [colour for colour in CYCLE[:2] for _ in "vt"]
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_loss_axis_has_the_scale_asked_for(scale):
+    loss, accuracy, _ = curves(ROWS, scale).axes
+    assert (loss.get_yscale(), accuracy.get_yscale()) == (scale, "linear")
+
+
+def test_curves_of_a_linear_regression_show_the_errors_of_the_estimates():
+    rows = [
+        {"epoch": e, "lr": 0.03, "train/loss": 1 / e, "error/w": 0.1 / e, "error/b": 0.2 / e} for e in (1, 2)
+    ]
+    loss, error, _ = curves(rows).axes
+    assert lines(loss) == {"train": [1.0, 0.5]}
+    assert lines(error) == {"error of w": [0.1, 0.05], "error of b": [0.2, 0.1]}
+
+
+def test_a_metric_that_one_epoch_alone_has_is_drawn_there():
+    rows = [ROWS[0] | {"test/loss": 1.2, "test/acc": 0.4}, ROWS[1]]
+    loss, accuracy, _ = curves(rows).axes
+    assert lines(loss) == {"train": [1.0, 0.5], "val": [1.1, 0.6], "test": [1.2]}
+    (point,) = (line for line in accuracy.get_lines() if line.get_label() == "test")
+    assert (list(point.get_xdata()), list(point.get_ydata())) == ([1.0], [0.4])
+    assert [text.get_text() for text in loss.get_legend().get_texts()] == ["train", "val", "test"]
+
+
+def within(picture: Figure) -> None:
+    FigureCanvasAgg(picture).draw()
+    width, height = picture.bbox.size
+    box = picture.get_tightbbox().padded(0).transformed(picture.dpi_scale_trans)
+    assert -0.5 <= box.x0 < box.x1 <= width + 0.5
+    assert -0.5 <= box.y0 < box.y1 <= height + 0.5
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+@pytest.mark.parametrize("factor", [1e-4, 1e4])
+@pytest.mark.parametrize("epochs", [1, 1000])
+def test_curves_clip_no_label(scale, factor, epochs):
+    rows = [
+        {"epoch": e, "lr": 0.1 * factor / e, "train/loss": factor / e, "val/loss": 1.1 * factor / e}
+        | {"train/acc": 1 - 1 / (e + 1), "error/w": 0.1 * factor / e, "error/b": 0.03 * factor / e**2}
+        for e in range(1, epochs + 1)
+    ]
+    picture = curves(rows, scale)
+    within(picture)
+    *panels, rate = picture.axes
+    edge = rate.get_tightbbox().x1  # of the label of the learning rate
+    assert edge < min(ax.get_tightbbox().x0 for ax in panels[1:])
+
+
+def test_save_replaces_the_picture_in_one_step(tmp_path):
+    path = tmp_path / "figures" / "x.png"
+    save(curves(ROWS), path)
+    before = path.read_bytes()
+    save(curves(ROWS, "log"), path)
+    assert path.read_bytes() != before
+    assert [file.name for file in path.parent.iterdir()] == ["x.png"]
+
+
+def texts(picture: Figure) -> dict[str, tuple[float, float]]:
+    """Caption -> its place, in pixels of the image that all images make up."""
+    return {text.get_text(): text.get_position() for text in picture.axes[0].texts}
+
+
+def image_under(picture: Figure, caption: str, side: int) -> np.ndarray:
+    """The pixels (side, side) of the image below that caption."""
+    pixels = picture.axes[0].images[0].get_array().filled(np.nan)
+    x, y = texts(picture)[caption]
+    seen = ~np.isnan(pixels[:, round(x)])
+    top = next(row for row in range(round(y), len(seen)) if seen[row])
+    left = round(x) - next(k for k in range(pixels.shape[1]) if np.isnan(pixels[top, round(x) - k])) + 1
+    width = next((k for k in range(pixels.shape[1] - left) if np.isnan(pixels[top, left + k])), 0)
+    image = pixels[top : top + width, left : left + width]
+    return image[:: width // side, :: width // side]
+
+
+def test_weights_are_the_columns_of_w_under_their_classes_on_one_scale_around_zero():
+    W = torch.randn(9, 10, generator=torch.Generator().manual_seed(0))
+    W[0, 3] = 5.0  # the extreme of all classes
+    picture = weights({"": W}, CLASSES)
+    image = picture.axes[0].images[0]
+    assert (image.get_clim(), image.get_cmap().name) == ((-5, 5), "RdBu_r")  # red is positive
+    for k, name in enumerate(CLASSES):  # weights are counted row by row
+        np.testing.assert_array_equal(image_under(picture, name, 3), W[:, k].view(3, 3).numpy())
+    assert [text.get_text() for text in picture.axes[1].get_yticklabels()] == ["−5", "0", "5"]
+
+
+def test_weights_of_several_runs_are_a_row_of_each_under_its_name_on_one_scale():
+    small = torch.randn(9, 10, generator=torch.Generator().manual_seed(0))
+    large = torch.cat([2 * small, torch.ones(7, 10)])  # (16, 10), images of another side
+    picture = weights({"A": small, "B": large}, CLASSES)
+    assert picture.axes[0].images[0].get_clim()[1] == large.abs().max().item()
+    places = texts(picture)
+    assert places["A"][1] < places["B"][1]
+    assert places["A"][0] == places["B"][0]
+    rows = [text for text in picture.axes[0].texts if text.get_text() == "class4"]
+    assert [text.get_position()[1] > places[name][1] for text, name in zip(rows, "AB", strict=True)] == [
+        True
+    ] * 2
+    np.testing.assert_array_equal(image_under(picture, "class4", 4), large[:, 4].view(4, 4).numpy())  # the last
+
+
+def test_predictions_show_the_true_label_over_the_predicted_one_red_where_it_is_wrong():
+    images = torch.zeros(2, 28, 28)
+    images[1, 0, 0] = 1.0
+    picture = predictions(images, torch.tensor([0, 1]), torch.tensor([0, 2]), ["a", "b", "c"], "first")
+    assert picture.texts[0].get_text() == "first: true label over predicted label"
+    drawn = [(text.get_text(), text.get_color()) for text in picture.axes[0].texts]
+    assert drawn == [("a", "black"), ("a", "black"), ("b", "black"), ("c", WRONG)]
+    (_, upper), (_, lower) = texts(picture)["b"], texts(picture)["c"]
+    assert upper < lower
+    assert picture.axes[0].images[0].get_cmap().name == "gray_r"  # dark on light
+    np.testing.assert_array_equal(image_under(picture, "c", 28), images[1].numpy())
+
+
+def test_first_and_misclassified_images_are_chosen_in_order():
+    y, y_hat = torch.tensor([0, 1, 2, 3, 4]), torch.tensor([0, 9, 2, 9, 9])
+    chosen = first_and_misclassified(y, y_hat, 2)
+    assert {name: which.tolist() for name, which in chosen.items()} == {
+        "first": [0, 1],
+        "misclassified": [1, 3],
+    }
+    assert set(first_and_misclassified(y, y, 9)) == {"first"}  # no picture without images
+
+
+def test_confusion_matrix_shows_the_counts_at_their_places():
+    (ax,) = confusion(torch.tensor([[8, 2], [0, 5]]), ["a", "b"]).axes
+    assert texts(ax.figure) == {"8": (0, 0), "2": (1, 0), "5": (1, 1)}  # (column, row)
+    np.testing.assert_allclose(ax.images[0].get_array(), [[0.8, 0.2], [0, 1]], rtol=1e-6)
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b"]
+
+
+@pytest.mark.parametrize("side", [1, 28, 224])
+def test_no_image_or_label_lies_beyond_its_picture(side):
+    names = ["ankle boot"] * 10
+    within(weights({"": torch.randn(side * side, 10)}, names))
+    within(weights({"A: lr 0.1": torch.randn(side * side, 10), "B": torch.randn(4, 10)}, names))
+    within(gallery(torch.rand(7, side, side), [[("ankle boot", "black")] * 3] * 7, 6, "title"))
+    within(confusion(torch.full((10, 10), 9999), names))
+
+
+def test_weights_and_examples_that_fill_no_square_are_drawn_row_by_row():
+    W = torch.arange(1.0, 8.0)[:, None].expand(7, 2)
+    assert square(W.T)[0].tolist() == [[1, 2, 3], [4, 5, 6], [7, 0, 0]]
+    assert square(torch.ones(2, 1, 4, 4)).shape == (2, 4, 4)
+    assert image_under(weights({"": W}, ["a", "b"]), "b", 3).tolist() == [[1, 2, 3], [4, 5, 6], [7, 0, 0]]
