@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import io
 import json
 import shutil
 import socket
@@ -25,7 +24,8 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import EventA
 from tensorboard.plugins.hparams import metadata
 from tensorboard.util import tensor_util
 
-from src import sheets
+from src.charts import png
+from src.charts.images import weights
 from src.data.fashion_mnist import CLASSES
 from src.models.regression import Diverged
 from src.runs import Run, restore
@@ -103,8 +103,7 @@ def test_pictures_of_the_weights_come_every_so_many_epochs(trained):
     run = trained(*SMALL, "trainer.max_epochs=4", "callbacks.board.every=2", "~callbacks.figures")
     (shown,) = images(run).values()
     assert [step for step, _ in shown] == [2, 4]
-    expected = sheets.weight_images(run.load(run.last)["state_dict"]["W"], CLASSES)
-    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(shown[-1][1]))), expected.draw())
+    assert shown[-1][1] == png(weights({"": run.load(run.last)["state_dict"]["W"]}, CLASSES))
     with pytest.raises(pydantic.ValidationError, match="every"):
         Board(every=0)
 

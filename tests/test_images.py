@@ -11,9 +11,11 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2.functional import resize
 
-from src import images, plots
+from src import images
+from src.charts import save
 from src.data.fashion_mnist import CLASSES, FashionMNIST
 from src.errors import UserError
+from src.predict import chart
 
 WHITE = 255
 
@@ -484,8 +486,8 @@ def test_the_drawing_shows_the_picture_what_the_model_sees_and_the_likeliest_cla
     Image.fromarray(rectangle(50, 100)).save(tmp_path / "x.png")
     picture = images.load("$x$ 中.png", tmp_path / "x.png", 28, "auto")
     p = torch.tensor([[0.5, 0.0, 0.0, 0.3, 0.0, 0.0, 0.0, 0.2, 0.0, 0.0]])
-    drawing = plots.pictures([picture], p, CLASSES, ["bag"])
-    plots.save(drawing, tmp_path / "drawing.png")  # without a warning of glyphs that the font lacks
+    drawing = chart([picture], p, CLASSES, ["bag"])
+    save(drawing, tmp_path / "drawing.png")  # without a warning of glyphs that the font lacks
     (ax,) = drawing.axes
     given, shown = (image.get_array() for image in ax.get_images())
     assert given.shape == (200, 300, 3)
@@ -506,7 +508,7 @@ def test_the_drawing_shows_the_picture_what_the_model_sees_and_the_likeliest_cla
 def test_the_drawing_clips_no_text(tmp_path, count):
     Image.fromarray(ramp()).save(tmp_path / "x.png")
     picture = images.load("a long name " * 30, tmp_path / "x.png", 28, "auto")
-    drawing = plots.pictures([picture] * count, torch.full((count, 10), 0.1), ["trouser press"] * 10)
+    drawing = chart([picture] * count, torch.full((count, 10), 0.1), ["trouser press"] * 10)
     drawing.draw_without_rendering()
     boxes = [text.get_window_extent() for text in drawing.axes[0].texts]
     for i, box in enumerate(boxes):

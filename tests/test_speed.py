@@ -7,6 +7,7 @@ import pytest
 import rich
 
 from src import peers
+from src.benchmark import speed_chart
 from src.errors import UserError
 from src.speed import FORMS, Series, Target, command, ours, terminal
 
@@ -80,3 +81,13 @@ def test_a_command_is_charged_for_its_own_memory_and_time():
 def test_a_command_that_fails_says_why():
     with pytest.raises(UserError, match=r"ended with status 1: .*no such luck"):
         command("-c", "import sys; sys.exit('no such luck')")
+
+
+def test_the_chart_shows_the_median_and_range_of_each_contestant_by_unit():
+    measured = {"a": Series("s", [1.0, 4.0, 2.0]), "b": Series("s", [0.5]), "c": Series("MB", [1000.0, 3000.0])}
+    seconds, memory = speed_chart(measured).axes
+    assert [bar.get_width() for bar in seconds.patches] == [2.0, 0.5]
+    assert [bar.get_width() for bar in memory.patches] == [2000.0]
+    assert [text.get_text().strip() for text in (*seconds.texts, *memory.texts)] == ["2", "0.5", "2000"]
+    ranges = [line.tolist() for line in seconds.collections[0].get_segments()]
+    assert ranges == [[[1.0, 0.0], [4.0, 0.0]], [[0.5, 1.0], [0.5, 1.0]]]

@@ -5,10 +5,9 @@ import math
 import pytest
 from PIL import Image
 
-from src import plots
 from src.errors import UserError
 from src.runs.config import checked
-from src.stability import Demonstration, outcomes, table
+from src.stability import Demonstration, chart, outcomes, table
 from tests.conftest import compose_config
 
 
@@ -52,7 +51,7 @@ def test_command_prints_the_table_and_draws_the_picture(cli, tmp_path):
 
 def test_picture_has_a_bar_for_every_case():
     rows = list(by_case().values())
-    axes = plots.stability(rows).axes
+    axes = chart(rows).axes
     assert [len(ax.patches) for ax in axes] == [len(rows)] * 3
 
 

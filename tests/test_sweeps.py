@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from PIL import Image
 
-from src import plots
+from src import sweeps
+from src.charts import save
 from src.errors import UserError
 from src.runs import Run
 from src.sweeps import Sweep, groups, resume, summarize
@@ -267,7 +268,7 @@ def test_a_picture_for_one_and_two_axes(swept):
     rows = sweep.rows()
     for axes in (["model.lr"], ["model.loss"], ["model.lr", "model.gamma"]):
         path = folder / f"{len(axes)}.png"
-        plots.save(plots.sweep(groups(rows, axes), axes, "val/loss"), path)
+        save(sweeps.chart(groups(rows, axes), axes, "val/loss"), path)
         with Image.open(path) as picture:
             assert len(picture.convert("L").getcolors()) > 20
     # three axes are a sorted table
@@ -364,7 +365,7 @@ def test_a_sweep_over_other_kinds_of_jobs_ends_in_a_summary(cli, tmp_path, axis)
 
 def test_table_and_picture_are_of_the_same_metric(made, monkeypatch):
     drawn = []
-    monkeypatch.setattr(plots, "sweep", lambda means, axes, metric: drawn.append(metric) or Figure())
+    monkeypatch.setattr(sweeps, "chart", lambda means, axes, metric: drawn.append(metric) or Figure())
     jobs = [{"model.lr": "0.1"}, {"model.lr": "0.2"}]
     losses = {"val/loss": 0.5, "val/acc": 0.9, "test/loss": 0.5, "test/acc": 0.9}
     summarize(made(jobs, [losses, losses]))
@@ -385,9 +386,9 @@ def test_a_picture_says_what_it_shows():
         {"model.lr": "0.1", "n": 1, "val/loss": (0.5, None)},
         {"model.lr": "1", "n": 1, "val/loss": (0.7, None)},
     ]
-    assert plots.sweep(means, ["model.lr"], "val/loss").axes[0].get_title() == "one run each"
+    assert sweeps.chart(means, ["model.lr"], "val/loss").axes[0].get_title() == "one run each"
     means[0] |= {"n": 2, "val/loss": (0.5, 0.1)}
-    title = plots.sweep(means, ["model.lr"], "val/loss").axes[0].get_title()
+    title = sweeps.chart(means, ["model.lr"], "val/loss").axes[0].get_title()
     assert title == "mean and standard deviation over the runs"
 
 
