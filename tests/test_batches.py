@@ -116,11 +116,17 @@ def test_workers_are_out_of_reach_of_a_signal_to_the_group_and_end_when_they_are
     next(iter(loader))
     workers = multiprocessing.active_children()
     assert len(workers) == 2
-    for worker in workers:
-        assert os.getpgid(worker.pid) == worker.pid != os.getpgid(0)
-        worker.terminate()
-        worker.join(5)
-        assert not worker.is_alive()
+    # torch's handler raises as soon as a worker has died, wherever this process is
+    watch = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        for worker in workers:
+            assert os.getpgid(worker.pid) == worker.pid != os.getpgid(0)
+            worker.terminate()
+            worker.join(60)
+            assert not worker.is_alive()
+        del loader  # and with it what torch knows of the workers
+    finally:
+        signal.signal(signal.SIGCHLD, watch)
 
 
 def test_a_worker_that_is_only_starting_outlives_a_signal_to_the_group(monkeypatch):
