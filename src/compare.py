@@ -133,7 +133,7 @@ def compare(runs: list[Run], folder: Path) -> str:
         pictures.append("weights.png")
 
     write_csv(folder / "comparison.csv", rows)
-    text = terminal.markdown(columns, [[shown(row, column) for column in columns] for row in rows])
+    text = terminal.table({column: shown(row, column) for column in columns} for row in rows)
     lines = [f"# {len(runs)} runs compared", ""]
     lines += [f"- {row['run']}: `{row['folder']}`" for row in rows]
     lines += ["", text, ""] + [line for file in pictures for line in (f"![{file[:-4]}]({file})", "")]

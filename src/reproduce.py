@@ -183,12 +183,6 @@ def judge(check: Check, records: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def markdown(rows: list[dict[str, Any]]) -> str:
-    columns = list(rows[0])
-    lines = [columns, ["---"] * len(columns), *([str(row[column]) for column in columns] for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
 def reproduce(
     checks: list[Check], overrides: Sequence[str], workers: int, folder: Path, say: Callable[..., None]
 ) -> list[dict[str, Any]]:
@@ -221,7 +215,7 @@ def reproduce(
             said = record.get("reason") or "  ".join(f"{name} {record[name]:.4f}" for name in check.bounds)
             say("%d/%d  %s seed %d  %s", done, len(futures), check.preset, seed, said)
     rows = [judge(check, runs[check.preset]) for check in checks]
-    write(folder / "results.md", markdown(rows))
+    write(folder / "results.md", terminal.table(rows) + "\n")
     write_csv(folder / "results.csv", rows)
     pair = [folder / name / "seed0" for name in ("overfit", "overfit_fixed")]
     if all(Run(path).metrics_csv.exists() for path in pair):
@@ -247,7 +241,7 @@ def main(cfg: DictConfig) -> None:
     rows = reproduce(
         [check for check in CHECKS if check.preset in wanted], cfg.overrides, workers, folder, log.info
     )
-    log.info("\n%s", markdown(rows))
+    log.info("\n%s", terminal.table(rows))
     log.info("%s in %.0f s", terminal.relative(folder / "results.md"), time.monotonic() - started)
     if failed := [row["preset"] for row in rows if row["verdict"] != "pass"]:
         raise UserError(f"failed, or outside the bounds: {', '.join(failed)}")

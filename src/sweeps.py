@@ -146,10 +146,11 @@ def markdown(sweep: Sweep, rows: list[Row], means: list[Row], picture: bool) -> 
         lines += [f"Mean ± sd over the n finished runs of each setting; {order}.", ""]
         metrics = [name for name in SHOWN if any(name in group for group in means)]
         cells = [
-            [group[key] for key in [*axes, "n"]] + [plus_minus(*group.get(name, ())) for name in metrics]
+            {key: group[key] for key in [*axes, "n"]}
+            | {name: plus_minus(*group.get(name, ())) for name in metrics}
             for group in means
         ]
-        lines += [terminal.markdown([*axes, "n", *metrics], cells), ""]
+        lines += [terminal.table(cells), ""]
         lines += ["![summary](summary.png)", ""] * picture
     if troubled := [row for row in rows if row["reason"]]:
         lines += ["Not finished:", ""]

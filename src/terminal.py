@@ -9,7 +9,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -161,14 +161,24 @@ def summary(record: dict[str, Any], run: Run) -> str:
     )
 
 
-def markdown(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A Markdown table, aligned so that it can be read as text too."""
-    table = Table(*columns, box=box.MARKDOWN)
+def table(rows: Iterable[dict[str, object]]) -> str:
+    """A Markdown table, aligned so that it can be read as text too: a column for each key of any row.
+
+    Floats have four significant digits; what a row does not have, or None, is left empty.
+    """
+    rows = list(rows)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    drawn = Table(*map(_cell, columns), box=box.MARKDOWN)
     for row in rows:
-        table.add_row(*map(str, row))
+        drawn.add_row(*(_cell(row.get(key)) for key in columns))
     page = Console(file=io.StringIO(), width=10_000, markup=False, emoji=False, highlight=False)
-    page.print(table)
-    return page.file.getvalue().strip()
+    page.print(drawn)
+    return "\n".join(line.strip() for line in page.file.getvalue().strip().splitlines())
+
+
+def _cell(value: object) -> str:
+    text = "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return printable(text).replace("|", r"\|")
 
 
 def relative(path: Path) -> str:

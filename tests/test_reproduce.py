@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from src import reproduce
-from src.reproduce import CHECKS, Check, judge, markdown
+from src.reproduce import CHECKS, Check, judge
 from src.runs import Run
 from src.training.experiment import train
 from tests.test_config import options
@@ -86,10 +86,6 @@ def test_options_of_a_wrong_kind_are_one_line(cli, override):
 def test_a_shortened_recipe_says_so():
     check = CHECK._replace(shortened=("trainer.max_epochs=2",))
     assert judge(check, [record(0.85, 0.5)])["recipe"] == "recipe; here trainer.max_epochs=2"
-
-
-def test_markdown_is_a_table():
-    assert markdown([{"a": 1, "b": "x"}]) == "| a | b |\n| --- | --- |\n| 1 | x |\n"
 
 
 def test_every_preset_is_checked():

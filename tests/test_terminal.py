@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from src.runs import Run
+from src.terminal import table
 from tests.conftest import LIMIT, ROOT
 
 pytestmark = pytest.mark.slow  # about a second for each command
@@ -362,3 +363,13 @@ def test_a_signal_ends_the_command_whatever_was_made_of_it():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stdout, done.stderr) == (143, "", "")
+
+
+def test_a_table_is_markdown_that_can_be_read_as_text_and_steers_no_terminal():
+    rows = [{"lr": 0.1, "form": "a|b"}, {"lr": None, "n": 3, "loss": 0.123456, "form": "\x1b[2J"}]
+    assert table(rows).splitlines() == [
+        r"| lr  | form    | n | loss   |",
+        r"|-----|---------|---|--------|",
+        r"| 0.1 | a\|b    |   |        |",
+        r"|     | \x1b[2J | 3 | 0.1235 |",
+    ]
