@@ -242,6 +242,8 @@ def _command(
     os.setsid()
     if sys.platform == "linux":  # a test process that is killed leaves no command behind
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):  # however pytest was started, as by nohup
+        signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
     os.environ.update(env)
     terminal = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(terminal, 1)
