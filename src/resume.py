@@ -4,6 +4,7 @@ A run folder decides what is built from this project's classes. Resume your own 
 src.predict and src.compare read only.
 """
 
+import logging
 import sys
 
 import hydra
@@ -14,8 +15,11 @@ from omegaconf import DictConfig, open_dict
 
 from src import terminal
 from src.errors import UserError
-from src.runs import Run
+from src.runs import Run, main_process
+from src.train import summary
 from src.training.experiment import resume
+
+log = logging.getLogger(__name__)
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="resume")
@@ -25,7 +29,10 @@ def from_recorded(cfg: DictConfig) -> float | None:
     with open_dict(cfg):
         del cfg.run
     overrides = [text for text in HydraConfig.get().overrides.task if not text.startswith("run=")]
-    return resume(cfg, folder, overrides)
+    value = resume(cfg, folder, overrides)
+    if main_process():
+        log.info("%s", summary(Run(folder)))
+    return value
 
 
 def main() -> None:

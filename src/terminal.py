@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import rich
 from hydra.core.hydra_config import HydraConfig
@@ -66,12 +66,6 @@ def in_sweep() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def typed() -> list[str] | None:
-    """The overrides of src.train that the user typed; None in other commands, whose own may hold a password."""
-    trains = HydraConfig.initialized() and HydraConfig.get().job.name == "train"
-    return list(HydraConfig.get().overrides.task) if trains else None
-
-
 def summarized() -> bool:
     """Whether this is a job of a sweep that src.sweeps summarizes."""
     return in_sweep() and "report_sweep" in HydraConfig.get().callbacks
@@ -112,9 +106,14 @@ def reporting(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T | Non
             if Stopped.received:
                 raise Stopped(Stopped.received)
             return value
-        except Exception as error:
+        except (Exception, Stopped) as error:
             if Stopped.received:
-                raise Stopped(Stopped.received) from error
+                stopped = Stopped(Stopped.received)
+                if main_process() and HydraConfig.get().job.name == "train":
+                    run = Run(HydraConfig.get().runtime.output_dir)
+                    again = f"to go on: {command('src.resume', run=relative(run.path))}"
+                    log.warning("interrupted by %s; %s", stopped, again if run.begun() else "nothing saved yet")
+                raise stopped from error
             if in_sweep() and not summarized():
                 raise
             user = isinstance(error, USER_ERRORS) and not in_sweep() and not tracebacks
@@ -140,25 +139,6 @@ def explain(error: BaseException) -> str:
             text += f": {explain(error.__cause__)}"
         text = " ".join(text.split())
     return text
-
-
-def summary(record: dict[str, Any], run: Run) -> str:
-    """The end of a run: its results as a small table, and where everything is."""
-    stages = [stage for stage in ("train", "val", "test") if f"{stage}/loss" in record]
-    names = [name for name in ("loss", "acc") if f"{stages[0]}/{name}" in record]
-    lines = ["", " " * 8 + "".join(f"{name:>10}" for name in names)]
-    for stage in stages:
-        lines.append(f"  {stage:6}" + "".join(f"{record[f'{stage}/{name}']:10.4f}" for name in names))
-    for name in record:
-        stage, _, metric = name.partition("/")
-        if metric and stage not in stages:
-            lines.append(f"  {name:8}{record[name]:10.4f}")
-    speed = f"{record['seconds']:.1f} s, {record['examples_per_second']:,.0f} examples/s"
-    lines += ["", f"  epoch {record['best_epoch']} of {record['epochs']} is the best; {speed}", ""]
-    lines += [f"  {relative(folder)}/  {' '.join(names)}" for folder, names in run.written().items()]
-    return "\n".join(
-        [*lines, f"  look at it: {shlex.join(['tensorboard', '--logdir', relative(run.path.parent)])}"]
-    )
 
 
 def table(rows: Iterable[dict[str, object]]) -> str:

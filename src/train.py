@@ -3,6 +3,9 @@
 With -m, one run for each combination of the values: python -m src.train -m model.lr=0.03,0.1 seed=0,1,2
 """
 
+import logging
+import shlex
+
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -10,6 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from src import sweeps, terminal
 from src.runs import Run, main_process, write
 from src.training.experiment import resume, train
+
+log = logging.getLogger(__name__)
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
@@ -20,8 +25,26 @@ def main(cfg: DictConfig) -> float | None:
         write(run.config.with_name("hydra.yaml"), OmegaConf.to_yaml(HydraConfig.get()))
     if terminal.in_sweep() and run.begun():  # a job of a sweep that was interrupted
         with run.lock():
-            return resume(cfg, run.path, [])
-    return train(cfg, run.path)
+            value = resume(cfg, run.path, [])
+    else:
+        value = train(cfg, run.path, overrides=HydraConfig.get().overrides.task)
+    if main_process():
+        log.info("%s", summary(run))
+    return value
+
+
+def summary(run: Run) -> str:
+    """The end of a run: its results, and where everything is."""
+    record = run.record()
+    found: dict[str, dict[str, object]] = {}
+    for name in sorted((name for name in record if "/" in name), key=lambda name: name.startswith("error")):
+        stage, _, metric = name.partition("/")
+        found.setdefault(stage, {"": stage})[metric] = f"{record[name]:.4f}"
+    speed = f"{record['seconds']:.1f} s, {record['examples_per_second']:,.0f} examples/s"
+    epochs = f"epoch {record['best_epoch']:.0f} of {record['epochs']} is the best; {speed}"
+    files = [f"{terminal.relative(folder)}/  {' '.join(names)}" for folder, names in run.written().items()]
+    look = shlex.join(["tensorboard", "--logdir", terminal.relative(run.path.parent)])
+    return "\n".join(["", terminal.table(found.values()), "", epochs, "", *files, f"look at it: {look}"])
 
 
 if __name__ == "__main__":

@@ -44,6 +44,10 @@ class Run:
         ours = ".hydra" in names or names <= {"train.log"}
         return ours and not self.begun() and names <= EARLY and saved <= {self.best.name, self.last.name}
 
+    def in_sweep(self) -> bool:
+        """Whether it is a job of a sweep."""
+        return (self.path.parent / "sweep.yaml").exists()
+
     def lock(self) -> contextlib.AbstractContextManager:
         """Keep every other process out of this run: `with run.lock(): ...`.
 

@@ -7,7 +7,7 @@ import platform
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +19,6 @@ from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
 from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, validate_call
 
-from src import terminal
 from src.errors import Stopped, UserError
 from src.runs import Run, build, claim, main_process
 from src.runs.config import build_data, build_model, call, restore
@@ -49,12 +48,20 @@ def plain(cfg: DictConfig | dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def train(cfg: DictConfig, folder: str | Path | None = None, *callbacks: L.Callback) -> float | None:
+def train(
+    cfg: DictConfig,
+    folder: str | Path | None = None,
+    *callbacks: L.Callback,
+    overrides: Sequence[str] = (),
+) -> float | None:
     """Train as `cfg` says, with further callbacks if given, and fill the run folder.
 
-    `folder` must be new, or that of a run that never began; None makes one that is named by the time.
-    Returns the val/loss of the best epoch, None without a validation split. Raises UserError for a config that
-    cannot work or data that cannot be had, and Diverged if the loss becomes nan or infinite.
+    `folder` must be new, or that of a run that never began; None makes one that is named by the time. It
+    records the `overrides` that made `cfg`. Returns the val/loss of the best epoch, None without a validation
+    split.
+
+    Raises UserError for a config that cannot work or data that cannot be had, and Diverged if the loss becomes
+    nan or infinite.
     """
     settings = plain(cfg)
     if folder is None:
@@ -70,7 +77,7 @@ def train(cfg: DictConfig, folder: str | Path | None = None, *callbacks: L.Callb
             for left in (run.best, *run.best.parent.glob("*.part"), *run.tensorboard.glob("events*")):
                 left.unlink(missing_ok=True)
             run.config.with_name("overrides.yaml").unlink(missing_ok=True)
-            run.save_config(settings, terminal.typed() or ())
+            run.save_config(settings, overrides)
         with keep_record(run, {"seed": settings["seed"], **provenance()}) as record:
             record |= fit(run, *assemble(settings, run, *callbacks))
     return record.get("val/loss")
@@ -91,7 +98,7 @@ def assemble(settings: dict[str, Any], run: Run, *further: L.Callback, purge_ste
     which keep their state, then `further`. Of TensorBoard, what was logged from `purge_step` on is dropped.
     """
     devices = settings["trainer"].get("devices", 1)
-    if devices != 1 and terminal.in_sweep():
+    if devices != 1 and run.in_sweep():
         raise UserError(
             f"trainer.devices={devices} in a sweep: its jobs share a process, such a run starts several; start "
             "each job by itself, e.g. for lr in 0.1 0.3; do python -m src.train trainer=ddp model.lr=$lr; done"
@@ -163,19 +170,14 @@ def keep_record(run: Run, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield record
     except BaseException as error:
         record |= {"status": getattr(error, "status", "failed"), "reason": str(error) or type(error).__name__}
-        if stopped := bool(Stopped.received) or isinstance(error, SystemExit | KeyboardInterrupt):
+        if Stopped.received or isinstance(error, SystemExit | KeyboardInterrupt):
             name = signal.Signals(Stopped.received).name if Stopped.received else record["reason"]
             record |= {"status": "interrupted", "reason": name}
-        with contextlib.suppress(UserError):  # on a full disk the first error is the one to tell
+        with contextlib.suppress(UserError):  # on a full disk the first error is the one to report
             run.save_record(record)
-        if stopped:
-            again = terminal.command("src.resume", run=terminal.relative(run.path))
-            what = f"to go on: {again}" if run.begun() else "nothing saved yet"
-            log.warning("interrupted by %s; %s", record["reason"], what)
         raise
     record["status"] = "finished"
     run.save_record(record)
-    log.info(terminal.summary(record, run))
 
 
 def resume(cfg: DictConfig | dict[str, Any], folder: str | Path, overrides: list[str]) -> float | None:
@@ -190,7 +192,7 @@ def resume(cfg: DictConfig | dict[str, Any], folder: str | Path, overrides: list
     max_epochs = settings["trainer"]["max_epochs"]
     if earlier.get("status") == "finished" and max_epochs <= before["trainer"]["max_epochs"]:
         epochs = f"{earlier['epochs']} epochs; nothing is left to do. To train on: trainer.max_epochs=N"
-        log.info("run %s is finished, %s", terminal.relative(run.path), epochs)
+        log.info("run %s is finished, %s", run.path, epochs)
         return earlier.get("val/loss")
     if not run.last.exists():
         raise UserError(f"run {run.path} never began; start it with the command that was to make it")

@@ -14,7 +14,6 @@ from pydantic import Field, validate_call
 from torch import Tensor
 from torchmetrics.functional import confusion_matrix
 
-from src import terminal
 from src.charts import COLOURS, figure, save
 from src.charts.curves import curves
 from src.charts.images import confusion, first_and_misclassified, predictions, weights
@@ -35,7 +34,6 @@ class Figures(Checkpoint):
         draw: false draws nothing; "auto" nothing in a sweep, where drawing would take as long as training.
         scale: of the loss axis, "linear" or "log".
         share: of the time, in [0, 1]; 1 draws after every epoch, 0 at the end only.
-        embed: how many test images TensorBoard's projector is to place by their logits, 0 to 1000.
     """
 
     @validate_call
@@ -44,9 +42,8 @@ class Figures(Checkpoint):
         draw: bool | Literal["auto"] = "auto",
         scale: Literal["linear", "log"] = "linear",
         share: Annotated[float, Field(ge=0, le=1)] = 0.01,
-        embed: Annotated[int, Field(ge=0, le=1000)] = 0,
     ):
-        self.draw, self.scale, self.share, self.embed = draw, scale, share, embed
+        self.draw, self.scale, self.share = draw, scale, share
         self.drawing = 0.0  # seconds spent
         self.cost = 0.2  # seconds for one more: a guess, until one is drawn
         self.display = None  # of the notebook
@@ -80,14 +77,10 @@ class Figures(Checkpoint):
                 add_picture(writer, f"best/{name}", path.read_bytes(), step)
         for writer in writers(trainer) if model.classifies else []:
             add_classes(writer, output, y, data.classes, step)
-            if self.embed:
-                images, labels = data.whole("test", slice(self.embed))
-                names = [data.classes[k] for k in labels.tolist()]
-                writer.add_embedding(output[: self.embed], names, 1 - images, step, "logits")
 
     def draws(self, trainer: L.Trainer) -> bool:
-        draw = not terminal.in_sweep() if self.draw == "auto" else self.draw
-        return draw and trainer.is_global_zero
+        wanted = not Run(trainer.default_root_dir).in_sweep() if self.draw == "auto" else self.draw
+        return wanted and trainer.is_global_zero
 
     def draw_curves(self, trainer: L.Trainer, rows: list[dict[str, float]]) -> None:
         path = Run(trainer.default_root_dir).figures / "curves.png"

@@ -1,24 +1,23 @@
 """What TensorBoard shows of a run beside its metrics and the pictures of the tested model (figures.py)."""
 
 import io
-import shlex
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from pydantic import PositiveInt, validate_call
-from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from src import terminal
 from src.charts import png
 from src.charts.images import weights
 from src.maths import functional as F
+from src.runs import Run
 from src.training.history import history, logged
 
 # What makes up a recipe, of the model and of the data, where they have it.
@@ -28,7 +27,7 @@ ESTIMATES = 8  # weights of a linear regression that get a curve each
 
 
 class OneFile(TensorBoardLogger):
-    """Lightning's logger, with one event file for fit and test; `Board` closes it.
+    """Lightning's logger, with one event file for fit and test; `Diagnostics` closes it.
 
     Lightning closes it after the fit, and the test makes another one. If both are made within a second,
     TensorBoard orders them by their numbers as text, 10 before 9, and drops what it reads last as out of date.
@@ -44,15 +43,15 @@ class OneFile(TensorBoardLogger):
             self.save()
 
 
-class Board(Checkpoint):
-    """Recipe and command of a run, norms and weights while it trains, and the results that HPARAMS sorts by.
+class Diagnostics(Checkpoint):
+    """Norms and weights while a model trains, then its settings and results, which HPARAMS sorts by.
 
     Each epoch it logs the norms of W and b (of a model without `weights`: of every parameter), those of the
     gradient of the last minibatch, and of a linear regression the estimates. The results are those of
     metrics.json, as best/NAME.
 
-    What was told last is in the checkpoint, to be told again when the run is resumed: the logger then drops it
-    with all that a killed process may have told after it. So this must be listed before the checkpoints.
+    The checkpoint holds what was logged last. A resumed run logs it again: the logger drops it, with all that
+    a killed process may have logged after it.
 
     Args:
         every: epochs between pictures of a classifier's weights, none in a sweep; None draws none.
@@ -66,10 +65,7 @@ class Board(Checkpoint):
 
     def on_fit_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         if rows := history(trainer).rows:  # resumed
-            self.tell(trainer, rows[-1]["step"])
-            return
-        for writer in self.writers(trainer):
-            writer.add_text("run", card(command(), recipe(trainer, model)), 0)
+            self.write(trainer, rows[-1]["step"])
 
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         W, b = model.weights() or (None, None)
@@ -81,31 +77,34 @@ class Board(Checkpoint):
         if W is not None and not model.classifies:
             self.scalars |= {f"estimate/w{j}": w for j, w in enumerate(W[:ESTIMATES, 0].tolist())}
             self.scalars["estimate/b"] = b[0].item()
-        due = self.every and (trainer.current_epoch + 1) % self.every == 0 and not terminal.in_sweep()
+        due = (
+            self.every
+            and (trainer.current_epoch + 1) % self.every == 0
+            and not Run(trainer.default_root_dir).in_sweep()
+        )
         self.W = W.cpu().clone() if due and W is not None and model.classifies else None
-        self.tell(trainer, trainer.global_step)
+        self.write(trainer, trainer.global_step)
 
-    def tell(self, trainer: L.Trainer, step: int) -> None:
+    def write(self, trainer: L.Trainer, step: int) -> None:
         for writer in self.writers(trainer):
             for name, value in self.scalars.items():
                 writer.add_scalar(name, value, step)
             if self.W is not None:
-                picture = weights({"": self.W}, trainer.datamodule.classes)
-                add_picture(writer, "weights", png(picture), step)
+                add_picture(writer, "weights", png(weights({"": self.W}, trainer.datamodule.classes)), step)
             writer.flush()
 
     def on_test_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        told = history(trainer)
-        step = told.rows[-1]["step"]
-        results = {name: value for name, value in told.tested.items() if "/" in name} | logged(trainer)
+        epochs = history(trainer)
+        step = epochs.rows[-1]["step"]
+        results = {name: value for name, value in epochs.tested.items() if "/" in name} | logged(trainer)
         # without the first of the three summaries, a list of hyperparameters and metrics, TensorBoard finds
         # those of all runs; with it, it would take the list of one of them for that of all
         _, *session = hparams(recipe(trainer, model), {})
         for writer in self.writers(trainer):
-            for summary in session:
-                writer._get_file_writer().add_summary(summary, step)
             for name, value in results.items():
                 writer.add_scalar(f"best/{name}", value, step)
+            for summary in session:
+                writer.file_writer.add_summary(summary, step)
             writer.flush()
 
     def teardown(self, trainer: L.Trainer, model: L.LightningModule, stage: str) -> None:
@@ -135,10 +134,7 @@ def writers(trainer: L.Trainer) -> list[SummaryWriter]:
 
 
 def add_picture(writer: SummaryWriter, name: str, png: bytes, step: int) -> None:
-    """SummaryWriter.add_image for a picture that is encoded already, which is most of the work."""
-    width, height = Image.open(io.BytesIO(png)).size
-    image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=png)
-    writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
+    writer.add_image(name, np.asarray(Image.open(io.BytesIO(png))), step, dataformats="HWC")
 
 
 def add_classes(writer: SummaryWriter, logits: Tensor, y: Tensor, classes: list[str], step: int) -> None:
@@ -160,16 +156,3 @@ def recipe(trainer: L.Trainer, model: L.LightningModule) -> dict[str, Any]:
         "seed": data.seed,
         "max_epochs": trainer.max_epochs,
     }
-
-
-def command() -> str | None:
-    """The command that made this run; None if another one, or Python, called it."""
-    overrides = terminal.typed()
-    return None if overrides is None else shlex.join(["python", "-m", "src.train", *overrides])
-
-
-def card(command: str | None, recipe: dict[str, Any]) -> str:
-    """Command and recipe in Markdown."""
-    made = f"    {command}" if command else "Made from Python, not by a command."
-    rows = [f"| {name} | {value} |" for name, value in recipe.items()]
-    return "\n".join([made, "", "| setting | value |", "| --- | --- |", *rows])
