@@ -23,8 +23,9 @@ from src.errors import Stopped, UserError
 from src.runs import Run, build, claim, main_process
 from src.runs.config import build_data, build_model, call, restore
 from src.runs.folder import GROUPS
-from src.training.history import History, history
+from src.training.history import History, history, measures
 from src.training.saving import Best, Last
+from src.training.tensorboard import writers
 from src.training.trainer import build_trainer
 
 # What makes a run the experiment it is, and the keys of data that do not.
@@ -136,12 +137,16 @@ def fit(
     run: Run, trainer: L.Trainer, model: L.LightningModule, data: L.LightningDataModule, resume: bool = False
 ) -> dict[str, Any]:
     """Fit, from the last checkpoint if `resume`, then test the best one. Returns what the run's record says."""
-    trainer.fit(model, data, ckpt_path=run.last if resume else None)
-    row = run.load(run.best)["callbacks"]["History"]["rows"][-1]  # the epoch that made the checkpoint
-    seconds = history(trainer).trained()
-    trainer.test(model, data, ckpt_path=run.best, verbose=False)
+    try:
+        trainer.fit(model, data, ckpt_path=run.last if resume else None)
+        row = run.load(run.best)["callbacks"]["History"]["rows"][-1]  # the epoch that made the checkpoint
+        seconds = history(trainer).trained()
+        trainer.test(model, data, ckpt_path=run.best, verbose=False)
+    finally:
+        for writer in writers(trainer):
+            writer.close()
     return {
-        **{name: value for name, value in row.items() if "/" in name},
+        **measures(row),
         **{name: value.item() for name, value in trainer.callback_metrics.items()},
         "best_epoch": row["epoch"],
         "epochs": trainer.current_epoch,

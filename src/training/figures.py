@@ -1,16 +1,16 @@
 """The pictures in a run's folder: when they are drawn, and of what."""
 
 import sys
-import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from matplotlib.figure import Figure
-from pydantic import Field, validate_call
+from PIL import Image
+from pydantic import validate_call
 from torch import Tensor
 from torchmetrics.functional import confusion_matrix
 
@@ -19,62 +19,50 @@ from src.charts.curves import curves
 from src.charts.images import confusion, first_and_misclassified, predictions, weights
 from src.runs import Run
 from src.training.history import history, logged
-from src.training.tensorboard import add_classes, add_picture, writers
+from src.training.tensorboard import add_classes, writers
 
 
 class Figures(Checkpoint):
-    """PNG files in figures/: curves.png while the model trains; after the test, pictures of the tested model.
+    """PNG files in figures/: curves.png, and after the test pictures of the tested model.
 
-    The curves are redrawn after an epoch if all redrawing so far and this one take at most `share` of the time
-    since the start, and at the end. In a Jupyter notebook they are redrawn in place after every epoch.
-    TensorBoard shows the pictures of the tested model too, as best/NAME, and of a classifier the accuracy and
-    the precision-recall curve of each class.
+    In a Jupyter notebook the curves are redrawn in place after every epoch. TensorBoard shows the pictures of
+    the tested model too, as best/NAME, and of a classifier the accuracy and the precision-recall curve of each
+    class.
 
     Args:
         draw: false draws nothing; "auto" nothing in a sweep, where drawing would take as long as training.
+        live: redraw curves.png after every epoch, which takes 0.3 s; else it is drawn at the end.
         scale: of the loss axis, "linear" or "log".
-        share: of the time, in [0, 1]; 1 draws after every epoch, 0 at the end only.
     """
 
     @validate_call
     def __init__(
         self,
         draw: bool | Literal["auto"] = "auto",
+        live: bool = False,
         scale: Literal["linear", "log"] = "linear",
-        share: Annotated[float, Field(ge=0, le=1)] = 0.01,
     ):
-        self.draw, self.scale, self.share = draw, scale, share
-        self.drawing = 0.0  # seconds spent
-        self.cost = 0.2  # seconds for one more: a guess, until one is drawn
+        self.draw, self.live, self.scale = draw, live, scale
         self.display = None  # of the notebook
 
-    def on_train_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        self.started = time.monotonic()
-
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        if not self.draws(trainer) or trainer.current_epoch + 1 == trainer.max_epochs:
-            return  # the last one is drawn after the test, with its results
-        affordable = self.drawing + self.cost <= self.share * (time.monotonic() - self.started)
-        if self.share == 1 or affordable or in_notebook():
-            started = time.monotonic()
+        # the last one is drawn after the test, with its results
+        if (self.live or in_notebook()) and trainer.current_epoch + 1 < trainer.max_epochs:
             self.draw_curves(trainer, history(trainer).rows)
-            self.cost = time.monotonic() - started
-            self.drawing += self.cost
 
     def on_test_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         if not self.draws(trainer):
             return
-        metrics, data = history(trainer), trainer.datamodule
-        step = metrics.rows[-1]["step"]
-        self.draw_curves(
-            trainer, [row | logged(trainer) if row == metrics.tested else row for row in metrics.rows]
-        )
+        epochs, data = history(trainer), trainer.datamodule
+        step = epochs.rows[-1]["step"]
+        results = logged(trainer)
+        self.draw_curves(trainer, [row | results if row == epochs.tested else row for row in epochs.rows])
         output, y = outputs(model, data)
         for name, picture in pictures(model, data, output, y).items():
             path = Run(trainer.default_root_dir).figures / f"{name}.png"
             save(picture, path)
             for writer in writers(trainer):
-                add_picture(writer, f"best/{name}", path.read_bytes(), step)
+                writer.add_image(f"best/{name}", np.asarray(Image.open(path)), step, dataformats="HWC")
         for writer in writers(trainer) if model.classifies else []:
             add_classes(writer, output, y, data.classes, step)
 
@@ -83,6 +71,8 @@ class Figures(Checkpoint):
         return wanted and trainer.is_global_zero
 
     def draw_curves(self, trainer: L.Trainer, rows: list[dict[str, float]]) -> None:
+        if not self.draws(trainer):
+            return
         path = Run(trainer.default_root_dir).figures / "curves.png"
         save(curves(rows, self.scale), path)
         if in_notebook():
@@ -153,15 +143,8 @@ def fit(X: Tensor, y: Tensor, W: Tensor, b: Tensor, truth: tuple[Tensor, Tensor]
     axes = panel.subplots(1, shown, squeeze=False)[0]
     for j, ax in enumerate(axes):
         rest = y - X @ W + X[:, [j]] * W[j]  # (n, 1), the part left to feature j, and b
-        ax.plot(
-            X[:, j].numpy(),
-            rest[:, 0].numpy(),
-            ".",
-            color=COLOURS["lr"],
-            markersize=2,
-            alpha=0.5,
-            label="examples",
-        )
+        style = {"color": COLOURS["lr"], "markersize": 2, "alpha": 0.5, "label": "examples"}
+        ax.plot(X[:, j].numpy(), rest[:, 0].numpy(), ".", **style)
         ends = np.array([X[:, j].min(), X[:, j].max()])
         slope, true_slope = W[j].item(), truth[0][j].item()
         ax.plot(ends, ends * true_slope + truth[1].item(), color=COLOURS["val"], linewidth=4, label="true")

@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from src.runs import Run, write_csv
 
+MEASURES = ("train", "val", "test", "error")  # stages of a metric
 log = logging.getLogger(__name__)
 
 
@@ -44,7 +45,7 @@ class History(Checkpoint):
         self.rows.append({"epoch": trainer.current_epoch + 1, "step": trainer.global_step, **metrics})
         if trainer.is_global_zero:
             self.write(trainer)
-            text = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+            text = "  ".join(f"{name} {value:.4f}" for name, value in measures(metrics, "lr").items())
             log.info("epoch %d/%d  %s", trainer.current_epoch + 1, trainer.max_epochs, text)
 
     def on_test_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
@@ -84,3 +85,8 @@ def history(trainer: L.Trainer) -> History:
 def logged(trainer: L.Trainer) -> dict[str, float]:
     """The metrics of the epoch, or of the test, that has ended."""
     return {name: value.item() for name, value in trainer.callback_metrics.items()}
+
+
+def measures(row: dict[str, float], *also: str) -> dict[str, float]:
+    """The metrics of the row, not what a callback adds."""
+    return {name: value for name, value in row.items() if name.partition("/")[0] in (*MEASURES, *also)}
