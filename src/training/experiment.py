@@ -1,29 +1,24 @@
 """An experiment from its config to its run folder: trained, or gone on with, and tested."""
 
-import contextlib
-import functools
 import logging
-import platform
-import signal
-import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import lightning as L
 import torch
-import torchvision
 from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
 from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, validate_call
 
-from src.errors import Stopped, UserError
+from src.errors import UserError
 from src.runs import Run, build, claim, main_process
 from src.runs.config import build_data, build_model, call, restore
 from src.runs.folder import GROUPS
 from src.training.history import History, history, measures
+from src.training.record import keep_record, provenance
 from src.training.saving import Best, Last
 from src.training.tensorboard import writers
 from src.training.trainer import build_trainer
@@ -159,32 +154,6 @@ def fit(
     }
 
 
-@contextlib.contextmanager
-def keep_record(run: Run, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Keep the run's metrics.json true, however the block ends. The block adds its results to the record.
-
-    Of a run in several processes, the main one does this.
-    """
-    if not main_process():
-        yield record
-        return
-    record["status"] = "running"
-    run.save_record(record)
-    Stopped.received = 0
-    try:
-        yield record
-    except BaseException as error:
-        record |= {"status": getattr(error, "status", "failed"), "reason": str(error) or type(error).__name__}
-        if Stopped.received or isinstance(error, SystemExit | KeyboardInterrupt):
-            name = signal.Signals(Stopped.received).name if Stopped.received else record["reason"]
-            record |= {"status": "interrupted", "reason": name}
-        with contextlib.suppress(UserError):  # on a full disk the first error is the one to report
-            run.save_record(record)
-        raise
-    record["status"] = "finished"
-    run.save_record(record)
-
-
 def resume(cfg: DictConfig | dict[str, Any], folder: str | Path, overrides: list[str]) -> float | None:
     """Finish the run in `folder`, whose lock the caller holds.
 
@@ -244,27 +213,3 @@ def refuse_another_experiment(before: dict[str, Any], after: dict[str, Any]) -> 
                 f"{key}={new.get(key)} would make this another experiment (it was {old.get(key)}); "
                 "start a new run with src.train"
             )
-
-
-def provenance() -> dict[str, Any]:
-    """What a result depends on besides its config: versions, git commit, machine; null is unknown."""
-    changes = _git("status", "--porcelain")
-    return {
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-            "lightning": L.__version__,
-        },
-        "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": None if changes is None else changes != "",
-    }
-
-
-@functools.cache  # the jobs of a sweep run the code that this process has loaded
-def _git(*arguments: str) -> str | None:
-    try:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):  # no git, or a copy without history
-        return None

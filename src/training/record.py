@@ -1,0 +1,67 @@
+"""The record of a run, metrics.json: its status, its results, and what they depend on besides the config."""
+
+import contextlib
+import functools
+import platform
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import torchvision
+
+from src.errors import Stopped, UserError
+from src.runs import Run, main_process
+
+
+@contextlib.contextmanager
+def keep_record(run: Run, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Keep the run's metrics.json true, however the block ends. The block adds its results to the record.
+
+    Of a run in several processes, the main one does this.
+    """
+    if not main_process():
+        yield record
+        return
+    record["status"] = "running"
+    run.save_record(record)
+    Stopped.received = 0
+    try:
+        yield record
+    except BaseException as error:
+        record |= {"status": getattr(error, "status", "failed"), "reason": str(error) or type(error).__name__}
+        if Stopped.received or isinstance(error, SystemExit | KeyboardInterrupt):
+            name = signal.Signals(Stopped.received).name if Stopped.received else record["reason"]
+            record |= {"status": "interrupted", "reason": name}
+        with contextlib.suppress(UserError):  # on a full disk the first error is the one to report
+            run.save_record(record)
+        raise
+    record["status"] = "finished"
+    run.save_record(record)
+
+
+def provenance() -> dict[str, Any]:
+    """What a result depends on besides its config: versions, git commit, machine; null is unknown."""
+    changes = _git("status", "--porcelain")
+    return {
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "lightning": L.__version__,
+        },
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_dirty": None if changes is None else changes != "",
+    }
+
+
+@functools.cache  # the jobs of a sweep run the code that this process has loaded
+def _git(*arguments: str) -> str | None:
+    try:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # no git, or a copy without history
+        return None
