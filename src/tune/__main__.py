@@ -5,8 +5,6 @@ Every trial is a run folder below the study's. The validation loss decides; the 
 
 import contextlib
 import logging
-import shlex
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,11 +23,11 @@ from pydantic import Field
 
 from src import terminal
 from src.errors import Stopped, UserError
-from src.runs import Run, write
+from src.runs import Run
 from src.runs.config import Options, checked
 from src.training.experiment import resume, train
 from src.tune.space import distributions
-from src.tune.study import DATABASE, joined, write_results
+from src.tune.study import DATABASE, conclude, joined
 
 Trial = optuna.Trial | FrozenTrial  # a new one, or one that a killed process left, which nothing prunes
 
@@ -131,10 +129,10 @@ def attempt(study: optuna.Study, cfg: DictConfig, run: Run, trial: Trial, total:
         if Stopped.received or isinstance(error, DATABASE):  # the next start finishes the trial
             raise
         logging.getLogger(__name__).exception("trial failed")
-        state, outcome = TrialState.FAIL, f"failed: {terminal.explain(error)}"
+        reason = terminal.explain(error)
         if not isinstance(error, terminal.USER_ERRORS):
-            where = f"{terminal.relative(run.path)}/train.log"
-            outcome = f"failed: {type(error).__name__}: {terminal.explain(error)}; see {where}"
+            reason = f"{type(error).__name__}: {reason}; see {terminal.relative(run.path)}/train.log"
+        state, outcome = TrialState.FAIL, f"failed: {reason}"
     finally:
         logging.getLogger().removeHandler(log)
         log.close()
@@ -145,22 +143,6 @@ def attempt(study: optuna.Study, cfg: DictConfig, run: Run, trial: Trial, total:
     parameters = " ".join(f"{key}={each}" for key, each in shorter.items())
     ended = sum(each.state.is_finished() for each in study.get_trials(deepcopy=False))
     terminal.say(f"{ended}/{total}  trial {trial.number}  {parameters}  {outcome}")
-
-
-def conclude(study: optuna.Study, folder: Path, overrides: Sequence[str]) -> None:
-    """Write the results, best.txt among them, and print the best one. Raises UserError if there is none."""
-    statuses = write_results(study, folder)
-    if "finished" not in statuses:
-        raise UserError(f"no trial of {folder} finished; {folder}/trials.csv and the logs in it say why")
-    best = study.best_trial
-    parameters = [f"{key}={terminal.quoted(value)}" for key, value in best.params.items()]
-    command = shlex.join(["python", "-m", "src.train", *overrides, *parameters])
-    write(folder / "best.txt", f"{command}\n")
-    counts = ", ".join(f"{n} {status}" for status, n in Counter(statuses).items())
-    terminal.say(f"\n{len(statuses)} trials: {counts}")
-    terminal.say(f"best: trial {best.number}, val/loss {best.value:.4f}\n  {command}")
-    written = sorted(path.name for path in folder.iterdir() if path.suffix in (".csv", ".txt", ".png"))
-    terminal.say(f"written to {terminal.relative(folder)}/: {' '.join(written)}")
 
 
 @hydra.main(version_base="1.3", config_path="../../conf", config_name="tune")

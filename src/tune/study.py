@@ -1,8 +1,10 @@
-"""The study of a folder: its database, the experiment that it is of, and its results as files."""
+"""The study of a folder: its database, the experiment that it is of, and its results."""
 
 import contextlib
+import shlex
 import sqlite3
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,9 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
+from src import terminal
 from src.charts import COLOURS, figure, save
 from src.errors import UserError
 from src.runs import read_yaml, write, write_csv
@@ -35,7 +39,7 @@ STATUS = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialSta
 
 @contextlib.contextmanager
 def joined(cfg: DictConfig, folder: Path) -> Iterator[optuna.Study]:
-    """The study of the folder, made if there is none, its database open until the block ends.
+    """The study of the folder, made if there is none, its database at hand until the block ends.
 
     Raises UserError if the folder is another experiment's, or the database fails, now or within the block.
     """
@@ -45,27 +49,24 @@ def joined(cfg: DictConfig, folder: Path) -> Iterator[optuna.Study]:
         raise UserError(f"pruner must be one of optuna.pruners, got {cfg.pruner}; try pruner=null")
     shared = address(cfg.storage)
     database = shared or f"{folder}/study.db"
-    own = {"creator": lambda: sqlite3.connect(folder / "study.db")}  # a URL would not take any name
-    url, options = (cfg.storage, None) if shared else ("sqlite:///study.db", own)
-    with contextlib.ExitStack() as opened:
-        try:
-            with FileLock(folder / ".lock"):
-                storage = optuna.storages.RDBStorage(url, options)
-                opened.callback(storage.engine.dispose)
-                opened.callback(storage.remove_session)
-                name = study_name(cfg, folder, shared)
-                study = optuna.create_study(
-                    storage=storage, pruner=pruner, study_name=name, load_if_exists=True
-                )
-            yield study
-        except ImportError as error:
-            driver = getattr(error.__cause__, "name", None)
-            raise UserError(f"{database} needs the driver {driver}; try pip install {driver}") from error
-        except DATABASE as error:
-            cause = error if isinstance(error, SQLAlchemyError) else error.__cause__ or error
-            reason = str(getattr(cause, "orig", None) or cause).splitlines()[0]
-            advice = "when it can be used again, the same command goes on"
-            raise UserError(f"the database {database} fails: {reason}; {advice}") from error
+    own = {} if shared else {"creator": lambda: sqlite3.connect(folder / "study.db")}  # whatever its name
+    try:
+        with FileLock(folder / ".lock"):
+            storage = optuna.storages.RDBStorage(
+                cfg.storage or "sqlite:///study.db",
+                {"poolclass": NullPool, **own},  # no connection stays open
+            )
+            name = study_name(cfg, folder, shared)
+            study = optuna.create_study(storage=storage, pruner=pruner, study_name=name, load_if_exists=True)
+        yield study
+    except ImportError as error:
+        driver = getattr(error.__cause__, "name", None)
+        raise UserError(f"{database} needs the driver {driver}; try pip install {driver}") from error
+    except DATABASE as error:
+        cause = error if isinstance(error, SQLAlchemyError) else error.__cause__ or error
+        reason = str(getattr(cause, "orig", None) or cause).splitlines()[0]
+        advice = "when it can be used again, the same command goes on"
+        raise UserError(f"the database {database} fails: {reason}; {advice}") from error
 
 
 def address(url: Any) -> str | None:
@@ -99,8 +100,11 @@ def study_name(cfg: DictConfig, folder: Path, storage: str | None) -> str:
     return name
 
 
-def write_results(study: optuna.Study, folder: Path) -> list[str]:
-    """Write trials.csv and, if a trial has finished, history.png and importance.png; returns each status."""
+def conclude(study: optuna.Study, folder: Path, overrides: list[str]) -> None:
+    """Write trials.csv, history.png, importance.png and best.txt, and print the best trial as a command.
+
+    Raises UserError if no trial has finished.
+    """
     trials = study.get_trials(deepcopy=False)
     rows = [
         {"trial": each.number, "status": STATUS.get(each.state, "running"), "val/loss": each.value}
@@ -109,13 +113,22 @@ def write_results(study: optuna.Study, folder: Path) -> list[str]:
     ]
     write_csv(folder / "trials.csv", rows)
     places = {state: [(each.number, each.value) for each in trials if each.state == state] for state in STATUS}
-    if finished := places[TrialState.COMPLETE]:
-        save(history(finished, places[TrialState.PRUNED]), folder / "history.png")
-    if len(finished) >= 4 and len(study.best_params) > 1:
+    if not (finished := places[TrialState.COMPLETE]):
+        raise UserError(f"no trial of {folder} finished; {folder}/trials.csv and the logs in it say why")
+    save(history(finished, places[TrialState.PRUNED]), folder / "history.png")
+    best = study.best_trial
+    if len(finished) >= 4 and len(best.params) > 1:
         evaluator = optuna.importance.PedAnovaImportanceEvaluator()  # needs no scikit-learn
         shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
         save(importance(shares), folder / "importance.png")
-    return [row["status"] for row in rows]
+    parameters = [f"{key}={terminal.quoted(value)}" for key, value in best.params.items()]
+    command = shlex.join(["python", "-m", "src.train", *overrides, *parameters])
+    write(folder / "best.txt", f"{command}\n")
+    counts = Counter(row["status"] for row in rows)
+    terminal.say(f"\n{len(rows)} trials: {', '.join(f'{n} {status}' for status, n in counts.items())}")
+    terminal.say(f"best: trial {best.number}, val/loss {best.value:.4f}\n  {command}")
+    written = sorted(path.name for path in folder.iterdir() if path.suffix in (".csv", ".txt", ".png"))
+    terminal.say(f"written to {terminal.relative(folder)}/: {' '.join(written)}")
 
 
 def history(finished: list[tuple[int, float]], pruned: list[tuple[int, float]]) -> Figure:
