@@ -21,7 +21,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import OperationalError
 
-from src.errors import UserError
+from src.errors import Stopped, UserError
 from src.runs import Run
 from src.tune.__main__ import Prune, Search, next_trial, tune
 from src.tune.space import distributions
@@ -328,21 +328,40 @@ def test_a_database_that_cannot_be_used_is_one_line_without_its_password(tmp_pat
     assert not (tmp_path / "a/tune.yaml").exists()  # the folder is not yet anybody's
 
 
-def test_a_database_that_stops_midway_loses_no_trial(tmp_path, monkeypatch):
+def closed() -> Exception:
+    return OperationalError("UPDATE trials", {}, Exception("server closed the connection\nunexpectedly"))
+
+
+def signalled() -> Exception:
+    Stopped(signal.SIGTERM)
+    return RuntimeError("what a library makes of it")
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind", "message"),
+    [
+        (closed, UserError, r"^the database sqlite:.* fails: server closed the connection;"),
+        (signalled, RuntimeError, "what a library makes of it"),
+    ],
+)
+def test_a_database_or_a_signal_that_stops_a_search_loses_no_trial(
+    tmp_path, monkeypatch, failure, kind, message
+):
     def stopped(callback, trainer, model):
         if trainer.current_epoch == 2:
-            raise OperationalError("UPDATE trials", {}, Exception("server closed the connection\nunexpectedly"))
+            raise failure()
         original(callback, trainer, model)
 
     original = Prune.on_train_epoch_end
+    monkeypatch.setattr(Stopped, "received", 0)
     # an option of an address may be secret, and so may the variable that the address comes from
     monkeypatch.setenv("DATABASE", f"sqlite:///{tmp_path}/studies.db?timeout=77")
     both = {"pruner": None, "storage": "${oc.env:DATABASE}"}
     with monkeypatch.context() as patch:
         patch.setattr(Prune, "on_train_epoch_end", stopped)
-        with pytest.raises(UserError, match=r"^the database sqlite:.* fails: server closed the connection;"):
-            search(tmp_path / "a", 2, **both)
-    assert [trial.state.name for trial in search(tmp_path / "a", 2, **both)] == ["COMPLETE"] * 2
+        with pytest.raises(kind, match=message):
+            search(tmp_path / "a", 1, **both)
+    assert [trial.state.name for trial in search(tmp_path / "a", 1, **both)] == ["COMPLETE"]
     assert Run(tmp_path / "a/0").record()["resumed"]
     written = [path for path in (tmp_path / "a").rglob("*") if path.is_file()]
     assert not [path for path in written if b"timeout=77" in path.read_bytes()]

@@ -15,7 +15,6 @@ import optuna
 import yaml
 from filelock import FileLock
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from omegaconf import DictConfig, OmegaConf
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
@@ -39,7 +38,7 @@ STATUS = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialSta
 
 @contextlib.contextmanager
 def joined(cfg: DictConfig, folder: Path) -> Iterator[optuna.Study]:
-    """The study of the folder, made if there is none, its database at hand until the block ends.
+    """The study of the folder, made if there is none, for a `with` block.
 
     Raises UserError if the folder is another experiment's, or the database fails, now or within the block.
     """
@@ -133,27 +132,25 @@ def conclude(study: optuna.Study, folder: Path, overrides: list[str]) -> None:
 
 def history(finished: list[tuple[int, float]], pruned: list[tuple[int, float]]) -> Figure:
     """The value of each trial by its number, of a pruned one the last that it had, and the lowest so far."""
-    panel = figure(6.4, 3.4)
-    ax = panel.subplots()
+    ax = figure(6.4, 3.4).subplots()
     numbers, values = zip(*finished, strict=True)
     ax.plot(numbers, values, ".", color=COLOURS["lr"], markersize=8, label="finished")
     if pruned:
         ax.plot(*zip(*pruned, strict=True), "x", color=COLOURS["wrong"], markersize=4, label="pruned")
     ax.step(numbers, np.minimum.accumulate(values), where="post", color=COLOURS["train"], label="best so far")
     ax.set(xlabel="trial", ylabel="val/loss", yscale="log")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.locator_params(axis="x", integer=True)
     ax.grid(alpha=0.3, which="both")
     ax.legend(frameon=False)
-    return panel
+    return ax.figure
 
 
 def importance(shares: dict[str, float]) -> Figure:
     """How much of the differences between trials each parameter explains: shares that sum to 1."""
-    panel = figure(6.4, 1 + 0.4 * len(shares))
-    ax = panel.subplots()
+    ax = figure(6.4, 1 + 0.4 * len(shares)).subplots()
     bars = ax.barh(list(shares), list(shares.values()), color=COLOURS["train"])
     ax.invert_yaxis()  # the largest on top
     ax.bar_label(bars, fmt="%.2f", padding=3)
     ax.set(xlabel="importance", xlim=(0, 1.12 * max(shares.values())))
     ax.spines[["top", "right"]].set_visible(False)
-    return panel
+    return ax.figure
