@@ -59,6 +59,8 @@ def joined(cfg: DictConfig, folder: Path) -> Iterator[optuna.Study]:
             study = optuna.create_study(storage=storage, pruner=pruner, study_name=name, load_if_exists=True)
         yield study
     except ImportError as error:
+        if "DB access module" not in str(error):
+            raise
         driver = getattr(error.__cause__, "name", None)
         raise UserError(f"{database} needs the driver {driver}; try pip install {driver}") from error
     except DATABASE as error:
