@@ -1,0 +1,55 @@
+"""The search space: the words of Hydra's sweeps, as distributions that Optuna draws from."""
+
+import math
+from decimal import Decimal
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSweep
+from hydra.errors import HydraException
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from src.errors import UserError
+
+
+def leaves(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> value, of nested dicts."""
+    found = {}
+    for name, value in node.items():
+        key = f"{prefix}{name}"
+        found |= leaves(value, f"{key}.") if isinstance(value, dict) else {key: value}
+    return found
+
+
+def distributions(space: dict[str, Any]) -> dict[str, BaseDistribution]:
+    """Dotted key -> what it is drawn from. Raises UserError if there is none, or one cannot be read."""
+    if not (texts := leaves(space)):
+        raise UserError("space is empty: nothing to search; try +space.model.lr='interval(0.01, 1)'")
+    found = {}
+    for key, text in texts.items():
+        try:
+            found[key] = distribution(OverridesParser.create().parse_override(f"{key}={text}").value())
+        except (HydraException, ValueError, ArithmeticError) as error:
+            reason = f"is no search space ({str(error).splitlines()[0]})"
+            raise UserError(f"space.{key}={text} {reason}; try interval(0.01, 1)") from error
+    return found
+
+
+def distribution(sweep: Any) -> BaseDistribution:
+    """Optuna's counterpart of what Hydra has parsed. The end of a range is not in it. Raises ValueError."""
+    tags = getattr(sweep, "tags", set())
+    match sweep:
+        case IntervalSweep(start=low, end=high) if tags <= {"log"} and math.isfinite(low + high):
+            kind = IntDistribution if isinstance(low + high, int) else FloatDistribution
+            return kind(low, high, log="log" in tags)
+        case RangeSweep() if not tags:
+            numbers = sweep.start, sweep.stop, sweep.step
+            number = int if all(isinstance(each, int) for each in numbers) else float
+            start, stop, step = (Decimal(str(each)) for each in numbers)  # 0.1 is one tenth
+            if step and (count := math.ceil((stop - start) / step)) > 0:
+                low, high = sorted((start, start + (count - 1) * step))
+                kind = IntDistribution if number is int else FloatDistribution
+                return kind(number(low), number(high), step=number(abs(step)))
+        case ChoiceSweep(list=values) if not any(isinstance(each, list | dict) for each in values):
+            return CategoricalDistribution([getattr(each, "text", each) for each in values])
+    raise ValueError("it must be an interval, which may have the tag log, a range, or a choice of plain values")

@@ -1,0 +1,158 @@
+"""The study of a folder: its database, the experiment that it is of, and its results."""
+
+import contextlib
+import shlex
+import sqlite3
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import optuna
+import yaml
+from filelock import FileLock
+from matplotlib.figure import Figure
+from omegaconf import DictConfig, OmegaConf
+from optuna.exceptions import StorageInternalError
+from optuna.trial import TrialState
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from src import terminal
+from src.charts import COLOURS, figure, save
+from src.errors import UserError
+from src.runs import read_yaml, write, write_csv
+from src.training.experiment import PLACES
+from src.tune.space import leaves
+
+DATABASE = (SQLAlchemyError, StorageInternalError)  # errors of the storage, wherever they are met
+# Groups and keys that may change from one start of a study to the next: they make no other experiment.
+FREE = ("folder.", "n_trials.", "storage.", "logger.", "trainer.accelerator.", "trainer.threads.")
+FREE += ("trainer.enable_progress_bar.", *(f"data.{name}." for name in PLACES))
+STATUS = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+
+
+@contextlib.contextmanager
+def joined(cfg: DictConfig, folder: Path) -> Iterator[optuna.Study]:
+    """The study of the folder, made if there is none, for a `with` block.
+
+    Raises UserError if the folder is another experiment's, or the database fails, now or within the block.
+    """
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # the errors below say it
+    pruner = hydra.utils.instantiate(cfg.pruner) or optuna.pruners.NopPruner()
+    if not isinstance(pruner, optuna.pruners.BasePruner):
+        raise UserError(f"pruner must be one of optuna.pruners, got {cfg.pruner}; try pruner=null")
+    shared = address(cfg.storage)
+    database = shared or f"{folder}/study.db"
+    own = {} if shared else {"creator": lambda: sqlite3.connect(folder / "study.db")}  # whatever its name
+    try:
+        with FileLock(folder / ".lock"):
+            storage = optuna.storages.RDBStorage(
+                cfg.storage or "sqlite:///study.db",
+                {"poolclass": NullPool, **own},  # no connection stays open
+            )
+            name = study_name(cfg, folder, shared)
+            study = optuna.create_study(storage=storage, pruner=pruner, study_name=name, load_if_exists=True)
+        yield study
+    except ImportError as error:
+        if "DB access module" not in str(error):
+            raise
+        driver = getattr(error.__cause__, "name", None)
+        raise UserError(f"{database} needs the driver {driver}; try pip install {driver}") from error
+    except DATABASE as error:
+        cause = error if isinstance(error, SQLAlchemyError) else error.__cause__ or error
+        reason = str(getattr(cause, "orig", None) or cause).splitlines()[0]
+        advice = "when it can be used again, the same command goes on"
+        raise UserError(f"the database {database} fails: {reason}; {advice}") from error
+
+
+def address(url: Any) -> str | None:
+    """The address of a database without what is secret in it. Raises UserError if it is none."""
+    try:
+        return url if url is None else make_url(url).set(query={}).render_as_string(hide_password=True)
+    except (ArgumentError, ValueError, AttributeError):
+        found = f"storage={str(url).rpartition('@')[2]} is no address of a database"
+        raise UserError(f"{found}; try sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE") from None
+
+
+def study_name(cfg: DictConfig, folder: Path, storage: str | None) -> str:
+    """What the database calls the study of this folder: a name that no other study has.
+
+    tune.yaml records it with the experiment. Raises UserError if the experiment there is another one.
+    """
+    path, settings = folder / "tune.yaml", leaves(OmegaConf.to_container(cfg, resolve=False))
+    experiment = {key: value for key, value in settings.items() if not f"{key}.".startswith(FREE)}
+    experiment["storage"] = storage
+    if not path.exists():
+        write(path, yaml.safe_dump({"study": uuid.uuid4().hex, "experiment": experiment}, sort_keys=False))
+    try:
+        recorded = read_yaml(path, interpolations=True)
+        name, known = recorded["study"], dict(recorded["experiment"])
+    except (UserError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} is damaged, or of an earlier version; choose another folder") from error
+    keys = [key for key in {**known, **experiment} if known.get(key) != experiment.get(key)]
+    if keys:
+        differing = ", ".join(f"{key}={experiment.get(key)} (there {known.get(key)})" for key in keys)
+        raise UserError(f"the study in {folder} is another experiment than {differing}; choose another folder")
+    return name
+
+
+def conclude(study: optuna.Study, folder: Path, overrides: list[str]) -> None:
+    """Write trials.csv, history.png, importance.png and best.txt, and print the best trial as a command.
+
+    Raises UserError if no trial has finished.
+    """
+    trials = study.get_trials(deepcopy=False)
+    rows = [
+        {"trial": each.number, "status": STATUS.get(each.state, "running"), "val/loss": each.value}
+        | {**each.params, "folder": str(folder / str(each.number))}
+        for each in trials
+    ]
+    write_csv(folder / "trials.csv", rows)
+    places = {state: [(each.number, each.value) for each in trials if each.state == state] for state in STATUS}
+    if not (finished := places[TrialState.COMPLETE]):
+        raise UserError(f"no trial of {folder} finished; {folder}/trials.csv and the logs in it say why")
+    save(history(finished, places[TrialState.PRUNED]), folder / "history.png")
+    best = study.best_trial
+    if len(finished) >= 4 and len(best.params) > 1:
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator()  # needs no scikit-learn
+        shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+        save(importance(shares), folder / "importance.png")
+    parameters = [f"{key}={terminal.quoted(value)}" for key, value in best.params.items()]
+    command = shlex.join(["python", "-m", "src.train", *overrides, *parameters])
+    write(folder / "best.txt", f"{command}\n")
+    counts = Counter(row["status"] for row in rows)
+    terminal.say(f"\n{len(rows)} trials: {', '.join(f'{n} {status}' for status, n in counts.items())}")
+    terminal.say(f"best: trial {best.number}, val/loss {best.value:.4f}\n  {command}")
+    written = sorted(path.name for path in folder.iterdir() if path.suffix in (".csv", ".txt", ".png"))
+    terminal.say(f"written to {terminal.relative(folder)}/: {' '.join(written)}")
+
+
+def history(finished: list[tuple[int, float]], pruned: list[tuple[int, float]]) -> Figure:
+    """The value of each trial by its number, of a pruned one the last that it had, and the lowest so far."""
+    ax = figure(6.4, 3.4).subplots()
+    numbers, values = zip(*finished, strict=True)
+    ax.plot(numbers, values, ".", color=COLOURS["lr"], markersize=8, label="finished")
+    if pruned:
+        ax.plot(*zip(*pruned, strict=True), "x", color=COLOURS["wrong"], markersize=4, label="pruned")
+    ax.step(numbers, np.minimum.accumulate(values), where="post", color=COLOURS["train"], label="best so far")
+    ax.set(xlabel="trial", ylabel="val/loss", yscale="log")
+    ax.locator_params(axis="x", integer=True)
+    ax.grid(alpha=0.3, which="both")
+    ax.legend(frameon=False)
+    return ax.figure
+
+
+def importance(shares: dict[str, float]) -> Figure:
+    """How much of the differences between trials each parameter explains: shares that sum to 1."""
+    ax = figure(6.4, 1 + 0.4 * len(shares)).subplots()
+    bars = ax.barh(list(shares), list(shares.values()), color=COLOURS["train"])
+    ax.invert_yaxis()  # the largest on top
+    ax.bar_label(bars, fmt="%.2f", padding=3)
+    ax.set(xlabel="importance", xlim=(0, 1.12 * max(shares.values())))
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax.figure
