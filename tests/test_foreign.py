@@ -17,7 +17,7 @@ from src.compare import compare, find
 from src.errors import UserError
 from src.evaluate import evaluate
 from src.models.scratch import LinearRegression, SoftmaxRegression
-from src.predict import predict
+from src.predict.__main__ import predict
 from src.runs import Run, restore
 from src.training.experiment import resume, train
 from tests.conftest import ROOT, compose_config

@@ -4,22 +4,23 @@ import csv
 import json
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-import torchvision
 from PIL import Image
 
 from src.data.batches import Examples
-from src.data.fashion_mnist import CLASSES
+from src.data.fashion_mnist import CLASSES, FashionMNIST
 from src.data.module import SplitDataModule
 from src.errors import UserError
 from src.maths import functional as F
 from src.models.concise import SoftmaxRegression
-from src.predict import predict, read_costs
+from src.predict.__main__ import predict, read_costs
 from src.runs import Run, restore
+from src.terminal import USER_ERRORS, explain
 from src.training.experiment import train
 from tests.conftest import ROOT, compose_config
 
@@ -50,9 +51,9 @@ def test_costs_are_read_by_name_whatever_their_order(tmp_path):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("true,cat\ncat,0\n", "has no row for dog"),
-        ("true,cat,dog\ncat,0,x\ndog,1,0\n", "a cost is not a number"),
-        ("true,cat,dog\ncat,0\ndog,1,0\n", "a cost is not a number"),
+        ("true,cat\ncat,0\n", "has no row for dog; see conf/costs"),
+        ("true,cat,dog\ncat,0,x\ndog,1,0\n", "could not convert string to float: 'x'"),
+        ("true,cat,dog\ncat,0\ndog,1,0\n", "must be a string or a real number"),
         ("true,cat,dog\ncat,0,inf\ndog,1,0\n", "finite number"),
         ("", "has no row for cat, dog"),
     ],
@@ -74,36 +75,57 @@ def test_costs_are_read_in_utf_8_whatever_the_terminal_speaks(tmp_path, encoding
 
 def test_costs_in_another_encoding_are_refused(tmp_path):
     (tmp_path / "costs.csv").write_text("true,chat,é\nchat,0,1\né,5,0\n", "latin-1")
-    with pytest.raises(UserError, match="is no CSV file in UTF-8"):
+    with pytest.raises(UserError, match=r"is no CSV file of costs: .* no text in UTF-8"):
         read_costs(tmp_path / "costs.csv", ["chat", "é"])
 
 
+@pytest.fixture(scope="module")
+def finished(data_root, tmp_path_factory) -> Run:
+    run = Run(tmp_path_factory.mktemp("predict") / "run")
+    small = ["data.train_size=5000", "trainer.max_epochs=1", "~callbacks.figures", f"data.root={data_root}"]
+    train(compose_config("train", *small), run.path)
+    return run
+
+
 @pytest.fixture
-def run(config, tmp_path) -> Run:
-    cfg = config("data.train_size=5000", "trainer.max_epochs=2", "~callbacks.figures")
-    train(cfg, tmp_path / "run")
-    return Run(tmp_path / "run")
+def run(finished, tmp_path) -> Run:
+    """A copy of a finished run."""
+    return Run(shutil.copytree(finished.path, tmp_path / "run"))
 
 
-@pytest.mark.slow
-def test_predictions_of_a_run_are_those_of_its_best_checkpoint(cli, run, tmp_path):
+@pytest.fixture
+def predicted(data_root, tmp_path, monkeypatch, caplog):
+    """predicted(key=value, ...) predicts in tmp_path into out; the rows of predictions.csv, and the log."""
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level("INFO", "src.predict")
+
+    def call(*arguments: str, root: Path = data_root) -> tuple[list[dict[str, str]], list[str]]:
+        caplog.clear()
+        predict(compose_config("predict", f"data.root={root}", *arguments), tmp_path / "out")
+        with open(tmp_path / "out/predictions.csv", newline="") as file:
+            return list(csv.DictReader(file)), [record.getMessage() for record in caplog.records]
+
+    return call
+
+
+def test_predictions_of_a_run_are_those_of_its_best_checkpoint(predicted, finished, tmp_path):
     costs = ROOT / "conf/costs/missed_shirt.csv"
-    arguments = [f"run={run.path}", f"decision.costs={costs}", "hydra.run.dir=out", "first=9"]
-    status, output = cli("src.predict", *arguments)
-    assert status == 0, output
-    rows = list(csv.DictReader((tmp_path / "out/predictions.csv").read_text().splitlines()))
+    rows, log = predicted(f"run={finished.path}", f"decision.costs={costs}", "first=9")
     assert len(rows) == 10_000
     share = sum(row["true"] == row["predicted"] for row in rows) / 10_000
-    assert share == run.record()["test/acc"]
-    assert output.startswith(f"accuracy {share:.4f} on 10000 test images\n")
+    assert share == finished.record()["test/acc"]
+    assert log[0] == f"accuracy {share:.4f} on 10000 test images"
     for row in rows[:100]:
         p = {name: float(row[name]) for name in CLASSES}
         assert max(p, key=p.get) == row["predicted"]
         assert sum(p.values()) == pytest.approx(1, abs=1e-5)
-    lines = output.splitlines()
-    likeliest, cheapest = (float(line.split(" costs ")[1].split()[0]) for line in lines[1:3])
-    assert cheapest < likeliest
-    assert "the likeliest class is" in lines[4]
+    prices, answers = read_costs(costs, CLASSES)
+    for rule, line in (("predicted", log[1]), ("answer", log[2])):
+        paid = [prices[CLASSES.index(row["true"]), answers.index(row[rule])].item() for row in rows]
+        assert float(line.split(" costs ")[1].split()[0]) == pytest.approx(sum(paid) / 10_000, abs=1e-4)
+    assert sum(paid) < sum(prices[CLASSES.index(row["true"]), CLASSES.index(row["predicted"])] for row in rows)
+    differ = sum(row["predicted"] != row["answer"] for row in rows)
+    assert log[3] == f"the answers differ on {differ} of 10000 images"
     lines = (tmp_path / "out/predictions.jsonl").read_text().splitlines()
     for row, line in zip(rows, lines, strict=True):
         record = json.loads(line)
@@ -116,12 +138,11 @@ def test_predictions_of_a_run_are_those_of_its_best_checkpoint(cli, run, tmp_pat
             assert picture.width > 700
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
         (["run=nowhere"], "nowhere is no run folder"),
-        ([], "run"),
+        ([], "Missing mandatory value: run"),
         (["run={run}", "decision.costs=nowhere.csv"], "No such file"),
         (["run={run}", "first=0"], "first: input should be greater than or equal to 1, got 0"),
         (["run={run}", "first=abc"], "first: input should be a valid integer, got 'abc'"),
@@ -132,7 +153,7 @@ def test_predictions_of_a_run_are_those_of_its_best_checkpoint(cli, run, tmp_pat
         (["run=null"], "run: input should be a valid string, got None"),
         (["run={run}", "inputs=1"], "inputs: input should be a valid string, got 1"),
         (["run={run}", "decision.costs=1"], "decision.costs: input should be a valid string, got 1"),
-        (["run={run}", "decision=null"], "decision: input should be"),
+        (["run={run}", "decision=null"], "decision: input should be a valid dictionary, got None"),
         (["run={run}", "data.root=[1]"], "data.root: input should be a valid string, got [1]"),
         (["run={run}", "decision.costs=folder"], "folder is no regular file"),
         (["run={run}", "decision.costs=pipe"], "pipe is no regular file"),
@@ -144,39 +165,34 @@ def test_predictions_of_a_run_are_those_of_its_best_checkpoint(cli, run, tmp_pat
         (["run={run}", "invert=1"], "invert: input should be 'auto', 'true' or 'false', got '1'"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_one_line(cli, run, tmp_path, arguments, complaint):
+def test_what_cannot_be_done_is_said_in_one_line(predicted, finished, tmp_path, arguments, complaint):
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     with open(tmp_path / "endless", "wb") as file:
         file.truncate(1 << 40)
-    status, output = cli("src.predict", *(text.format(run=run.path) for text in arguments), data=False)
-    assert status == 1
-    (line,) = output.splitlines()
-    assert line.startswith("error: ")
+    with pytest.raises(USER_ERRORS) as refused:
+        predicted(*(text.format(run=finished.path) for text in arguments))
+    (line,) = explain(refused.value).splitlines()
     assert complaint in line
+    assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("side", [28, 20])
-def test_test_images_as_files_are_predicted_as_in_the_data_set(config, cli, tmp_path, side):
-    cfg = config("data.train_size=1000", "trainer.max_epochs=1", f"data.resize={side}", "~callbacks.figures")
-    train(cfg, tmp_path / "run")
-    X = torchvision.datasets.FashionMNIST(cfg.data.root, train=False).data[:300]
+def test_test_images_as_files_are_predicted_as_in_the_data_set(predicted, data_root, tmp_path, side):
+    data = FashionMNIST(root=str(data_root))
+    data.setup()
     (tmp_path / "pictures").mkdir()
-    for i, image in enumerate(X):
-        Image.fromarray(image.numpy()).save(tmp_path / f"pictures/{i:03}.png")
-    assert cli("src.predict", f"run={tmp_path / 'run'}", "hydra.run.dir=set").status == 0
-    arguments = [f"run={tmp_path / 'run'}", "hydra.run.dir=own", "inputs=pictures", "first=2"]
-    status, output = cli("src.predict", *arguments, data=False)
-    assert status == 0, output
-    expected = list(csv.DictReader((tmp_path / "set/predictions.csv").read_text().splitlines()))[:300]
-    found = list(csv.DictReader((tmp_path / "own/predictions.csv").read_text().splitlines()))
-    for i, (own, of_set) in enumerate(zip(found, expected, strict=True)):
+    for i, image in enumerate(data.splits["test"][0].X[:100]):
+        Image.fromarray(image[0].numpy()).save(tmp_path / f"pictures/{i:03}.png")
+    run = untrained(tmp_path / "run", "src.data.fashion_mnist.FashionMNIST", side * side, 10, resize=side)
+    expected, _ = predicted(f"run={run.path}")
+    found, log = predicted(f"run={run.path}", "inputs=pictures", "first=2")
+    for i, (own, of_set) in enumerate(zip(found, expected[:100], strict=True)):
         assert own.pop("file") == f"{i:03}.png"
         assert own.pop("predicted") == of_set["predicted"]
         for name in CLASSES:  # the order of a sum of 784 terms may depend on the number of images
             assert float(own[name]) == pytest.approx(float(of_set[name]), abs=2e-6)
-    assert [line.split(":")[0] for line in output.splitlines()] == ["000.png", "001.png", "written to own/"]
+    assert [line.split(":")[0] for line in log] == ["000.png", "001.png", "written to out/"]
 
 
 @pytest.fixture
@@ -225,30 +241,21 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_go_on(cli, run, pict
         assert record["predicted"] == row["predicted"] == max(p, key=p.get)
     with Image.open(tmp_path / "out/inputs.png") as drawing:
         assert drawing.width > 800
+    assert "error: 3 of 8 pictures" in (tmp_path / "out/predict.log").read_text()
 
 
-@pytest.mark.slow
-def test_own_pictures_need_no_data_set(cli, run, pictures):
-    run.config.write_text(re.sub(r"(?m)^  root: .*$", "  root: /nowhere", run.config.read_text()))
-    arguments = [f"run={run.path}", "inputs='pictures/*'", "hydra.run.dir=out"]
-    status, output = cli("src.predict", *arguments, data=False)
-    assert status == 0, output
-
-
-@pytest.mark.slow
-def test_if_no_file_can_be_read_nothing_is_written(cli, run, tmp_path):
+def test_if_no_file_can_be_read_nothing_is_written(predicted, finished, tmp_path, caplog):
     (tmp_path / "x.png").touch()
-    status, output = cli("src.predict", f"run={run.path}", "inputs=x.png", "hydra.run.dir=out", data=False)
-    assert status == 1
-    assert output.splitlines() == [
-        "cannot read x.png: the file is empty",
-        "error: 1 of 1 pictures could not be read; the lines above say why",
-    ]
-    assert not list((tmp_path / "out").glob("predictions*"))
+    with pytest.raises(UserError, match=r"^1 of 1 pictures could not be read; the lines above say why$"):
+        predicted(f"run={finished.path}", "inputs=x.png")
+    assert caplog.messages == ["cannot read x.png: the file is empty"]
+    assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
-def test_pictures_get_the_answer_of_least_expected_cost(cli, run, pictures, tmp_path):
+def test_pictures_get_the_answer_of_least_expected_cost_and_need_no_data_set(
+    predicted, run, pictures, tmp_path
+):
+    run.config.write_text(re.sub(r"(?m)^  root: .*$", "  root: /nowhere", run.config.read_text()))
     # asking costs 0.5, every wrong answer 1: one asks where the likeliest class has less than 0.5
     (tmp_path / "costs.csv").write_text(
         "\n".join(
@@ -256,25 +263,28 @@ def test_pictures_get_the_answer_of_least_expected_cost(cli, run, pictures, tmp_
             + [f"{true},0.5," + ",".join(str(int(true != answer)) for answer in CLASSES) for true in CLASSES]
         )
     )
-    arguments = [f"run={run.path}", "inputs='pictures/*'", "hydra.run.dir=out", "decision.costs=costs.csv"]
-    status, output = cli("src.predict", *arguments, "invert=true", data=False)
-    assert status == 0, output
-    rows = list(csv.DictReader((tmp_path / "out/predictions.csv").read_text().splitlines()))
+    arguments = [f"run={run.path}", "inputs='pictures/*'", "decision.costs=costs.csv", "invert=true"]
+    rows, log = predicted(*arguments, root=tmp_path / "nothing")
     assert len(rows) == 5
-    for row, line in zip(rows, output.splitlines(), strict=False):
+    for row, line in zip(rows, log, strict=False):
         sure = max(float(row[name]) for name in CLASSES) > 0.5
         assert row["answer"] == (row["predicted"] if sure else "ask")
         assert line.startswith(f"{row['file']}: {row['predicted']} ")
         assert line.endswith(f"; answer {row['answer']}")
+    assert not (tmp_path / "nothing").exists()
 
 
-@pytest.mark.slow
-def test_a_run_of_a_linear_regression_has_no_classes_to_predict(config, cli, tmp_path):
-    cfg = config("model=linear_scratch", "data=synthetic", "data.train_size=50", "trainer.max_epochs=1")
-    train(cfg, tmp_path / "run")
-    status, output = cli("src.predict", f"run={(tmp_path / 'run')}", data=False)
-    assert status == 1
-    assert "is no classifier" in output
+def untrained(path: Path, data: str, num_inputs: int, num_outputs: int, **settings) -> Run:
+    """A run folder with the weights that a model starts with."""
+    run = Run(path)
+    model = {"_target_": "src.models.concise.SoftmaxRegression"}
+    config = {"seed": 0, "data": {"_target_": data, **settings}, "model": model}
+    run.save_config(config | {"trainer": {"accelerator": "cpu"}, "callbacks": {}})
+    run.best.parent.mkdir()
+    content = dict.fromkeys(["callbacks", "lr_schedulers", "loops", "optimizer_states"])
+    state = SoftmaxRegression(num_inputs=num_inputs, num_outputs=num_outputs).state_dict()
+    torch.save({**content, "epoch": 0, "global_step": 1, "state_dict": state}, run.best)
+    return run
 
 
 class Striped(SplitDataModule):
@@ -299,15 +309,7 @@ def striped(tmp_path, monkeypatch) -> Run:
     """A run on data of one's own, whose test split is three of ten examples, which are no pictures."""
     monkeypatch.setattr(Striped, "__module__", "src.data.striped")
     monkeypatch.setitem(sys.modules, "src.data.striped", sys.modules[__name__])
-    run = Run(tmp_path / "run")
-    model = {"_target_": "src.models.concise.SoftmaxRegression"}
-    config = {"seed": 0, "data": {"_target_": "src.data.striped.Striped"}, "model": model}
-    run.save_config(config | {"trainer": {"accelerator": "cpu"}, "callbacks": {}})
-    run.best.parent.mkdir()
-    content = dict.fromkeys(["callbacks", "lr_schedulers", "loops", "optimizer_states"])
-    state = SoftmaxRegression(num_inputs=6, num_outputs=2).state_dict()
-    torch.save({**content, "epoch": 0, "global_step": 1, "state_dict": state}, run.best)
-    return run
+    return untrained(tmp_path / "run", "src.data.striped.Striped", 6, 2)
 
 
 def test_predictions_are_of_the_test_split_and_of_nothing_else(striped, tmp_path):
@@ -326,6 +328,6 @@ def test_predictions_are_of_the_test_split_and_of_nothing_else(striped, tmp_path
 def test_pictures_for_data_that_take_none_are_refused_in_one_line(striped, tmp_path):
     Image.new("L", (6, 6)).save(tmp_path / "x.png")
     cfg = compose_config("predict", f"run={striped.path}", f"inputs={tmp_path}/x.png")
-    with pytest.raises(UserError, match=r"cannot be had from files of pictures; .* Striped `resize`"):
+    with pytest.raises(UserError, match="takes no pictures, as its data have no `resize`; leave inputs out"):
         predict(cfg, tmp_path / "out")
     assert not (tmp_path / "out").exists()
