@@ -7,8 +7,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from src import sweeps, terminal
+from src import terminal
 from src.runs import Run, main_process, write
+from src.sweeps import callback
 from src.training.experiment import resume, train
 
 
@@ -25,5 +26,4 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    with sweeps.reported():
-        terminal.run(main)
+    callback.run(main)
