@@ -136,16 +136,15 @@ def as_text(value: Any) -> str:
 
 def chart(means: list[Row], axes: list[str], metric: str) -> Figure:
     """Mean and sd of a metric at the values of the first axis: a line, or one for each value of the second."""
+    names = sorted({group[axes[0]] for group in means}, key=by_size)
     lines: dict[str, list[tuple]] = {}
     for group in sorted(means, key=lambda group: [by_size(group[key]) for key in reversed(axes)]):
         (mean, sd), label = group[metric], " ".join(f"{key}={group[key]}" for key in axes[1:])
-        lines.setdefault(label, []).append((group[axes[0]], mean, sd or 0.0))
+        lines.setdefault(label, []).append((names.index(group[axes[0]]), mean, sd or 0.0))
     panel = figure(5.6, 3.6)
     ax = panel.subplots()
     ax.set_prop_cycle(color=CYCLE)
-    ax.xaxis.update_units(
-        sorted({group[axes[0]] for group in means}, key=by_size)
-    )  # evenly spaced, in this order
+    ax.set_xticks(range(len(names)), names)
     for label, points in lines.items():
         ax.errorbar(*zip(*points, strict=True), label=label, marker="o", linestyle=":", capsize=3)
     if len(axes) > 1:
