@@ -60,9 +60,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.resume:
         resume(arguments.folder, arguments.overrides)
-    if arguments.overrides:
-        raise UserError(f"{arguments.overrides[0]}: a summary takes the folder alone")
-    terminal.say(summarize(arguments.folder)[1])
+    else:
+        terminal.say(summarize(arguments.folder)[1])
 
 
 if __name__ == "__main__":
