@@ -24,7 +24,7 @@ from src import terminal
 from src.charts import COLOURS, figure, save
 from src.errors import UserError
 from src.runs import Run, restore, write_csv
-from src.sweeps import Sweep
+from src.sweeps.folder import Sweep
 
 LAST = 5  # epochs
 

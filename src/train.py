@@ -10,8 +10,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from src import sweeps, terminal
+from src import terminal
 from src.runs import Run, main_process, write
+from src.sweeps import callback
 from src.training.experiment import resume, train
 
 log = logging.getLogger(__name__)
@@ -48,5 +49,4 @@ def summary(run: Run) -> str:
 
 
 if __name__ == "__main__":
-    with sweeps.reported():
-        terminal.run(main)
+    callback.run(main)

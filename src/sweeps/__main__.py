@@ -1,0 +1,68 @@
+"""Summarize a sweep, or go on with it.
+
+    python -m src.sweeps DIR           (re)writes summary.csv, summary.md and summary.png from the runs in DIR
+    python -m src.sweeps resume DIR [hydra.launcher.KEY=VALUE ...]    finishes the sweep: ended runs stay
+
+The summary runs nothing of the folder, which may be anybody's. Going on runs the configs that are in it:
+a sweep folder is code, so do not resume a stranger's.
+"""
+
+import argparse
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+
+from src import terminal
+from src.errors import UserError
+from src.sweeps.folder import Sweep, summarize
+
+# Hydra's own settings that are taken from a sweep folder; others can start a program or write elsewhere.
+HARMLESS = re.compile(
+    r"hydra/launcher=(basic|joblib|submitit_local|submitit_slurm)|hydra\.sweeper\.max_batch_size=\d+|"
+    r"\+{0,2}hydra\.sweeper\.params\.[^$]*|hydra\.sweep\.dir=.*|"
+    r"hydra\.launcher\.(n_jobs|timeout_min|cpus_per_task|gpus_per_node|tasks_per_node|nodes|mem_gb|"
+    r"partition|qos|account|constraint|array_parallelism|max_num_timeout)=[\w.-]*"
+)
+
+
+def resume(path: Path, overrides: list[str]) -> None:
+    """Become the command that finishes the sweep, with its configs. `overrides` are of the launcher."""
+    sweep = Sweep(path)
+    for text in overrides:
+        if not text.startswith(("hydra.launcher.", "hydra/launcher=")) and text not in sweep.command:
+            raise UserError(f"{text}: a sweep goes on as it began; only hydra.launcher.KEY=VALUE may be added")
+    for text in sweep.command:
+        steers = text.startswith("-") or "hydra" in text.partition("=")[0]
+        if steers and text not in overrides and not HARMLESS.fullmatch(text):
+            raise UserError(
+                f"{path}/sweep.yaml sets {text}, which is not taken from a folder; if it is yours, add it: "
+                f"python -m src.sweeps resume {shlex.join([str(path), text])}"
+            )
+    again = [*overrides, f"hydra.sweep.dir={terminal.quoted(path)}", "hydra.callbacks.report_sweep.resume=true"]
+    keys = {text.partition("=")[0] for text in again}
+    command = [text for text in sweep.command if text.partition("=")[0] not in keys]
+    configs = f"--config-path={(path / '.conf').absolute()}"
+    python = [sys.executable, "-m", "src.train", "--multirun", configs, *command, *again]
+    places = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
+    tracebacks = str(int(terminal.tracebacks))  # the variable itself has been changed for Hydra
+    os.execve(python[0], python, os.environ | {"PYTHONPATH": places, "HYDRA_FULL_ERROR": tracebacks})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        "python -m src.sweeps", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("resume", nargs="?", choices=["resume"], help="finish the sweep; runs its configs")
+    parser.add_argument("folder", type=Path, help="of the sweep, outputs/sweeps/NAME")
+    parser.add_argument("overrides", nargs="*", help="for resume: of the launcher, hydra.launcher.KEY=VALUE")
+    arguments = parser.parse_args()
+    if arguments.resume:
+        resume(arguments.folder, arguments.overrides)
+    else:
+        terminal.say(summarize(arguments.folder)[1])
+
+
+if __name__ == "__main__":
+    terminal.run(main)

@@ -1,0 +1,95 @@
+"""A sweep while it runs: it records its plan, prints a line for each job, and ends in a summary."""
+
+import itertools
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from src import terminal
+from src.errors import UserError, printable
+from src.runs import claim, lock, write
+from src.sweeps.folder import SELECTED, Sweep, summarize
+
+
+class ReportSweep(Callback):
+    """Hydra callback: claims the sweep folder, records the plan, and prints a line for each job that ends."""
+
+    held, folder = None, None  # of the process that runs the sweep; jobs in others have a copy of the callback
+    sweep: Sweep | None = None
+
+    def __init__(self, resume: bool = False):
+        self.resume = resume
+
+    def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
+        named = any(text.startswith("hydra.sweep.dir=") for text in config.hydra.overrides.hydra)
+        folder = Path(config.hydra.sweep.dir)
+        try:
+            if OmegaConf.to_container(config.hydra.sweep)["subdir"] != "${hydra.job.num}":
+                raise UserError("hydra.sweep.subdir cannot be set: jobs are numbered; leave it out")
+            plan = None if self.resume else planned(config)
+            if plan:
+                folder = claim(folder, named, "hydra.sweep.dir")
+            ReportSweep.held = lock(folder / ".lock", f"sweep {folder}")
+            if plan:
+                (configs,) = (each for each in config.hydra.runtime.config_sources if each.provider == "main")
+                shutil.copytree(configs.path, folder / ".conf")
+                write(folder / "sweep.yaml", yaml.safe_dump(plan))
+        except terminal.USER_ERRORS as error:
+            sys.exit(printable(f"error: {terminal.explain(error)}", keep="\n"))
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={terminal.quoted(folder)}")  # for the jobs
+        config.hydra.sweep.dir = str(folder)
+        ReportSweep.folder, self.sweep, self.started = folder, Sweep(folder), time.monotonic()
+        self.before = {row["job"] for row in self.sweep.rows() if row["status"] == "finished"}
+
+    def on_job_end(self, config: DictConfig, **kwargs) -> None:
+        if not self.sweep or config.hydra.job.num in self.before:  # a single run, or nothing to do
+            return
+        rows = self.sweep.rows()
+        row = rows[config.hydra.job.num]
+        ended = {row["job"] for row in rows if row["status"] in ("finished", "failed", "diverged")}
+        left = (time.monotonic() - self.started) / max(len(ended - self.before), 1) * (len(rows) - len(ended))
+        scores = {row["job"]: row[SELECTED] for row in rows if row["status"] == "finished" and SELECTED in row}
+        place = " ".join(f"{key}={row[key]}" for key in self.sweep.axes) or row["overrides"]
+        scored = row["job"] in scores
+        outcome = f"{SELECTED} {row[SELECTED]:.4f}" if scored else f"{row['status']} {row['reason']}".strip()
+        best = min(scores, key=scores.get, default=None)
+        so_far = "" if best is None else f"best {scores[best]:.4f} (job {best})  "
+        terminal.say(f"{len(ended)}/{len(rows)}  {place}  {outcome}  {so_far}{left:.0f} s left")
+
+
+def planned(config: DictConfig) -> dict[str, Any]:
+    """What is needed to finish a sweep later, besides its configs: its command, and its jobs in order."""
+    parameters = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+    command = list(config.hydra.overrides.task)
+    choices: dict[str, list[str]] = {}
+    for each in OverridesParser.create().parse_overrides([*parameters, *command]):
+        key, value = each.get_key_element(), each.value()
+        if isinstance(value, Glob) or getattr(value, "shuffle", False):
+            raise UserError(f"{each.input_line}: jobs are numbered in their order; leave out shuffle and glob")
+        values = each.sweep_string_iterator() if each.is_sweep_override() else [each.get_value_element_as_str()]
+        choices[key] = [f"{key}={value}" for value in values]
+    settings = [text for text in config.hydra.overrides.hydra if not text.startswith("hydra.mode=")]
+    jobs = [list(job) for job in itertools.product(*choices.values())]
+    return {"command": [*command, *settings], "jobs": jobs}
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a command that may be a sweep; however it ends, summarize the sweep, and fail if a job did."""
+    rows = []
+    try:
+        terminal.run(main)
+    finally:
+        if ReportSweep.folder:
+            rows, text = summarize(ReportSweep.folder)
+            terminal.say(text)
+    if bad := [row for row in rows if row["status"] != "finished"]:
+        sys.exit(f"error: {len(bad)} of {len(rows)} jobs did not finish")
