@@ -1,7 +1,7 @@
 """The test metrics of a run once more, and what stands behind them: python -m src.evaluate run=DIR
 
-Writes evaluation.json and figures/evaluation_*.png into the run folder: of a classifier precision, recall, F1 of
-each class, the confusions and the calibration error; of a linear regression the sizes of its errors and R^2.
+Writes evaluation.json and figures/evaluation_*.png into the run folder: of a classifier, scores of each class,
+the confusions and the calibration error; of a linear regression, the sizes of its errors and R^2.
 """
 
 import logging
