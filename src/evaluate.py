@@ -98,7 +98,12 @@ def regression(y_hat: Tensor, y: Tensor) -> tuple[dict[str, Any], dict[str, Figu
         "mae": tm.mean_absolute_error(y_hat, y).item(),
         "r2": tm.r2_score(y_hat, y).item(),
     }
-    return result, {"residuals": residuals(y_hat, y)}
+    panel = figure(5.6, 3.6)
+    ax = panel.subplots()
+    ax.plot(y_hat.flatten(), (y - y_hat).flatten(), ".", color=COLOURS["train"], markersize=3, alpha=0.5)
+    ax.axhline(0, color=COLOURS["lr"], linewidth=1)
+    ax.set(xlabel="prediction", ylabel="target - prediction", title="test examples")
+    return result, {"residuals": panel}
 
 
 def tables(result: dict[str, Any]) -> str:
@@ -143,20 +148,10 @@ def calibration(confidence: Tensor, correct: Tensor) -> Figure:
     upper, lower = panel.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     upper.plot([0, 1], [0, 1], color=COLOURS["lr"], linestyle=":", label="calibrated")
     upper.plot(middle[used], right[used] / counts[used], "o-", color=COLOURS["train"], label="model")
-    upper.set(ylabel="accuracy", ylim=(0, 1), title="how sure, and how often right")
+    upper.set(ylabel="accuracy", ylim=(0, 1.05), title="how sure, and how often right")
     upper.legend(frameon=False)
     lower.stairs(counts, edges, fill=True, color=COLOURS["train"])
     lower.set(xlabel="probability of the predicted class", ylabel="test images", xlim=(0, 1))
-    return panel
-
-
-def residuals(y_hat: Tensor, y: Tensor) -> Figure:
-    """How far predictions y_hat (n, q) are from the targets y (n, q)."""
-    panel = figure(5.6, 3.6)
-    ax = panel.subplots()
-    ax.plot(y_hat.flatten(), (y - y_hat).flatten(), ".", color=COLOURS["train"], markersize=3, alpha=0.5)
-    ax.axhline(0, color=COLOURS["lr"], linewidth=1)
-    ax.set(xlabel="prediction", ylabel="target - prediction", title="test examples")
     return panel
 
 

@@ -1,10 +1,7 @@
 """Why does the loss oscillate in spite of a decaying learning rate? python -m src.oscillation SWEEP
 
-Answers it for the runs of a sweep (sweep=lr_gamma) with three mean |changes| of the training loss:
-
-- between epochs: of the last five;
-- within an epoch: from minibatch to minibatch of the last epoch, as it was trained (train/swing);
-- at rest: over the same minibatches with the weights held still. What remains is the noise of the minibatches.
+How much the training loss moves in the runs of a sweep (sweep=lr_gamma): between the last epochs, between the
+minibatches of the last one (train/swing), and between those at rest, with the weights held still: noise alone.
 """
 
 import argparse
@@ -22,7 +19,8 @@ from src.errors import UserError
 from src.runs import Run, restore, write_csv
 from src.sweeps import Sweep
 
-LAST = 5  # epochs
+LAST = 6  # epochs, between which there are five changes
+KINDS = {"within an epoch": "o", "at rest": "x", "between epochs": "s"}  # markers in the chart
 
 
 def mean_change(values: torch.Tensor) -> float:
@@ -62,15 +60,12 @@ def at_rest(run: Run, places: dict[str, Any] | None = None) -> float:
 
 
 def measure(sweep: Sweep, places: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    """A row for each learning rate and decay: the three numbers and val/acc, means over the seeds.
-
-    For `places` see `src.runs.restore`. Raises UserError if the runs do not have what is asked.
-    """
+    """Means over the seeds, a row for each learning rate and decay. Raises UserError if a run lacks them."""
     groups: dict[tuple[float, float], list[dict[str, float]]] = {}
     for run in [Run(row["folder"]) for row in sweep.rows() if row["status"] == "finished"]:
-        epochs, model = run.rows()[-LAST - 1 :], run.recorded()["model"]
-        if len(epochs) <= LAST or not epochs[-1].keys() >= {"train/swing", "val/acc"}:
-            raise UserError(f"{run.path} lacks train/swing, val/acc or {LAST + 1} epochs; run sweep=lr_gamma")
+        epochs, model = run.rows()[-LAST:], run.recorded()["model"]
+        if len(epochs) < LAST or not epochs[-1].keys() >= {"train/swing", "val/acc"}:
+            raise UserError(f"{run.path} lacks train/swing, val/acc or {LAST} epochs; run sweep=lr_gamma")
         numbers = {
             "within an epoch": epochs[-1]["train/swing"],
             "at rest": at_rest(run, places),
@@ -91,14 +86,14 @@ def chart(rows: list[dict[str, Any]]) -> Figure:
     panel = figure(10, 3.6)
     left, right = panel.subplots(1, 2, width_ratios=[3, 2])
     settings = [f"{row['lr']:g} x {row['gamma']:g}^t" for row in rows]
-    for kind, colour in zip(("within an epoch", "at rest", "between epochs"), CYCLE, strict=False):
-        left.plot(settings, [row[kind] for row in rows], "o", color=colour, label=kind)
+    for (kind, style), colour in zip(KINDS.items(), CYCLE, strict=False):
+        left.plot(settings, [row[kind] for row in rows], style, color=colour, label=kind)
     left.set(yscale="log", ylabel="mean |change| of the loss", title="how much the loss moves")
-    left.legend(frameon=False)
     right.plot(settings, [row["val/acc"] for row in rows], "o-", color=COLOURS["test"])
     right.set(ylabel="val/acc", title="and how good the model is")
+    panel.legend(loc="outside upper left", ncols=3, frameon=False)
     for ax in (left, right):
-        ax.tick_params(axis="x", rotation=40)
+        ax.tick_params(axis="x", rotation=90)
         ax.grid(alpha=0.3)
     return panel
 
