@@ -102,10 +102,9 @@ def processes(number: int) -> Iterator[ProcessPoolExecutor]:
             raise
 
 
-def reproduce(
-    checks: dict[str, Check], overrides: Sequence[str], workers: int, folder: Path
-) -> list[dict[str, Any]]:
-    """Run all checks, `workers` runs side by side; write the page and return its rows."""
+def reproduce(checks: dict[str, Check], overrides: Sequence[str], workers: int, folder: Path) -> None:
+    """Run all checks, `workers` runs side by side, and write the page. Raises UserError unless all pass."""
+    started = time.monotonic()
     records: dict[str, list[Record]] = {preset: [] for preset in checks}
     with processes(workers) as pool:
         futures = {}
@@ -130,7 +129,10 @@ def reproduce(
     pair = {name: Run(folder / name / "seed0") for name in ("overfit", "overfit_fixed")}
     if all(run.metrics_csv.exists() for run in pair.values()):
         save(compared({name: run.rows() for name, run in pair.items()}), folder / "overfit.png")
-    return rows
+    log.info("\n%s", terminal.table(rows))
+    log.info("%s in %.0f s", terminal.relative(folder / "results.md"), time.monotonic() - started)
+    if failed := [row["preset"] for row in rows if row["verdict"] != "pass"]:
+        raise UserError(f"failed, or outside the bounds: {', '.join(failed)}")
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="reproduce")
@@ -141,12 +143,8 @@ def main(cfg: DictConfig) -> None:
     if unknown := [preset for preset in presets if preset not in options.checks]:
         raise UserError(f"presets: no check for {', '.join(unknown)}; choose from {', '.join(options.checks)}")
     checks = {preset: check for preset, check in options.checks.items() if preset in presets}
-    folder, started = Path(HydraConfig.get().runtime.output_dir), time.monotonic()
-    rows = reproduce(checks, options.overrides, options.workers or os.cpu_count() or 1, folder)
-    log.info("\n%s", terminal.table(rows))
-    log.info("%s in %.0f s", terminal.relative(folder / "results.md"), time.monotonic() - started)
-    if failed := [row["preset"] for row in rows if row["verdict"] != "pass"]:
-        raise UserError(f"failed, or outside the bounds: {', '.join(failed)}")
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    reproduce(checks, options.overrides, options.workers or os.cpu_count() or 1, folder)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """The page of results: its verdicts, and that every preset has its place on it."""
 
+import contextlib
 import json
 import math
 import signal
+from concurrent.futures import Future
 
 import pytest
 
@@ -61,11 +63,12 @@ class Killer:
 def test_a_killed_process_costs_no_page(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(reproduce, "run_preset", Killer())
     caplog.set_level("INFO")
-    (page,) = reproduce.reproduce({"name": CHECK}, [], 1, tmp_path)
-    assert "seed 0 failed: A process in the process pool was terminated abruptly" in page["ours"]
-    assert page["verdict"] == "FAIL"
-    assert "terminated abruptly" in (tmp_path / "results.md").read_text()
-    assert len(caplog.messages) == 2
+    with pytest.raises(UserError, match=r"^failed, or outside the bounds: name$"):
+        reproduce.reproduce({"name": CHECK}, [], 1, tmp_path)
+    (line,) = (tmp_path / "results.md").read_text().splitlines()[2:]
+    assert "| seed 0 failed: A process in the process pool was terminated abruptly" in line
+    assert line.endswith("| FAIL    |")
+    assert sum("terminated abruptly" in message for message in caplog.messages) == 3  # two runs, and the page
 
 
 def test_a_run_that_raises_is_a_record_with_its_reason(tmp_path, monkeypatch):
@@ -121,28 +124,37 @@ def test_every_preset_runs(config, experiment, tmp_path):
     assert yardsticks()[experiment].bounds.keys() - {"gap", "last val/loss"} <= record.keys()
 
 
-@pytest.mark.slow
-def test_the_command_writes_the_page_and_succeeds_if_all_bounds_are_kept(cli, tmp_path):
-    quick = ["presets=[linear_concise]", "overrides=['trainer.max_epochs=1']", "hydra.run.dir=out"]
-    quick += ["checks.linear_concise.bounds={error/w:[0,1]}"]
-    status, output = cli("src.reproduce", *quick, data=False)
-    assert status == 0, output
-    assert output.startswith("1/1  linear_concise seed 0  error/w 0.")
-    page = (tmp_path / "out/results.md").read_text()
-    assert page in output
+class Inline:
+    """A pool that runs everything in this process."""
+
+    def submit(self, function, *arguments) -> Future:
+        future = Future()
+        future.set_result(function(*arguments))
+        return future
+
+
+def test_the_page_is_written_and_nothing_raised_if_all_bounds_are_kept(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(reproduce, "processes", lambda number: contextlib.nullcontext(Inline()))
+    monkeypatch.setattr(reproduce.logging, "disable", lambda level: None)
+    caplog.set_level("INFO")
+    checks = {"linear_concise": yardsticks()["linear_concise"]}
+    reproduce.reproduce(checks, ["~logger", "~callbacks.figures"], 1, tmp_path)
+    assert any(text.startswith("1/1  linear_concise seed 0  error/w 0.0") for text in caplog.messages)
+    page = (tmp_path / "results.md").read_text()
+    assert page.strip() in caplog.text
     (line,) = page.splitlines()[2:]
     assert line.startswith("| linear_concise | nn.Linear, MSELoss")
     assert line.endswith("| pass    |")
-    assert (tmp_path / "out/results.csv").exists()
+    assert (tmp_path / "results.csv").exists()
 
 
 @pytest.mark.slow
 def test_the_command_fails_if_a_run_raises_or_a_bound_is_missed(cli, data_root, tmp_path):
     quick = f"'trainer.max_epochs=1','data.root={data_root}'"
     arguments = ["presets=[linear_l1,overfit,overfit_fixed]", "hydra.run.dir=out", "workers=1"]
-    arguments += [f"checks.{name}.overrides=[{quick}]" for name in ("+overfit", "+overfit_fixed")]
-    arguments = [text.replace("checks.+", "+checks.") for text in arguments]
-    status, output = cli("src.reproduce", *arguments, "+checks.linear_l1.overrides=['nope=1']", data=False)
+    arguments += [f"+checks.{name}.overrides=[{quick}]" for name in ("overfit", "overfit_fixed")]
+    arguments += ["+checks.linear_l1.overrides=['nope=1']"]
+    status, output = cli("src.reproduce", *arguments, data=False)
     assert status == 1  # after one epoch there is no gap yet, and the loss is still high
     assert "Traceback" not in output
     last = "error: failed, or outside the bounds: linear_l1, overfit, overfit_fixed"
