@@ -17,12 +17,11 @@ from src.charts.curves import compared
 from src.charts.images import weights
 from src.errors import UserError, printable
 from src.runs import Run, claim, restore, write, write_csv
-from src.training.experiment import EXPERIMENT, PLACES
+from src.training.experiment import PLACES
 
 MOST = len(CYCLE)  # runs with a colour of their own
 RESULTS = ("val/loss", "val/acc", "test/loss", "test/acc", "error/w", "error/b")
 OUTCOME = ("best_epoch", "epochs", "seconds", "status")
-Row = dict[str, Any]
 
 
 def find(paths: Sequence[Path]) -> list[Run]:
@@ -52,35 +51,27 @@ def best(runs: list[Run]) -> list[Run]:
     """Of the finished runs, by folder, the MOST of lowest val/loss, or if some have none, the last ones."""
     runs = sorted(runs, key=lambda run: (len(run.path.name), run.path.name))  # 9 before 10
     finished = {run: record for run in runs if (record := run.record()).get("status") == "finished"}
-    if all("val/loss" in record for record in finished.values()):
-        kept = sorted(finished, key=lambda run: finished[run]["val/loss"])[:MOST]
-    else:
-        kept = list(finished)[-MOST:]
+    if not all("val/loss" in record for record in finished.values()):
+        return list(finished)[-MOST:]
+    kept = sorted(finished, key=lambda run: finished[run]["val/loss"])[:MOST]
     return [run for run in finished if run in kept]
 
 
-def settings(run: Run) -> Row:
+def settings(run: Run) -> dict[str, Any]:
     """What makes the run the experiment that it is: dotted key -> value; `model` is its class."""
     cfg = run.recorded()
-    found: Row = {}
-    for group in (*EXPERIMENT, "trainer"):
-        node = cfg[group]
-        for key, value in node.items() if isinstance(node, dict) else [("", node)]:
+    found = {"seed": cfg["seed"]}
+    for group in ("model", "data", "trainer"):
+        for key, value in cfg[group].items():
             if key == "_target_":
                 found[group] = ".".join(value.split(".")[-2:])
             elif key not in PLACES:
-                found[printable(f"{group}.{key}".rstrip("."))] = value
+                found[printable(f"{group}.{key}")] = value
     return found
 
 
-def differing(rows: list[Row]) -> list[str]:
-    """The keys whose values are not the same in all rows."""
-    keys = dict.fromkeys(key for row in rows for key in row)
-    return [key for key in keys if any(row.get(key) != rows[0].get(key) for row in rows)]
-
-
-def name(letter: str, run: Run, chosen: Row) -> str:
-    """The run in a legend: its letter and what it differs in, or if that is nothing or long, its folder."""
+def legend(letter: str, run: Run, chosen: dict[str, Any]) -> str:
+    """The run's letter and what it differs in or, if that is nothing or long, its folder."""
     text = ", ".join(
         value.partition(".")[0] if key == "model" else f"{key.rpartition('.')[2]} {value}"
         for key, value in chosen.items()
@@ -88,57 +79,33 @@ def name(letter: str, run: Run, chosen: Row) -> str:
     return f"{letter}: {printable(text if 0 < len(text) <= 40 else run.path.name)}"
 
 
-def shown(row: Row, column: str) -> str:
-    value = row.get(column, "")
-    if not isinstance(value, float):
-        return printable(str(value))
-    return f"{value:.4f}" if "/" in column else f"{value:g}"
-
-
 def compare(runs: list[Run], folder: Path) -> str:
     """Write the comparison of the runs, as `find` finds them, into `folder`; returns the table."""
-    letters = [chr(ord("A") + k) for k in range(len(runs))]
-    chosen = [settings(run) for run in runs]
-    keys = differing(chosen)
-    chosen = [{key: each[key] for key in keys if key in each} for each in chosen]
+    chosen, records = [settings(run) for run in runs], [run.record() for run in runs]
+    keys = dict.fromkeys(key for each in chosen for key in each)
+    keys = [key for key in keys if any(each.get(key) != chosen[0].get(key) for each in chosen)]
     shared = [key for key in keys if all(key in each for each in chosen)]  # the forms have some of their own
-    names = [
-        name(letter, run, {key: each[key] for key in shared})
-        for letter, run, each in zip(letters, runs, chosen, strict=True)
-    ]
-    rows = []
-    for letter, run, each in zip(letters, runs, chosen, strict=True):
-        record = run.record()
-        results = {metric: record[metric] for metric in RESULTS if metric in record}
-        outcome = {key: record.get(key) for key in OUTCOME}
-        rows.append(
-            {
-                "run": letter,
-                **each,
-                **results,
-                **outcome,
-                "folder": printable(terminal.relative(run.path.absolute())),
-            }
-        )
-    columns = [key for key in ("run", *keys, *RESULTS, *OUTCOME) if any(key in row for row in rows)]
+    results = [metric for metric in RESULTS if any(metric in record for record in records)]
+    rows, names = [], []
+    for letter, run, each, record in zip("ABCDEFGH", runs, chosen, records, strict=False):
+        values = {key: each.get(key) for key in keys} | {key: record.get(key) for key in (*results, *OUTCOME)}
+        rows.append({"run": letter, **values, "folder": printable(terminal.relative(run.path.absolute()))})
+        names.append(legend(letter, run, {key: each[key] for key in shared}))
 
     # in the legend of matplotlib, two bare $ would hold a formula
-    curves = {n.replace("$", r"\$"): run.rows() for n, run in zip(names, runs, strict=True)}
-    save(compared(curves), folder / "curves.png")
-    pictures = ["curves.png"]
+    curves = {name.replace("$", r"\$"): run.rows() for name, run in zip(names, runs, strict=True)}
+    pictures = {"curves.png": compared(curves)}
     (data, *_), models = zip(*(restore(run.recorded(), run.best) for run in runs), strict=True)
     if models[0].classifies and all(model.weights() for model in models):
-        W = {n: model.weights()[0] for n, model in zip(names, models, strict=True)}
-        save(weights(W, data.classes), folder / "weights.png")
-        pictures.append("weights.png")
-
+        W = {name: model.weights()[0] for name, model in zip(names, models, strict=True)}
+        pictures["weights.png"] = weights(W, data.classes)
+    for name, picture in pictures.items():
+        save(picture, folder / name)
     write_csv(folder / "comparison.csv", rows)
-    text = terminal.table({column: shown(row, column) for column in columns} for row in rows)
-    lines = [f"# {len(runs)} runs compared", ""]
-    lines += [f"- {row['run']}: `{row['folder']}`" for row in rows]
-    lines += ["", text, ""] + [line for file in pictures for line in (f"![{file[:-4]}]({file})", "")]
-    write(folder / "comparison.md", "\n".join(lines))
-    return "\n".join([*(f"{row['run']}: {row['folder']}" for row in rows), "", text])
+    text = terminal.table(rows)
+    shown = [f"![{name[:-4]}]({name})" for name in pictures]
+    write(folder / "comparison.md", "\n\n".join([f"# {len(runs)} runs compared", text, *shown]) + "\n")
+    return text
 
 
 def main() -> None:
@@ -147,8 +114,8 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help=help)
     runs = find(parser.parse_args().runs)  # before there is a folder
     folder = claim(Path(f"outputs/comparisons/{datetime.now():%Y-%m-%d_%H-%M-%S}"), False, "")
-    print(compare(runs, folder))
-    print(f"written to {terminal.relative(folder.absolute())}/: comparison.md comparison.csv and pictures")
+    terminal.say(compare(runs, folder))
+    terminal.say(f"written to {terminal.relative(folder.absolute())}/: comparison.md .csv and pictures")
 
 
 if __name__ == "__main__":

@@ -1,66 +1,58 @@
 """Runs side by side: the folders alone say what differs in settings, results and weights."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from src.charts import png
 from src.charts.images import weights
+from src.compare import compare, find
 from src.data.fashion_mnist import CLASSES
+from src.errors import UserError
 from src.runs import Run
+from src.training.experiment import train
+from tests.conftest import compose_config
 
-pytestmark = pytest.mark.slow  # real commands
-
-SMALL = ["trainer.max_epochs=2", "data.train_size=600", "data.val_size=300", "~logger"]
-LINEAR = [
-    "data=synthetic",
-    "model=linear_scratch",
-    "data.train_size=200",
-    "trainer.max_epochs=1",
-    "~logger",
-]
+SMALL = ["trainer.max_epochs=2", "data.train_size=600", "data.val_size=300"]
+RUNS = {
+    "one": SMALL,
+    "two": [*SMALL, "model=concise", "model.lr=0.3"],
+    "linear": ["data=synthetic", "model=linear_scratch", "data.train_size=200", "trainer.max_epochs=1"],
+}
 
 
-@pytest.fixture
-def trained(cli, tmp_path):
-    """trained(name, *overrides) is the folder of a finished run."""
-
-    def call(name: str, *overrides: str) -> Path:
-        data = "data=synthetic" not in overrides
-        finished = cli(
-            "src.train", f"hydra.run.dir={name}", "callbacks.figures.draw=false", *overrides, data=data
-        )
-        assert finished.status == 0, finished.output
-        return tmp_path / name
-
-    return call
+@pytest.fixture(scope="module")
+def trained(data_root, tmp_path_factory) -> dict[str, Run]:
+    """Finished runs: two classifiers and a linear regression."""
+    folder = tmp_path_factory.mktemp("trained")
+    for name, overrides in RUNS.items():
+        places = [] if name == "linear" else [f"data.root={data_root}"]
+        train(compose_config("train", *overrides, *places, "~logger", "~callbacks.figures"), folder / name)
+    return {name: Run(folder / name) for name in RUNS}
 
 
-def comparison(folder: Path) -> Path:
-    """The one folder that comparisons have made."""
-    (made,) = (folder / "outputs/comparisons").iterdir()
-    return made
-
-
-def table(folder: Path) -> list[dict[str, str]]:
+def comparison(folder: Path) -> list[dict[str, str]]:
     with open(folder / "comparison.csv", newline="") as file:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_two_classifiers_are_compared_in_what_differs_in_results_and_in_weights(cli, trained, tmp_path):
-    runs = [Run(trained("one", *SMALL)), Run(trained("two", *SMALL, "model=concise", "model.lr=0.3"))]
-    finished = cli("src.compare", "one", "two", data=False)
+    runs = [trained["one"], trained["two"]]
+    finished = cli("src.compare", *(str(run.path) for run in runs), data=False)
     assert finished.status == 0, finished.output
-    made = comparison(tmp_path)
+    (made,) = (tmp_path / "outputs/comparisons").iterdir()
     assert sorted(path.name for path in made.iterdir()) == [
         "comparison.csv",
         "comparison.md",
         "curves.png",
         "weights.png",
     ]
-    rows = table(made)
+    rows = comparison(made)
     assert [(row["run"], row["model"], row["model.lr"]) for row in rows] == [
         ("A", "scratch.SoftmaxRegression", "0.1"),
         ("B", "concise.SoftmaxRegression", "0.3"),
@@ -68,49 +60,60 @@ def test_two_classifiers_are_compared_in_what_differs_in_results_and_in_weights(
     assert not {"seed", "data.batch_size", "data.root", "model.gamma", "trainer.max_epochs"} & rows[0].keys()
     for row, run in zip(rows, runs, strict=True):
         record = run.record()
+        assert row["folder"] == str(run.path)
         for metric in ("val/loss", "val/acc", "test/loss", "test/acc"):
             assert float(row[metric]) == record[metric]
-            assert f" {record[metric]:.4f} " in finished.output
-            assert f" {record[metric]:.4f} " in (made / "comparison.md").read_text()
+            assert f" {record[metric]:.4g} " in finished.output
+            assert f" {record[metric]:.4g} " in (made / "comparison.md").read_text()
     states = [torch.load(run.best, weights_only=True)["state_dict"] for run in runs]
     W = {"A: scratch, lr 0.1": states[0]["W"], "B: concise, lr 0.3": states[1]["linear.weight"].T}
     assert (made / "weights.png").read_bytes() == png(weights(W, CLASSES))
 
 
-def test_of_a_sweep_the_best_finished_jobs_are_compared(cli, tmp_path):
-    sizes = ",".join(str(10 * k) for k in range(1, 11))
-    grid = ["-m", *LINEAR, f"data.batch_size={sizes},-1", "hydra.sweep.dir=sweep"]
-    assert cli("src.train", *grid, data=False).status == 1  # the last job cannot work
-    finished = cli("src.compare", "sweep", data=False)
-    assert finished.status == 0, finished.output
-    losses = {str(k): Run(tmp_path / "sweep" / str(k)).record()["val/loss"] for k in range(10)}
-    best = sorted(losses, key=losses.get)[:8]
-    rows = table(comparison(tmp_path))
-    assert [Path(row["folder"]).name for row in rows] == sorted(best, key=int)
-    assert [float(row["data.batch_size"]) for row in rows] == [
-        10 * (int(job) + 1) for job in sorted(best, key=int)
-    ]
-    assert not (comparison(tmp_path) / "weights.png").exists()  # two weights are no image
+def test_of_a_sweep_the_best_finished_jobs_are_compared(trained, tmp_path):
+    losses = dict(enumerate([9.0, 3.0, 2.0, 6.0, 5.0, 8.0, 1.0, 4.0, 0.1, 7.0, 7.5]))
+    for job, loss in losses.items():
+        run = Run(shutil.copytree(trained["linear"].path, tmp_path / f"sweep/{job}"))
+        status = "failed" if loss == 0.1 else "finished"
+        run.save_record(run.record() | {"val/loss": loss, "status": status})
+        settings = run.recorded()
+        settings["data"]["batch_size"] = job + 1
+        run.config.write_text(yaml.safe_dump(settings))
+    compare(find([tmp_path / "sweep"]), tmp_path / "out")
+    rows = comparison(tmp_path / "out")
+    assert [Path(row["folder"]).name for row in rows] == ["1", "2", "3", "4", "6", "7", "9", "10"]
+    assert [row["data.batch_size"] for row in rows] == ["2", "3", "4", "5", "7", "8", "10", "11"]
+    assert not (tmp_path / "out/weights.png").exists()  # two weights are no image
+    assert (tmp_path / "out/curves.png").exists()
     assert "error/w" in rows[0]
 
 
-def test_what_cannot_be_compared_is_said_in_one_line(cli, trained, tmp_path):
-    trained("linear", *LINEAR)
-    trained("classifier", *SMALL)
-    (tmp_path / "begun/.hydra").mkdir(parents=True)
-    for name in ("config.yaml", "overrides.yaml"):
-        (tmp_path / "begun/.hydra" / name).write_bytes((tmp_path / "linear/.hydra" / name).read_bytes())
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (["linear"], "linear alone cannot be compared"),
+        (["linear", "linear"], "linear alone cannot be compared"),
+        (["linear", "nowhere"], "nowhere is no run folder"),
+        (["linear", "empty"], "empty is no run folder"),
+        (["linear", "begun"], "begun has no epoch to compare yet"),
+        (["linear", "one"], "they have no measure in common"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_compared_is_said_in_one_line(trained, tmp_path, names, reason):
+    for name in ("linear", "one"):
+        (tmp_path / name).symlink_to(trained[name].path)
+    shutil.copytree(trained["linear"].config.parent, tmp_path / "begun/.hydra")
     (tmp_path / "empty").mkdir()
-    for arguments, reason in {
-        ("linear",): "linear alone cannot be compared",
-        ("linear", "linear"): "linear alone cannot be compared",
-        ("linear", "nowhere"): "nowhere is no run folder",
-        ("linear", "empty"): "empty is no run folder",
-        ("linear", "begun"): "begun has no epoch to compare yet",
-        ("linear", "classifier"): "they have no measure in common",
-    }.items():
-        status, output = cli("src.compare", *arguments, data=False)
-        assert (status, output.count("\n")) == (1, 1), output
-        assert output.startswith("error: ")
-        assert reason in output
+    with pytest.raises(UserError) as error:
+        find([tmp_path / name for name in names])
+    assert reason in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.slow
+def test_nothing_is_written_if_there_is_nothing_to_compare(cli, trained, tmp_path):
+    status, output = cli("src.compare", str(trained["linear"].path), str(trained["one"].path), data=False)
+    assert (status, output.count("\n")) == (1, 1), output
+    assert output.startswith("error: ")
     assert not (tmp_path / "outputs").exists()

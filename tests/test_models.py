@@ -228,7 +228,7 @@ def test_a_model_of_ones_own_with_a_hidden_layer_is_trained_resumed_evaluated_co
     assert "weights.png" not in pictures
     assert "the same test metrics as in metrics.json, to the last digit" in command("src.evaluate", "run=whole")
     assert f"accuracy {accuracy:.4f}" in command("src.predict", "run=whole")
-    assert "B: resumed" in command("src.compare", "whole", "resumed")
+    assert "| resumed " in command("src.compare", "whole", "resumed")
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -1,18 +1,40 @@
 """What the loss does between minibatches, and what of it is noise."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
+from src import oscillation
+from src.errors import UserError
 from src.maths import functional as F
 from src.models.scratch import SoftmaxRegression
-from src.oscillation import at_rest
 from src.runs import Run, restore
+from src.sweeps import Sweep
 from src.training.experiment import train
+from tests.conftest import compose_config
 
-SMALL = ["data.train_size=1000", "data.val_size=300", "trainer.max_epochs=2", "~callbacks.figures"]
-SWING = "+callbacks.swing._target_=src.oscillation.Swing"
+SMALL = ["data.train_size=1000", "data.val_size=300", "~callbacks.figures", "~logger"]
+SWING = "sweep=lr_gamma"
+
+
+def write_sweep(folder: Path, data_root: Path, jobs: list[list[str]], *overrides: str) -> Sweep:
+    """A sweep whose jobs are trained in this process."""
+    for number, job in enumerate(jobs):
+        cfg = compose_config("train", *SMALL, f"data.root={data_root}", *overrides, *job)
+        train(cfg, folder / str(number))
+    (folder / "sweep.yaml").write_text(yaml.safe_dump({"command": [], "jobs": jobs}))
+    return Sweep(folder)
+
+
+@pytest.fixture(scope="module")
+def sweep(data_root, tmp_path_factory) -> Sweep:
+    # a step of 1e-6 moves nothing: all that is left within an epoch is noise
+    jobs = [[f"model.lr={lr}", f"seed={seed}"] for lr in (1e-6, 0.5) for seed in (0, 1)]
+    folder = tmp_path_factory.mktemp("sweep")
+    return write_sweep(folder, data_root, jobs, SWING, "trainer.max_epochs=6", "model.gamma=1.0")
 
 
 def minibatch_losses(data, model, epoch: int) -> list[float]:
@@ -43,7 +65,7 @@ def test_swing_is_the_mean_change_from_minibatch_to_minibatch(config, monkeypatc
 
     loss = SoftmaxRegression.loss
     monkeypatch.setattr(SoftmaxRegression, "loss", kept)
-    cfg = config(*SMALL, SWING)
+    cfg = config(*SMALL, SWING, "trainer.max_epochs=2")
     train(cfg, tmp_path / "run")
     rows = Run(tmp_path / "run").rows()
     assert len(losses) == 8
@@ -51,45 +73,38 @@ def test_swing_is_the_mean_change_from_minibatch_to_minibatch(config, monkeypatc
     assert rows[1]["train/swing"] == pytest.approx(mean_change(losses[4:]), abs=1e-6)
 
 
-def test_at_rest_the_weights_do_not_move(config, tmp_path):
-    cfg = config(*SMALL, SWING)
-    train(cfg, tmp_path / "run")
-    run = Run(tmp_path / "run")
+def test_at_rest_the_weights_do_not_move(sweep):
+    run = Run(sweep.path / "2")
     data, model = restore(run.recorded(), run.last)
     data.setup()
     with torch.no_grad():
-        expected = mean_change(minibatch_losses(data, model, 1))
-    assert at_rest(run) == pytest.approx(expected, abs=1e-6)
+        expected = mean_change(minibatch_losses(data, model, 5))
+    assert oscillation.at_rest(run) == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.slow
-def test_the_command_tells_the_causes_apart(cli, data_root, tmp_path):
-    # a step of 1e-6 moves nothing: all that is left within an epoch is noise
-    sweep = [
-        *SMALL,
-        "sweep=lr_gamma",
-        "trainer.max_epochs=6",
-        "seed=0,1",
-        "model.gamma=1.0",
-        "model.lr=1e-6,0.5",
-    ]
-    finished = cli("src.train", *sweep, "hydra.sweep.dir=sweep")
-    assert finished.status == 0, finished.output
+def test_the_command_tells_the_causes_apart(cli, sweep, data_root, tmp_path):
+    (tmp_path / "sweep").symlink_to(sweep.path)
     status, output = cli("src.oscillation", "sweep", "--data-root", str(data_root), data=False)
     assert status == 0, output
-    names = [name.strip() for name in output.splitlines()[0].split("  ") if name.strip()]
-    rows = [dict(zip(names, map(float, line.split()), strict=True)) for line in output.splitlines()[1:3]]
-    still, moving = rows
+    names, _, *lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in output.splitlines()[:4]]
+    still, moving = [dict(zip(names, map(float, line), strict=True)) for line in lines]
     assert (still["lr"], moving["lr"], still["n"]) == (1e-6, 0.5, 2)
     assert still["within an epoch"] == pytest.approx(still["at rest"], rel=1e-3)
     assert still["between epochs"] < 1e-4
     assert moving["within an epoch"] > 1.1 * moving["at rest"]
+    assert (tmp_path / "sweep/oscillation.csv").exists()
     assert (tmp_path / "sweep/oscillation.png").stat().st_size > 10_000
 
 
-@pytest.mark.slow
-def test_a_sweep_that_does_not_tell_is_refused(cli):
-    cli("src.train", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep")
-    status, output = cli("src.oscillation", "sweep", data=False)
-    assert status == 1
-    assert output.startswith("error: sweep/0 has no train/swing, or at most 5 epochs; run sweep=lr_gamma")
+def test_the_data_come_from_where_the_command_says(sweep, monkeypatch):
+    asked = []
+    monkeypatch.setattr(oscillation, "at_rest", lambda run, places: asked.append(places) or 0.0)
+    oscillation.measure(sweep, {"root": "there"})
+    assert asked == [{"root": "there"}] * 4
+
+
+def test_a_sweep_that_does_not_tell_is_refused(data_root, tmp_path):
+    sweep = write_sweep(tmp_path, data_root, [["seed=0"]], "trainer.max_epochs=1")
+    with pytest.raises(UserError, match=r"/0 lacks train/swing, val/acc or 6 epochs; run sweep=lr_gamma$"):
+        oscillation.measure(sweep)

@@ -7,13 +7,14 @@ from PIL import Image
 
 from src.errors import UserError
 from src.runs.config import checked
-from src.stability import Demonstration, chart, outcomes, table
+from src.stability import Demonstration, chart, outcomes
+from src.terminal import table
 from tests.conftest import compose_config
 
 
-def by_case() -> dict[tuple[str, str], object]:
+def by_case() -> dict[tuple[str, str], dict]:
     rows = outcomes([1, 10, 100, 1000], shift=100, num_examples=500, num_outputs=10, seed=0)
-    return {(row.logits, row.numerics): row for row in rows}
+    return {(row["logits"], row["numerics"]): row for row in rows}
 
 
 def test_stable_numerics_survive_every_scale_and_shift():
@@ -21,21 +22,21 @@ def test_stable_numerics_survive_every_scale_and_shift():
     assert len(rows) == 2 * 5
     for (_, numerics), row in rows.items():
         if numerics == "stable":
-            assert (row.not_finite, row.no_gradient) == (0, 0)
-            assert row.error < 1e-6 * row.loss
-    assert math.isclose(rows["+ 100", "stable"].loss, rows["x 1", "stable"].loss, rel_tol=1e-5)
+            assert (row["inf or nan"], row["gradient lost"]) == (0, 0)
+            assert row["error of the loss"] < 1e-6 * row["loss"]
+    assert math.isclose(rows["+ 100", "stable"]["loss"], rows["x 1", "stable"]["loss"], rel_tol=1e-5)
 
 
 def test_textbook_numerics_break_in_three_ways():
     rows = by_case()
-    assert rows["x 1", "textbook"].error < 1e-6  # all is well with small logits
-    assert rows["x 10", "textbook"].not_finite == 0  # nothing overflows yet, but
-    assert rows["x 10", "textbook"].no_gradient > 0.1  # the epsilon hides the gradient
-    assert rows["x 10", "textbook"].loss < 0.9 * rows["x 10", "stable"].loss  # and caps the loss
-    assert rows["x 100", "textbook"].not_finite > 0.5  # exp overflows
-    assert rows["x 100", "textbook"].underflow > 0.5  # or the true class gets probability 0
-    assert rows["+ 100", "textbook"].not_finite == 1  # a mere shift is enough
-    assert math.isnan(rows["+ 100", "textbook"].loss)
+    assert rows["x 1", "textbook"]["error of the loss"] < 1e-6  # all is well with small logits
+    assert rows["x 10", "textbook"]["inf or nan"] == 0  # nothing overflows yet, but
+    assert rows["x 10", "textbook"]["gradient lost"] > 0.1  # the epsilon hides the gradient
+    assert rows["x 10", "textbook"]["loss"] < 0.9 * rows["x 10", "stable"]["loss"]  # and caps the loss
+    assert rows["x 100", "textbook"]["inf or nan"] > 0.5  # exp overflows
+    assert rows["x 100", "textbook"]["P(true class) = 0"] > 0.5  # or the true class gets probability 0
+    assert rows["+ 100", "textbook"]["inf or nan"] == 1  # a mere shift is enough
+    assert math.isnan(rows["+ 100", "textbook"]["loss"])
 
 
 @pytest.mark.slow
