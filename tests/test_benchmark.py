@@ -68,18 +68,16 @@ def test_a_figure_that_is_no_number_meets_no_target():
 def test_the_bare_loop_learns(data_root):
     """Else its time would mean nothing."""
     losses = []
-    loops.bare(str(data_root), 3, losses.append)
+    loops.bare(str(data_root), 55_000, 3, losses.append)
     assert len(losses) == 3
     assert 0.3 < losses[-1] < 0.8  # log 10 = 2.3 at the start
 
 
-def test_the_textbook_loop_learns_and_validates(data_root, monkeypatch):
-    monkeypatch.setattr(loops, "TRAIN", 5000)
-    monkeypatch.setattr(loops, "VAL", 1000)
-    accuracies = []
-    loops.textbook(str(data_root), 2, accuracies.append)
-    assert len(accuracies) == 2
-    assert 0.6 < accuracies[-1] < 0.8  # of the validation split after 40 steps of lr 0.1, batch 256
+def test_the_textbook_loop_learns_and_validates(data_root):
+    right = []
+    loops.textbook(str(data_root), 5000, 1000, 2, right.append)
+    assert len(right) == 2
+    assert 500 < right[-1] < 800  # of the validation split after 40 steps of lr 0.1, batch 256
 
 
 def test_ours_is_what_train_makes_by_default():
@@ -117,7 +115,9 @@ def contestants(monkeypatch) -> list[tuple[str, str, int]]:
     called = []
 
     def loop(name):
-        def run(root, epochs, ended, device="cpu") -> None:
+        def run(root, *counts, ended, device="cpu") -> None:
+            *sizes, epochs = counts
+            assert sizes == [55_000, 5000][: len(sizes)]  # as many examples as ours
             called.append((name, device, torch.get_num_threads()))
             for _ in range(epochs):
                 ended(0.5)
@@ -184,6 +184,7 @@ def test_the_chart_shows_the_median_and_range_of_each_contestant():
 @pytest.mark.slow
 def test_both_suites_print_and_write_medians_ratios_and_the_machine(cli, tmp_path):
     small = ["epoch.rounds=1", "epoch.epochs=1", "classes=[10,100]", "repeats=1", "num_examples=8", "threads=1"]
+    small += ["data.train_size=512", "data.val_size=256"]
     status, output = cli("src.benchmark", *small, "hydra.run.dir=out")
     assert status == 0, output
     assert "threads 1, " in output.splitlines()[0]

@@ -36,12 +36,13 @@ def measure(cfg: DictConfig, folder: Path, rounds: int, epochs: int) -> dict[str
     Ours and the textbook loop validate, the bare loop only trains. On a GPU, if any, ours and bare run too.
     """
     root, count, threads = str(cfg.data.root), 1 + epochs, torch.get_num_threads()
+    train_size, val_size = cfg.data.train_size or 60_000 - cfg.data.val_size, cfg.data.val_size
     build_data(plain({**cfg, "model": {}})).prepare_data()
     with tempfile.TemporaryDirectory(dir=folder) as runs:
-        contestants = {"textbook": partial(loops.textbook, root, count)}
+        contestants = {"textbook": partial(loops.textbook, root, train_size, val_size, count)}
         for device in ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]:
             accelerator, suffix = ("cpu", "") if device == "cpu" else ("gpu", ", GPU")
-            contestants[f"bare{suffix}"] = partial(loops.bare, root, count, device=device)
+            contestants[f"bare{suffix}"] = partial(loops.bare, root, train_size, count, device=device)
             trainer = {**cfg.trainer, "accelerator": accelerator, "max_epochs": count}
             for name, model in cfg.models.items():
                 settings = plain({**cfg, "model": model, "trainer": trainer})

@@ -1,7 +1,7 @@
 """The two plain loops that ours is measured against: torch and torchvision alone, nothing of this project.
 
 Both fit softmax regression on FashionMNIST by minibatch SGD and call `ended` after each epoch: the textbook
-loop with the accuracy on the validation split, the bare loop with the loss of the last minibatch.
+loop with the number of right answers on the validation split, the bare loop with the last minibatch's loss.
 """
 
 from collections.abc import Callable
@@ -13,13 +13,13 @@ from torch.utils.data import DataLoader, Subset
 from torchvision.transforms import ToTensor
 
 BATCH_SIZE, LR, GAMMA, SIGMA = 256, 0.1, 0.9, 0.01
-TRAIN, VAL = 55_000, 5_000
 
 
-def textbook(root: str, epochs: int, ended: Callable) -> None:
+def textbook(root: str, train_size: int, val_size: int, epochs: int, ended: Callable) -> None:
     """Images one by one, softmax and log by definition, loss and accuracy as numbers at each step."""
     images = torchvision.datasets.FashionMNIST(root, train=True, transform=ToTensor())
-    train, val = Subset(images, range(TRAIN)), Subset(images, range(TRAIN, TRAIN + VAL))
+    train = Subset(images, range(train_size))
+    val = Subset(images, range(train_size, train_size + val_size))
     W = torch.normal(0, SIGMA, (784, 10), requires_grad=True)
     b = torch.zeros(10, requires_grad=True)
 
@@ -39,18 +39,18 @@ def textbook(root: str, epochs: int, ended: Callable) -> None:
                     parameter.grad.zero_()
         with torch.no_grad():
             right = [measure(X, y)[-1] for X, y in DataLoader(val, BATCH_SIZE)]
-        ended(sum(right) / VAL)
+        ended(sum(right))
 
 
-def bare(root: str, epochs: int, ended: Callable, device: str = "cpu") -> None:
+def bare(root: str, train_size: int, epochs: int, ended: Callable, device: str = "cpu") -> None:
     """All images as one tensor, a random order, autograd, an update by hand, and nothing else."""
     data = torchvision.datasets.FashionMNIST(root, train=True)
-    X = (data.data[:TRAIN].flatten(1) / 255).to(device)
-    y = data.targets[:TRAIN].to(device)
+    X = (data.data[:train_size].flatten(1) / 255).to(device)
+    y = data.targets[:train_size].to(device)
     W = torch.normal(0, SIGMA, (784, 10), device=device).requires_grad_()
     b = torch.zeros(10, device=device, requires_grad=True)
     for epoch in range(epochs):
-        for batch in torch.randperm(TRAIN, device=device).split(BATCH_SIZE):
+        for batch in torch.randperm(train_size, device=device).split(BATCH_SIZE):
             loss = F.cross_entropy(X[batch] @ W + b, y[batch])
             dW, db = torch.autograd.grad(loss, (W, b))
             with torch.no_grad():
