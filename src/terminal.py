@@ -199,6 +199,9 @@ def run(main: Callable[[], None]) -> None:
     except BaseException as error:
         if Stopped.received:  # whatever was made of it: Lightning ends with 0, Hydra with an error of its own
             raise Stopped(Stopped.received) from None
+        if isinstance(error, BrokenPipeError):  # as of `| head`, which has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
         if isinstance(error, KeyboardInterrupt):
             sys.exit(128 + signal.SIGINT)
         if isinstance(error, ValueError) and "Config group override" in str(error):

@@ -1,15 +1,23 @@
-"""The benchmark measures what it says."""
+"""The benchmark measures what it says, and says whether the ratios keep their targets."""
 
 import json
+import math
+import os
 
 import pytest
+import rich
 import torch
+from omegaconf import OmegaConf
 
-from src.benchmark import CONTESTANTS, classes, peak_bytes
-from src.benchmark import table as shown
-from src.speed import TARGETS, Series, Target
+from src.benchmark import epoch, loops
+from src.benchmark.__main__ import Benchmark
+from src.benchmark.classes import FORMS, loss_grad, measure, peak_bytes
+from src.errors import UserError
+from src.runs.config import checked
+from src.training.experiment import plain
+from tests.conftest import compose_config
 
-KEYS = {"epoch": ["rounds", "epochs"], "command": ["rounds", "epochs"], "sweep": ["rounds", "jobs", "epochs"]}
+MODELS = ["scratch", "closed_form", "concise"]
 
 
 def test_peak_memory_counts_what_is_held_at_the_same_time():
@@ -21,79 +29,205 @@ def test_peak_memory_counts_what_is_held_at_the_same_time():
     assert together == pytest.approx(3 * megabyte, rel=0.01)
 
 
-def test_all_contestants_compute_the_same_gradient():
+def test_all_forms_compute_the_same_gradient():
     logits = torch.randn(8, 50, generator=torch.Generator().manual_seed(0)).requires_grad_()
     y = torch.arange(8)
-    expected = CONTESTANTS["torch"](logits, y)
-    for gradient in CONTESTANTS.values():
-        torch.testing.assert_close(gradient(logits, y), expected, rtol=1e-3, atol=1e-7)
+    expected = loss_grad("torch", logits, y)
+    for form in FORMS:
+        torch.testing.assert_close(loss_grad(form, logits, y), expected, rtol=1e-3, atol=1e-7)
 
 
-def test_rows_cover_every_contestant_and_number_of_classes():
-    rows = classes([10, 1000], num_examples=16, repeats=3)
-    assert [(row["classes"], row["form"]) for row in rows] == [
-        (q, form) for q in (10, 1000) for form in CONTESTANTS
+def test_rows_cover_every_form_and_number_of_classes():
+    rows = list(measure([10, 1000], num_examples=16, repeats=3))
+    assert [(row["classes"], row["loss and gradient"]) for row in rows] == [
+        (q, form) for q in (10, 1000) for form in FORMS
     ]
     for row in rows:
         assert row["milliseconds"] > 0
         # at least the gradient itself is held
-        assert row["megabytes"] >= row["logits_megabytes"]
-    assert [row["time_ratio"] for row in rows if row["form"] == "torch"] == [1, 1]
+        assert row["times the logits"] >= 1
+        assert row["peak megabytes"] == pytest.approx(row["times the logits"] * 4 * 16 * row["classes"] / 1e6)
+    assert [row["times torch's"] for row in rows if row["loss and gradient"] == "torch"] == [1, 1]
 
 
-def test_the_table_names_figures_units_targets_and_verdicts():
-    measured = {"ours": Series("s", [1.0, 3.0, 2.0]), "bare": Series("s", [1.0, 1.0, 1.0])}
-    verdicts = [Target("ours", "/", "bare", high=1.6).judge(measured)]
-    header, ours, bare, _, ratio = shown(measured, verdicts).splitlines()
-    assert header.split() == ["median", "lowest", "highest"]
-    assert ours.split() == ["ours,", "s", "2", "1", "3"]
-    assert bare.split() == ["bare,", "s", "1", "1", "1"]
-    assert ratio.split() == ["ours", "/", "bare", "2", "1", "3", "at", "most", "1.6:", "NOT", "MET"]
+def test_a_ratio_is_taken_within_each_round():
+    # in a slow round both take longer: 2/1, 8/4, 3/2; the ratio of the medians would be 3/2
+    seconds = {"a": [2, 8, 3], "b": [1, 4, 2]}
+    missed, met = epoch.ratios(seconds, {"a / b": (0, 1.9), "b / a": (0.5, math.inf)})
+    assert missed == {
+        "figure": "a / b", "median": 2, "lowest": 1.5, "highest": 2, "target": "0 to 1.9", "met": False
+    }  # fmt: skip
+    assert (met["figure"], met["median"], met["target"], met["met"]) == ("b / a", 0.5, "0.5 to inf", True)
+
+
+def test_a_figure_that_is_no_number_meets_no_target():
+    (row,) = epoch.ratios({"a": [math.nan], "b": [1]}, {"a / b": (0, 1)})
+    assert not row["met"]
+
+
+def test_the_bare_loop_learns(data_root):
+    """Else its time would mean nothing."""
+    losses = []
+    loops.bare(str(data_root), 55_000, 3, losses.append)
+    assert len(losses) == 3
+    assert 0.3 < losses[-1] < 0.8  # log 10 = 2.3 at the start
+
+
+def test_the_textbook_loop_learns_and_validates(data_root):
+    right = []
+    loops.textbook(str(data_root), 5000, 1000, 2, right.append)
+    assert len(right) == 2
+    assert 500 < right[-1] < 800  # of the validation split after 40 steps of lr 0.1, batch 256
+
+
+def test_ours_is_what_train_makes_by_default():
+    cfg = compose_config("benchmark")
+    assert list(cfg.models) == MODELS
+    for name in MODELS:
+        expected = compose_config("train", f"model={name}")
+        assert cfg.models[name] == expected.model
+        for key in ("seed", "data", "trainer", "callbacks", "logger"):
+            assert cfg[key] == expected[key], key
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_ours_is_a_whole_run_epoch_by_epoch(data_root, tmp_path, name):
+    short = [f"data.root={data_root}", "data.train_size=512", "data.val_size=59000", "trainer.max_epochs=3"]
+    cfg = compose_config("benchmark", *short)
+    seen = []
+
+    def ended(trainer, model) -> None:
+        (run,) = tmp_path.iterdir()
+        seen.append((trainer.current_epoch, (run / "checkpoints/last.ckpt").exists()))
+
+    epoch.ours(plain({**cfg, "model": cfg.models[name]}), tmp_path, ended)
+    assert [exists for _, exists in seen] == [False, True, True, True]  # before the first epoch, after each
+    (run,) = tmp_path.iterdir()
+    for path in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "tensorboard"):
+        assert (run / path).exists()
+    held = [os.path.realpath(f"/dev/fd/{number}") for number in os.listdir("/dev/fd")]
+    assert [path for path in held if path.startswith(str(tmp_path))] == []  # nothing is left open
+
+
+@pytest.fixture
+def contestants(monkeypatch) -> list[tuple[str, str, int]]:
+    """In the place of the loops and of ours, some that train nothing; those called, with device and threads."""
+    called = []
+
+    def loop(name):
+        def run(root, *counts, ended, device="cpu") -> None:
+            *sizes, epochs = counts
+            assert sizes == [55_000, 5000][: len(sizes)]  # as many examples as ours
+            called.append((name, device, torch.get_num_threads()))
+            for _ in range(epochs):
+                ended(0.5)
+
+        return run
+
+    def ours(settings, folder, ended) -> None:
+        assert rich.get_console().is_terminal  # so that the progress bar is drawn
+        rich.get_console().print("unseen")
+        model, trainer = settings["model"]["_target_"].split(".")[2], settings["trainer"]
+        called.append((model, trainer["accelerator"], torch.get_num_threads()))
+        torch.set_num_threads(1)
+        for _ in range(1 + trainer["max_epochs"]):
+            ended()
+
+    monkeypatch.setattr(loops, "textbook", loop("textbook"))
+    monkeypatch.setattr(loops, "bare", loop("bare"))
+    monkeypatch.setattr(epoch, "ours", ours)
+    return called
+
+
+def test_contestants_take_turns_with_equal_threads_on_a_terminal_that_nobody_sees(
+    contestants, data_root, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    before, threads = rich.get_console().is_terminal, torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        seconds = epoch.measure(compose_config("benchmark", f"data.root={data_root}"), tmp_path, 2, 3)
+    finally:
+        torch.set_num_threads(threads)
+    on_cpu = [(name, "cpu") for name in ("textbook", "bare", *MODELS)]
+    in_turn = [*on_cpu, ("bare", "cuda"), *((name, "gpu") for name in MODELS)]
+    assert contestants == [(*each, 2) for each in in_turn * 2]
+    names = ["textbook", *(f"{name}{place}" for place in ("", ", GPU") for name in ("bare", *MODELS))]
+    assert list(seconds) == names
+    assert all(len(values) == 2 for values in seconds.values())
+    assert rich.get_console().is_terminal == before
+    assert capsys.readouterr().out == ""
+    assert not list(tmp_path.iterdir())  # what was trained is gone
+
+
+def test_the_terminal_is_seen_again_after_a_contestant_that_fails(
+    contestants, data_root, tmp_path, monkeypatch, capsys
+):
+    def fails(*arguments, **keys) -> None:
+        raise UserError("no such luck")
+
+    monkeypatch.setattr(loops, "bare", fails)
+    with pytest.raises(UserError, match="no such luck"):
+        epoch.measure(compose_config("benchmark", f"data.root={data_root}"), tmp_path, 1, 1)
+    rich.get_console().print("seen")
+    assert capsys.readouterr().out == "seen\n"
+
+
+def test_the_chart_shows_the_median_and_range_of_each_contestant():
+    (ax,) = epoch.chart({"a": [1.0, 4.0, 2.0], "b": [0.5, 0.5, 0.5]}).axes
+    assert [bar.get_width() for bar in ax.patches] == [2.0, 0.5]
+    assert [text.get_text() for text in ax.texts] == ["2", "0.5"]
+    ranges = [line.tolist() for line in ax.collections[0].get_segments()]
+    assert ranges == [[[1.0, 0.0], [4.0, 0.0]], [[0.5, 1.0], [0.5, 1.0]]]
 
 
 @pytest.mark.slow
-def test_classes_prints_the_table_and_writes_the_files(cli, tmp_path):
-    arguments = ["suite=classes", "classes=[10,100]", "repeats=1", "num_examples=8", "hydra.run.dir=out"]
-    status, output = cli("src.benchmark", *arguments, data=False)
+def test_both_suites_print_and_write_medians_ratios_and_the_machine(cli, tmp_path):
+    small = ["epoch.rounds=1", "epoch.epochs=1", "classes=[10,100]", "repeats=1", "num_examples=8", "threads=1"]
+    small += ["data.train_size=512", "data.val_size=256"]
+    status, output = cli("src.benchmark", *small, "hydra.run.dir=out")
     assert status == 0, output
-    assert len([line for line in output.splitlines() if " ms" in line]) == 2 * len(CONTESTANTS)
-    assert len(json.loads((tmp_path / "out/classes.json").read_text())["rows"]) == 2 * len(CONTESTANTS)
-    assert (tmp_path / "out/classes.png").exists()
+    assert "threads 1, " in output.splitlines()[0]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "benchmark.log", "classes.json", "classes.png", "epoch.json", "epoch.png"
+    }  # fmt: skip
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in output.splitlines()]
+    assert ["figure", "median", "lowest", "highest", "target", "met"] in lines
+    content = json.loads((tmp_path / "out/epoch.json").read_text())
+    assert content["threads"] == 1
+    printed = {line[0]: line for line in lines if len(line) == 6}
+    for name, series in content["measured"].items():
+        (value,) = series["values"]
+        assert value > 0
+        assert printed[f"{name}, {series['unit']}"][1] == f"{value:.4g}"
+    assert [row["figure"] for row in content["targets"]] == list(epoch.TARGETS)
+    for row in content["targets"]:
+        assert printed[row["figure"]][4:] == [row["target"], "met" if row["met"] else "NOT MET"]
+    rows = json.loads((tmp_path / "out/classes.json").read_text())["rows"]
+    assert [row["loss and gradient"] for row in rows] == FORMS * 2
+    assert {"classes", "milliseconds", "peak megabytes"} < set(
+        next(line for line in lines if "classes" in line)
+    )
 
 
-@pytest.mark.slow
-def test_all_suites_print_and_write_medians_ratios_and_the_machine(cli, tmp_path):
-    arguments = [f"{suite}.{key}=1" for suite, keys in KEYS.items() for key in keys]
-    small = ["classes=[10]", "repeats=1", "num_examples=8", "threads=1", "hydra.run.dir=out"]
-    status, output = cli("src.benchmark", *arguments, *small)
-    assert status == 0, output
-    assert "threads 1" in output.splitlines()[0]
-    if not torch.cuda.is_available():
-        assert "there is no GPU here" in output.splitlines()[1]
-    for suite, targets in TARGETS.items():
-        content = json.loads((tmp_path / f"out/{suite}.json").read_text())
-        assert content["threads"] == 1
-        assert len(content["targets"]) == len(targets)
-        for name, series in content["measured"].items():
-            assert len(series["values"]) == 1
-            assert series["values"][0] > 0
-            assert f"\n{name}, {series['unit']} " in output
-        assert (tmp_path / f"out/{suite}.png").exists()
-    assert not list((tmp_path / "out").glob("runs*"))  # what was trained is gone
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argument", "complaint"),
     {
-        "suite=x": "there is no suite x; try suite=all or one of epoch, command, sweep, classes",
-        "repeats=0": "repeats must be a whole number >= 1, got 0",
-        "threads=0": "threads must be a whole number >= 1, got 0",
-        "sweep.jobs=1.5": "sweep.jobs must be a whole number >= 1, got 1.5",
+        "suite=x": "suite: input should be 'all', 'epoch' or 'classes', got 'x'",
+        "repeats=0": "repeats: input should be greater than 0, got 0",
+        "threads=0": "threads: input should be greater than 0, got 0",
+        "epoch.rounds=1.5": "epoch.rounds: input should be a valid integer, got 1.5",
+        "classes=[]": r"classes: list should have at least 1 item.*, got \[\]",
     }.items(),
 )
-def test_what_cannot_be_measured_is_refused_in_one_line(cli, argument, complaint):
-    status, output = cli("src.benchmark", argument, data=False)
+def test_what_cannot_be_measured_is_refused(argument, complaint):
+    cfg = compose_config("benchmark", argument)
+    with pytest.raises(UserError, match=f"^{complaint}$"):
+        checked(Benchmark, OmegaConf.masked_copy(cfg, list(Benchmark.model_fields)))
+
+
+@pytest.mark.slow
+def test_what_is_refused_is_one_line(cli):
+    status, output = cli("src.benchmark", "suite=x", data=False)
     assert status == 1
-    assert output.startswith(f"error: {complaint}")
-    assert len(output.splitlines()) == 1
+    assert output == "error: suite: input should be 'all', 'epoch' or 'classes', got 'x'\n"

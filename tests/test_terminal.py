@@ -353,6 +353,12 @@ def test_a_full_disk_is_one_line_wherever_it_fills(cli, size):
     assert sum(line.startswith("error: ") for line in lines) == 1, output
 
 
+def test_a_reader_that_has_seen_enough_meets_no_traceback():
+    command = f"{sys.executable} -m src.train --cfg job | true"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
 def test_a_signal_ends_the_command_whatever_was_made_of_it():
     # as Hydra does of one that comes while it composes: an error of its own
     code = (

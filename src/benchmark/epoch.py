@@ -1,0 +1,92 @@
+"""Seconds of an epoch of ours beside those of the plain loops, and the ratios that they are to keep.
+
+Contestants take turns: whatever else the machine does meets all of them. A ratio is taken within a round.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import rich
+import torch
+from lightning.pytorch.callbacks import LambdaCallback
+from matplotlib.figure import Figure
+from omegaconf import DictConfig
+
+from src.benchmark import loops
+from src.charts import COLOURS, figure
+from src.runs import Run
+from src.runs.config import build_data
+from src.training.experiment import assemble, plain
+
+TARGETS = {  # bounds on the median; on two CPU cores, with the default callbacks, logger and progress bar
+    "scratch / bare": (0, 2.2),  # 1.1 is arithmetic, 0.2 validation and files, 0.7 Lightning's own loop
+    "closed_form / bare": (0, 2.0),
+    "textbook / scratch": (9, np.inf),
+    "concise / scratch": (0.9, 1.1),
+}
+
+
+def measure(cfg: DictConfig, folder: Path, rounds: int, epochs: int) -> dict[str, list[float]]:
+    """Seconds by contestant: in each round the median of `epochs`, after one to warm up.
+
+    Ours and the textbook loop validate, the bare loop only trains. On a GPU, if any, ours and bare run too.
+    """
+    root, count, threads = str(cfg.data.root), 1 + epochs, torch.get_num_threads()
+    train_size, val_size = cfg.data.train_size or 60_000 - cfg.data.val_size, cfg.data.val_size
+    build_data(plain({**cfg, "model": {}})).prepare_data()
+    with tempfile.TemporaryDirectory(dir=folder) as runs:
+        contestants = {"textbook": partial(loops.textbook, root, train_size, val_size, count)}
+        for device in ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]:
+            accelerator, suffix = ("cpu", "") if device == "cpu" else ("gpu", ", GPU")
+            contestants[f"bare{suffix}"] = partial(loops.bare, root, train_size, count, device=device)
+            trainer = {**cfg.trainer, "accelerator": accelerator, "max_epochs": count}
+            for name, model in cfg.models.items():
+                settings = plain({**cfg, "model": model, "trainer": trainer})
+                contestants[f"{name}{suffix}"] = partial(ours, settings, runs)
+        seconds, times = {name: [] for name in contestants}, []
+        rich.reconfigure(force_terminal=True, quiet=True)  # the progress bar is drawn, and nobody sees it
+        try:
+            for _ in range(rounds):
+                for name, contestant in contestants.items():
+                    torch.set_num_threads(threads)  # ours takes as many as its config says
+                    times.clear()
+                    contestant(ended=lambda *_: times.append(time.perf_counter()))
+                    seconds[name].append(np.median(np.diff(times)[-epochs:]))
+        finally:
+            rich.reconfigure()
+    return seconds
+
+
+def ours(settings: dict, folder: str | Path, ended: Callable) -> None:
+    """A run as src.train makes it, in a new folder within `folder`."""
+    # an epoch ends where the next one starts, or with the training: its checkpoints are written by then
+    clock = LambdaCallback(on_train_epoch_start=ended, on_train_end=ended)
+    trainer, model, data = assemble(settings, Run(tempfile.mkdtemp(dir=folder)), clock)
+    trainer.fit(model, data)
+
+
+def spread(name: str, values: list[float]) -> dict:
+    return {"figure": name, "median": float(np.median(values)), "lowest": min(values), "highest": max(values)}
+
+
+def ratios(seconds: dict[str, list[float]], targets: dict[str, tuple[float, float]] = TARGETS) -> list[dict]:
+    rows = []
+    for name, (low, high) in targets.items():
+        of, base = (seconds[contestant] for contestant in name.split(" / "))
+        row = spread(name, [a / b for a, b in zip(of, base, strict=True)])
+        rows.append({**row, "target": f"{low:g} to {high:g}", "met": low <= row["median"] <= high})
+    return rows
+
+
+def chart(seconds: dict[str, list[float]]) -> Figure:
+    low, median, high = np.quantile(list(seconds.values()), (0, 0.5, 1), axis=1)
+    panel = figure(5.6, 1.2 + 0.3 * len(seconds))
+    ax = panel.subplots()
+    bars = ax.barh([*seconds], median, xerr=(median - low, high - median), color=COLOURS["train"], alpha=0.6)
+    ax.bar_label(bars, fmt="%.3g", padding=4, fontsize=9)
+    ax.set(xlabel="seconds of an epoch, median and range", xmargin=0.15, ylim=(len(seconds) - 0.5, -0.5))
+    return panel
