@@ -14,7 +14,6 @@ import yaml
 from src.errors import UserError
 
 LARGEST = 1 << 26  # bytes of a text file of a run; ours have a thousandth of that
-PLAIN = (str, int, float, bool, type(None))
 
 
 def open_regular(path: Path, most: int) -> BinaryIO:
@@ -69,7 +68,7 @@ def _check_plain(node: Any, interpolations: bool) -> None:
     if isinstance(node, dict | list):
         for part in [*node, *node.values()] if isinstance(node, dict) else node:
             _check_plain(part, interpolations)
-    elif not isinstance(node, PLAIN) or (isinstance(node, str) and "${" in node and not interpolations):
+    elif not isinstance(node, str | int | float | None) or ("${" in str(node) and not interpolations):
         raise ValueError(f"{node!r} is no plain value")
 
 
@@ -94,8 +93,7 @@ def replace(path: Path, content: bytes | memoryview) -> None:
 
 
 def cannot_write(what: object, error: OSError) -> UserError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    reason = f"disk full ({error.strerror})" if full else error.strerror
+    reason = f"disk full ({error.strerror})" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
     return UserError(f"cannot write {what}: {reason}; what was there is kept")
 
 

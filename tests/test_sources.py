@@ -308,7 +308,7 @@ def test_a_system_without_apt_says_so(folder, monkeypatch):
         provide(folder, debian_package="dataset-fashion-mnist")
 
 
-def test_a_file_in_the_way_of_the_folder_is_said(tmp_path, copy):
+def test_a_file_in_the_way_of_the_folder_is_reported(tmp_path, copy):
     (tmp_path / "data").write_text("a file")
     with pytest.raises(
         sources.DataError, match=r"cannot write the data folder .* choose another with data\.root"

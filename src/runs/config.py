@@ -1,14 +1,14 @@
 """Objects from plain settings: classes of this project alone, each in the role that it was written for.
 
-Settings may come from a stranger's run folder. So nothing in them is called but the one class that `_target_`
-names, which must be defined where its role says, and nothing is followed: no interpolation, no nested target.
+Settings may come from a stranger's run folder: nothing in them is called but the one class that `_target_`
+names, which must be defined where its role says, and no interpolation or nested target is followed.
 """
 
 import importlib
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import lightning as L
 import pydantic
@@ -112,17 +112,16 @@ def restore(
     given = {name: value for name, value in (sources or {}).items() if name in ours}
     data = build("data", {name: value for name, value in node.items() if name not in SOURCES} | ours | given)
     model = build_model(settings, data)
-    state = load_checkpoint(checkpoint)["state_dict"]
-    states = (state, model.state_dict())
+    states = load_checkpoint(checkpoint)["state_dict"], model.state_dict()
     found, expected = ({name: tuple(tensor.shape) for name, tensor in each.items()} for each in states)
     if found != expected:
         raise UserError(f"{checkpoint} is of another model: it has {found}, the model of this run {expected}")
-    model.load_state_dict(state)
+    model.load_state_dict(states[0])
     return data, model.eval()
 
 
 def _configured_sources(target: str | None) -> dict[str, Any]:
-    """What conf/data says for the data module; a relative root is in this project, wherever the command runs."""
+    """What conf/data says for the data module; a relative root is in this project, wherever it is read."""
     for path in sorted((CONF / "data").glob("*.yaml")):
         node = OmegaConf.to_container(OmegaConf.load(path))
         if node.get("_target_") == target:
@@ -148,10 +147,7 @@ class Places(Options):
         return self.model_dump(exclude_none=True)
 
 
-Kind = TypeVar("Kind", bound=Options)
-
-
-def checked(kind: type[Kind], cfg: DictConfig) -> Kind:
+def checked(kind: type[Options], cfg: DictConfig) -> Any:
     """The config of a command as `kind`. Raises UserError, one line, for what does not fit."""
     try:
         return kind.model_validate(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))

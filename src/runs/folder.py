@@ -120,10 +120,7 @@ class Run:
 
 
 def lock(path: Path, subject: str) -> AcquireReturnProxy:
-    """Hold the lock file until the `with` block ends, what is returned is dropped, or the process ends.
-
-    A process may take it twice. Raises UserError, which names the subject, if another process holds it.
-    """
+    """Hold the lock file until what is returned is dropped. Raises UserError if another process holds it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(path, is_singleton=True).acquire(timeout=0)
@@ -140,23 +137,21 @@ def main_process() -> bool:
 
 
 def claim(wanted: Path, named: bool, key: str) -> Path:
-    """Make a folder that is nobody else's.
+    """Make a folder that is nobody else's: if its name is taken, the first free one with a number behind it.
 
-    One that the user `named`, as `key`, must be new, empty, or that of a run that never began: else UserError.
-    Any other, named by the time, gets a number behind its name if that is taken.
+    One that the user `named`, as `key`, must be new, empty, or that of a run that never began; else UserError.
     """
     folder = wanted
     for number in itertools.count(2):
         try:
             folder.mkdir(parents=True)
-            break
+            return folder
         except FileExistsError:
             if not named:
                 folder = wanted.with_name(f"{wanted.name}_{number}")
             elif folder.is_dir() and Run(folder).early():
-                break
+                return folder
             else:
                 raise UserError(f"folder {folder} is not empty; choose another with {key}=DIR") from None
         except OSError as error:
             raise UserError(f"cannot make the folder {folder}: {error.strerror}") from error
-    return folder
