@@ -1,4 +1,4 @@
-"""What ends a command besides a bug: a mistake that the user can put right, and a signal; text safe to show."""
+"""What ends a command besides a bug: a mistake that the user can put right, or a signal. Text safe to print."""
 
 import signal
 import unicodedata
@@ -11,19 +11,15 @@ UNFIT = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 class UserError(Exception):
     """A mistake or a circumstance that the user can put right; the message says what is wrong and what to do.
 
-    Commands print it as one line and end with a non-zero status. Any other exception is a bug of ours and shows
-    its traceback.
+    Commands print that one line and end with status 1. Any other exception is a bug of ours, with a traceback.
     """
 
 
 class Stopped(SystemExit):
-    """SIGTERM, SIGHUP or Ctrl-C: the process ends with 128 + its number. The text is the signal's name.
+    """SIGTERM, SIGHUP or Ctrl-C: the process ends with 128 + its number. The text is the signal's name."""
 
-    Python forgets an exception that is raised in a destructor, and what it interrupts may raise another one:
-    `received` tells that there was a signal all the same.
-    """
-
-    received: ClassVar[int] = 0  # its number
+    # The number of the last signal; Python forgets an exception in a destructor, and others may take its place.
+    received: ClassVar[int] = 0
 
     def __init__(self, signum: int):
         super().__init__(128 + signum)
@@ -34,7 +30,7 @@ class Stopped(SystemExit):
 
 
 def printable(text: str, keep: str = "") -> str:
-    """The text with what a terminal would obey, not show, written as escapes, except the characters `keep`."""
+    """The text, with escapes for what a terminal would obey, not print, except the characters `keep`."""
     return "".join(
         c.encode("unicode_escape").decode() if unicodedata.category(c) in UNFIT and c not in keep else c
         for c in text

@@ -4,10 +4,8 @@ import contextlib
 import csv
 import errno
 import io
-import json
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,31 +14,23 @@ import yaml
 from src.errors import UserError
 
 LARGEST = 1 << 26  # bytes of a text file of a run; ours have a thousandth of that
-PLAIN = (str, int, float, bool, type(None))
 
 
-@contextlib.contextmanager
-def open_regular(path: Path, most: int) -> Iterator[BinaryIO]:
-    """Open the file for reading: `with open_regular(...) as file: ...`.
-
-    Raises UserError for a pipe, a device or more than `most` bytes, which could be read for ever.
-    """
+def open_regular(path: Path, most: int) -> BinaryIO:
+    """The open file. Raises UserError for a pipe, a device or more than `most` bytes: those may never end."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
     except OSError as error:
-        if error.errno == errno.ENXIO:  # a socket
+        if error.errno in (errno.ENXIO, errno.EISDIR):  # a socket, a folder
             raise UserError(f"{path} is no regular file") from None
         raise
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise UserError(f"{path} is no regular file")
-        if status.st_size > most:
-            raise UserError(f"{path} is too large: it has {status.st_size:,} bytes, more than {most:,}")
-        with open(descriptor, "rb", closefd=False) as file:
-            yield file
-    finally:
-        os.close(descriptor)
+    status = os.fstat(file.fileno())
+    regular = stat.S_ISREG(status.st_mode)
+    if regular and status.st_size <= most:
+        return file
+    file.close()
+    large = f"is too large: it has {status.st_size:,} bytes, more than {most:,}"
+    raise UserError(f"{path} {large if regular else 'is no regular file'}")
 
 
 def read(path: Path, most: int = LARGEST) -> str:
@@ -50,17 +40,6 @@ def read(path: Path, most: int = LARGEST) -> str:
             return file.read(most).decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise UserError(f"{path} is damaged: it is no text in UTF-8") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises FileNotFoundError, and UserError if it is damaged."""
-    try:
-        content = json.loads(read(path))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: it holds no object")
-    return content
 
 
 class _Loader(yaml.SafeLoader):
@@ -89,12 +68,12 @@ def _check_plain(node: Any, interpolations: bool) -> None:
     if isinstance(node, dict | list):
         for part in [*node, *node.values()] if isinstance(node, dict) else node:
             _check_plain(part, interpolations)
-    elif not isinstance(node, PLAIN) or (isinstance(node, str) and "${" in node and not interpolations):
+    elif not isinstance(node, str | int | float | None) or ("${" in str(node) and not interpolations):
         raise ValueError(f"{node!r} is no plain value")
 
 
 def replace(path: Path, content: bytes | memoryview) -> None:
-    """Replace the file in one step: whoever reads it meanwhile, or after a crash, sees the old or the new.
+    """Replace the file in one step: a reader, or a crash, finds the old content or the new.
 
     Raises UserError, with the old file as it was, if it cannot be written.
     """
@@ -114,17 +93,12 @@ def replace(path: Path, content: bytes | memoryview) -> None:
 
 
 def cannot_write(what: object, error: OSError) -> UserError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    reason = f"disk full ({error.strerror})" if full else error.strerror
+    reason = f"disk full ({error.strerror})" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
     return UserError(f"cannot write {what}: {reason}; what was there is kept")
 
 
 def write(path: Path, text: str) -> None:
     replace(path, text.encode())
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    write(path, json.dumps(content, indent=2) + "\n")
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:

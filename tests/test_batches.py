@@ -109,7 +109,7 @@ def test_images_and_labels_stay_together():
         assert X[:, 0].tolist() == y.tolist()
 
 
-def test_workers_are_out_of_reach_of_a_signal_to_the_group_and_end_when_they_are_told():
+def test_workers_are_out_of_reach_of_a_signal_to_the_group_and_end_when_asked_to():
     # ignoring SIGTERM instead, they would outlive a main process that ends them by it, and keep it waiting
     examples = Examples(torch.arange(40.0).view(20, 2), torch.arange(20))
     loader = BatchLoader(examples, BatchSampler(torch.arange(20), 4, shuffle=False), num_workers=2)

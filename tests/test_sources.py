@@ -5,39 +5,22 @@ import functools
 import gzip
 import hashlib
 import http.server
-import multiprocessing
 import os
 import shutil
-import signal
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from src.data import sources
-from tests.conftest import LIMIT
+from tests.conftest import LIMIT, ROOT
 
 CONTENT = {"train-images": b"\x00\x00\x08\x03" + bytes(range(256)) * 40, "train-labels": b"labels" * 100}
-FILES = {
-    name: sources.File(len(content), hashlib.sha256(content).hexdigest()) for name, content in CONTENT.items()
-}
-
-
-@pytest.fixture
-def limit() -> Iterator[None]:
-    """Ends what hangs."""
-
-    def stop(*args):
-        raise TimeoutError("it hung")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(20)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+FILES = {name: hashlib.sha256(content).hexdigest() for name, content in CONTENT.items()}
+ends = pytest.mark.timeout(20)  # a test of what could hang
 
 
 @pytest.fixture
@@ -118,8 +101,9 @@ def endless(path: Path) -> None:
         file.truncate(1 << 40)
 
 
+@ends
 @pytest.mark.parametrize("make", [pipe, link_to_zero, endless])
-def test_what_has_no_end_is_not_read_as_a_data_file(folder, copy, make, limit):
+def test_what_has_no_end_is_not_read_as_a_data_file(folder, copy, make):
     provide(folder, system_copies=[str(copy)])
     (folder / "train-images").unlink()
     make(folder / "train-images")
@@ -127,9 +111,10 @@ def test_what_has_no_end_is_not_read_as_a_data_file(folder, copy, make, limit):
         provide(folder, system_copies=[str(copy)])
 
 
+@ends
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 @pytest.mark.parametrize("make", [pipe, link_to_zero, endless])
-def test_what_has_no_end_is_passed_over_as_a_source(folder, copy, tmp_path, make, suffix, limit):
+def test_what_has_no_end_is_passed_over_as_a_source(folder, copy, tmp_path, make, suffix):
     (tmp_path / "bad").mkdir()
     make(tmp_path / "bad" / f"train-images{suffix}")
     provide(folder, system_copies=[str(tmp_path / "bad"), str(copy)])
@@ -139,19 +124,20 @@ def test_what_has_no_end_is_passed_over_as_a_source(folder, copy, tmp_path, make
 def test_a_small_file_that_unpacks_to_a_large_one_is_passed_over(folder, copy, tmp_path, monkeypatch):
     bad = tmp_path / "bad"
     shutil.copytree(copy, bad)
-    (bad / "train-images.gz").write_bytes(gzip.compress(bytes(50 << 20)))
-    written = []
-    difference = sources.difference
+    (bad / "train-images.gz").write_bytes(gzip.compress(bytes(20 << 20)))
+    monkeypatch.setattr(sources, "LARGEST", 1 << 20)
+    sizes = []
+    unpack = sources.unpack
 
-    def measured(path, expected):
-        if path.exists():
-            written.append(path.stat().st_size)
-        return difference(path, expected)
+    def measured(content: bytes) -> bytes:
+        unpacked = unpack(content)
+        sizes.append(len(unpacked))
+        return unpacked
 
-    monkeypatch.setattr(sources, "difference", measured)
+    monkeypatch.setattr(sources, "unpack", measured)
     provide(folder, system_copies=[str(bad), str(copy)])
     assert_complete(folder)
-    assert max(written) <= len(CONTENT["train-images"]) + sources.CHUNK
+    assert max(sizes) == 1 << 20
 
 
 def damage_nothing(path: Path) -> None:
@@ -185,19 +171,29 @@ def test_a_bad_copy_is_passed_over_for_the_next(folder, copy, tmp_path, harm):
     assert_complete(folder)
 
 
-def test_without_any_source_the_error_lists_each_with_its_reason(folder, tmp_path):
+def put_first(name: str, script: str, folder: Path, monkeypatch) -> None:
+    """A program of this name that comes before the system's."""
+    folder.mkdir()
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+@pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="needs dpkg-deb")
+def test_without_any_source_the_error_lists_each_with_its_reason(folder, tmp_path, monkeypatch):
+    put_first("apt-get", "echo 'E: Unable to locate package' >&2; exit 100", tmp_path / "bin", monkeypatch)
     with pytest.raises(sources.DataError) as raised:
         provide(
             folder,
             system_copies=["/nowhere"],
             mirrors=["http://127.0.0.1:9"],
-            debian_package="no-such-package-as-this",
+            debian_package="no-such-package",
         )
     message = str(raised.value)
     assert "system copy /nowhere: no train-images or train-images.gz in /nowhere" in message
     assert "mirror http://127.0.0.1:9: " in message
     assert "Connection refused" in message
-    assert "Debian package no-such-package-as-this: " in message
+    assert "Debian package no-such-package: apt-get failed: E: Unable to locate package" in message
     assert "data.system_copies=[DIR]" in message
     assert [path.name for path in folder.iterdir()] == [".lock"]  # nothing half-done stays
 
@@ -244,7 +240,7 @@ def mirror(copy):
         server = http.server.ThreadingHTTPServer(
             ("127.0.0.1", 0), functools.partial(handler, directory=str(copy))
         )
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         servers.append(server)
         return f"http://127.0.0.1:{server.server_port}"
 
@@ -259,8 +255,9 @@ def test_a_mirror_is_downloaded(folder, mirror):
     assert_complete(folder)
 
 
+@ends
 @pytest.mark.parametrize("fault", ["missing", "stalls", "breaks off", "never ends"])
-def test_a_faulty_mirror_is_passed_over_for_the_next(folder, mirror, fault, monkeypatch, limit):
+def test_a_faulty_mirror_is_passed_over_for_the_next(folder, mirror, fault, monkeypatch):
     monkeypatch.setattr(sources, "STALL_SECONDS", 0.3)
     provide(folder, mirrors=[mirror(fault), mirror()])
     assert_complete(folder)
@@ -287,17 +284,16 @@ def test_a_debian_package_is_unpacked_without_root(folder, copy, tmp_path, monke
         "Package: tiny\nVersion: 1\nArchitecture: all\nMaintainer: none <none@example.org>\nDescription: test\n"
     )
     subprocess.run(["dpkg-deb", "-b", tree, tmp_path / "tiny_1_all.deb"], check=True, capture_output=True)
-    script = tmp_path / "bin/apt-get"
-    script.parent.mkdir()
-    script.write_text(f'#!/bin/sh\ncase "$*" in *"download -- tiny") cp {tmp_path}/tiny_1_all.deb . ;; esac\n')
-    script.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
+    script = f'case "$*" in *"download -- tiny") cp {tmp_path}/tiny_1_all.deb . ;; esac'
+    put_first("apt-get", script, tmp_path / "bin", monkeypatch)
     provide(folder, debian_package="tiny")
     assert_complete(folder)
 
 
 @pytest.mark.skipif(not shutil.which("apt-get"), reason="needs apt-get")
-def test_a_package_name_is_never_an_option_of_apt(folder, tmp_path):
+def test_a_package_name_is_never_an_option_of_apt(folder, tmp_path, monkeypatch):
+    (tmp_path / "apt.conf").write_text('Dir::Etc::SourceList "/dev/null"; Dir::Etc::SourceParts "/dev/null";')
+    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))  # there is nothing to fetch
     script = tmp_path / "script"
     script.write_text(f"#!/bin/sh\ntouch {tmp_path}/made\n")
     script.chmod(0o755)
@@ -312,7 +308,7 @@ def test_a_system_without_apt_says_so(folder, monkeypatch):
         provide(folder, debian_package="dataset-fashion-mnist")
 
 
-def test_a_file_in_the_way_of_the_folder_is_said(tmp_path, copy):
+def test_a_file_in_the_way_of_the_folder_is_reported(tmp_path, copy):
     (tmp_path / "data").write_text("a file")
     with pytest.raises(
         sources.DataError, match=r"cannot write the data folder .* choose another with data\.root"
@@ -320,41 +316,48 @@ def test_a_file_in_the_way_of_the_folder_is_said(tmp_path, copy):
         provide(tmp_path / "data" / "raw", system_copies=[str(copy)])
 
 
-def fetch_and_count(folder: Path, copy: Path, unpacked: multiprocessing.Value) -> None:
-    unpack = sources._unpack
+FETCHING = f"""
+import os, sys, time
+from pathlib import Path
+from src.data import sources
 
-    def counting(*args):
-        with unpacked.get_lock():
-            unpacked.value += 1
-        time.sleep(0.2)  # long enough for all eight to be waiting
-        unpack(*args)
+folder, copy, note = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 
-    sources._unpack = counting
-    provide(folder, system_copies=[str(copy)])
+def fsync(descriptor):  # comes between writing a file and its move into place
+    with note.open("a") as file:
+        file.write("written ")
+    while note.read_text().count("started") < int(sys.argv[4]):
+        time.sleep(0.01)
+
+with note.open("a") as file:
+    file.write("started ")
+os.fsync = fsync
+sources.provide(folder, system_copies=[copy], files={FILES})
+"""
+
+
+def fetching(folder: Path, copy: Path, note: Path, others: int) -> subprocess.Popen:
+    """A process that provides the files. It notes what it does, and has written one file only when
+    `others` have started."""
+    arguments = [sys.executable, "-c", FETCHING, folder, copy, note, str(others)]
+    return subprocess.Popen(list(map(str, arguments)), cwd=ROOT)
+
+
+def test_processes_starting_at_once_all_succeed_and_the_work_is_done_once(folder, copy, tmp_path):
+    processes = [fetching(folder, copy, tmp_path / "note", 3) for _ in range(3)]
+    assert [process.wait(LIMIT) for process in processes] == [0, 0, 0]
+    assert (tmp_path / "note").read_text().count("written") == len(CONTENT)
     assert_complete(folder)
 
 
-def test_eight_processes_starting_at_once_all_succeed_and_the_work_is_done_once(folder, copy):
-    context = multiprocessing.get_context("spawn")
-    unpacked = context.Value("i", 0)
-    processes = [context.Process(target=fetch_and_count, args=(folder, copy, unpacked)) for _ in range(8)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(LIMIT)
-    assert [process.exitcode for process in processes] == [0] * 8
-    assert unpacked.value == len(CONTENT)
-    assert_complete(folder)
-
-
-def test_a_process_killed_while_unpacking_leaves_nothing_in_the_way(folder, copy):
-    context = multiprocessing.get_context("spawn")
-    unpacked = context.Value("i", 0)
-    process = context.Process(target=fetch_and_count, args=(folder, copy, unpacked))
-    process.start()
-    while unpacked.value == 0 and process.is_alive():
+def test_a_process_killed_while_it_writes_leaves_nothing_in_the_way(folder, copy, tmp_path):
+    note = tmp_path / "note"
+    process = fetching(folder, copy, note, 2)  # which never come
+    while not note.exists() or "written" not in note.read_text():
+        assert process.poll() is None
         time.sleep(0.01)
     process.kill()
-    process.join()
+    process.wait()
+    assert list(folder.glob("*.part"))
     provide(folder, system_copies=[str(copy)])
     assert_complete(folder)

@@ -1,5 +1,7 @@
 """Synthetic linear data: what the generator draws, and that both linear models find what made it."""
 
+import functools
+
 import pydantic
 import pytest
 import torch
@@ -9,7 +11,7 @@ from src.errors import UserError
 from src.models import closed_form, concise, scratch
 from src.runs import Run
 from src.training.experiment import train
-from tests.conftest import build
+from tests.conftest import build, compose_config
 
 
 def examples(split: str = "train", **arguments) -> tuple[torch.Tensor, torch.Tensor]:
@@ -85,43 +87,44 @@ def test_values_out_of_range_are_refused(bad):
 LINEAR = ["data=synthetic", "data.train_size=500", "data.batch_size=32", "trainer.max_epochs=3"]
 
 
-def fitted(config, form: str, *overrides: str) -> tuple[torch.Tensor, torch.Tensor]:
+@functools.cache
+def fitted(form: str, *overrides: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Parameters after a fit from zero."""
-    cfg = config(f"model=linear_{form}", "model.sigma=0", *LINEAR, *overrides)
+    cfg = compose_config("train", f"model=linear_{form}", "model.sigma=0", *LINEAR, *overrides)
     model = build(cfg, "model")
     build(cfg, "trainer", logger=False).fit(model, build(cfg, "data"))
     return model.weights()
 
 
-def test_concise_takes_the_steps_of_scratch_at_half_the_learning_rate_for_its_loss_lacks_the_half(config):
-    by_hand = fitted(config, "scratch", "model.lr=0.1")
-    by_torch = fitted(config, "concise", "model.lr=0.05")
+def test_concise_takes_the_steps_of_scratch_at_half_the_learning_rate_for_its_loss_lacks_the_half():
+    by_hand = fitted("scratch", "model.loss=l2", "model.lr=0.1")
+    by_torch = fitted("concise", "model.loss=l2", "model.lr=0.05")
     for ours, theirs in zip(by_hand, by_torch, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("loss", ["l1", "huber"])
-def test_the_other_losses_agree_at_the_same_learning_rate(config, loss):
-    by_hand = fitted(config, "scratch", f"model.loss={loss}", "model.lr=0.1")
-    by_torch = fitted(config, "concise", f"model.loss={loss}", "model.lr=0.1")
+def test_the_other_losses_agree_at_the_same_learning_rate(loss):
+    by_hand, by_torch = (fitted(form, f"model.loss={loss}", "model.lr=0.1") for form in ("scratch", "concise"))
     for ours, theirs in zip(by_hand, by_torch, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("loss", ["l2", "l1", "huber"])
-def test_closed_form_gradients_take_the_steps_of_autograd(config, loss):
-    autograd, closed = (fitted(config, form, f"model.loss={loss}") for form in ("scratch", "closed_form"))
+def test_closed_form_gradients_take_the_steps_of_autograd(loss):
+    forms = ("scratch", "closed_form")
+    autograd, closed = (fitted(form, f"model.loss={loss}", "model.lr=0.1") for form in forms)
     for ours, theirs in zip(autograd, closed, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
-def test_any_number_of_features_sets_the_width_of_the_model(config):
-    w, _ = fitted(config, "scratch", "data.w=[1,2,3,4,5]", "data.train_size=5000", "model.lr=0.1")
+def test_any_number_of_features_sets_the_width_of_the_model():
+    w, _ = fitted("scratch", "data.w=[1,2,3,4,5]", "data.train_size=2000", "model.lr=0.1")
     torch.testing.assert_close(w[:, 0], torch.arange(1.0, 6.0), rtol=0, atol=0.02)
 
 
 def test_run_reports_the_error_of_the_estimates_every_epoch_and_draws_the_fit(config, tmp_path):
-    cfg = config("model=linear_scratch", "data=synthetic", "data.train_size=3000", "trainer.max_epochs=2")
+    cfg = config("model=linear_scratch", "data=synthetic", "data.train_size=1000", "trainer.max_epochs=2")
     train(cfg, tmp_path / "run")
     run = Run(tmp_path / "run")
     record = run.record()
@@ -147,8 +150,7 @@ MISFITS = {  # model -> targets, made from those of the data (n, 1) -> complaint
 }
 
 
-@pytest.mark.parametrize("loop", ["fit", "test"])
-@pytest.mark.parametrize("form", [scratch, closed_form, concise])
+@pytest.mark.parametrize(("form", "loop"), [(scratch, "fit"), (closed_form, "test"), (concise, "fit")])
 @pytest.mark.parametrize("misfit", MISFITS)
 def test_targets_that_the_model_does_not_predict_are_refused_before_the_first_minibatch(
     config, monkeypatch, misfit, form, loop
@@ -178,6 +180,8 @@ def test_a_data_module_needs_no_train_size(config, monkeypatch, tmp_path):
 
     loader = SyntheticRegression.train_dataloader
     monkeypatch.setattr(SyntheticRegression, "train_dataloader", forgetful)
-    train(config("data=synthetic", "model=linear_scratch", "trainer.max_epochs=1"), tmp_path / "run")
+    few = ["data.train_size=500", "trainer.max_epochs=1", "~callbacks.figures"]
+    train(config("data=synthetic", "model=linear_scratch", *few), tmp_path / "run")
     record = Run(tmp_path / "run").record()
-    assert record["examples_per_second"] == pytest.approx(10_000 / record["seconds"], rel=0.01)
+    # seconds are rounded to 0.001, which may be 2 % of them
+    assert record["examples_per_second"] == pytest.approx(500 / record["seconds"], rel=0.05)

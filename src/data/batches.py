@@ -1,5 +1,6 @@
 """Minibatches whose order is a function of (seed, epoch) alone, and a loader that can stop and go on."""
 
+import math
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -13,10 +14,7 @@ SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
 def generator(*numbers: int) -> torch.Generator:
-    """A random generator that is a function of the numbers alone, and of all of them.
-
-    SeedSequence mixes them: seed + epoch, say, would be the same for (0, 1) and (1, 0).
-    """
+    """A random generator that is a function of the numbers alone; (0, 1) and (1, 0) give different ones."""
     (state,) = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
@@ -24,15 +22,13 @@ def generator(*numbers: int) -> torch.Generator:
 class BatchSampler(Sampler[Tensor]):
     """Minibatches of `indices` (n,) for one epoch, the last one smaller where batch_size does not divide n.
 
-    With `shuffle`, the order is a permutation drawn from (seed, epoch) and nothing else: not from the global
-    generator, not from earlier epochs. Epoch e of a resumed run is therefore epoch e of the uninterrupted run.
-    `set_epoch` is called by Lightning before each epoch.
+    With `shuffle`, the order is a permutation drawn from (seed, epoch) alone. Epoch e of a resumed run is
+    therefore epoch e of the uninterrupted run. Lightning calls `set_epoch` before each epoch.
 
     With several processes, process `rank` takes positions rank, rank + world_size, ... of that one order, so
     that the k-th minibatches of all processes together are the k-th minibatch of a single process with a batch
-    `world_size` times as large. When shuffling, the at most world_size - 1 last positions that would give the
-    processes unequal counts (and deadlock their gradient exchange) are left out of that epoch; without
-    shuffling nothing is left out and nothing is repeated.
+    `world_size` times as large. When shuffling, the last positions that would give the processes unequal counts
+    (and deadlock their gradient exchange) are left out; without shuffling nothing is left out or repeated.
     """
 
     def __init__(
@@ -46,43 +42,37 @@ class BatchSampler(Sampler[Tensor]):
         world_size: int = 1,
     ):
         self.indices, self.batch_size, self.shuffle, self.seed = indices, batch_size, shuffle, seed
-        self.rank, self.world_size = rank, world_size
+        n = len(indices)
+        self.positions = slice(rank, n - n % world_size if shuffle else n, world_size)  # of this process
         self.epoch = 0
         self.skip = 0  # minibatches at the start of the epoch that were used before a resume
-        # called with the number of each epoch before it starts
-        self.redraw: Callable[[int], None] | None = None
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
-        if self.redraw is not None:
-            self.redraw(epoch)
-
-    def order(self) -> Tensor:
-        """Indices of this process' examples in this epoch, in order."""
-        n = len(self.indices)
-        if not self.shuffle:
-            return self.indices[self.rank :: self.world_size]
-        order = torch.randperm(n, generator=generator(self.seed, self.epoch))
-        order = order[self.rank : n - n % self.world_size : self.world_size]
-        return self.indices[order]
 
     def __iter__(self) -> Iterator[Tensor]:
-        yield from self.order()[self.skip * self.batch_size :].split(self.batch_size)
+        order = self.indices
+        if self.shuffle:
+            order = order[torch.randperm(len(order), generator=generator(self.seed, self.epoch))]
+        yield from order[self.positions][self.skip * self.batch_size :].split(self.batch_size)
 
     def __len__(self) -> int:
         """Minibatches of a whole epoch, whatever is skipped."""
-        shared, rest = divmod(len(self.indices), self.world_size)
-        count = shared if self.shuffle else shared + (self.rank < rest)
-        return -(-count // self.batch_size)
+        return math.ceil(len(range(len(self.indices))[self.positions]) / self.batch_size)
 
 
 class Examples(Dataset):
-    """Inputs X (n, ...) and targets y (n, ...) in memory; `examples[indices]` is a minibatch (X, y)."""
+    """Inputs X (n, ...) and targets y (n, ...) in memory; `redraw(epoch)`, if any, makes those of an epoch."""
 
-    def __init__(self, X: Tensor, y: Tensor):
-        self.X, self.y = X, y
+    def __init__(self, X: Tensor, y: Tensor, redraw: Callable[[int], tuple[Tensor, Tensor]] | None = None):
+        self.X, self.y, self.redraw = X, y, redraw
+
+    def set_epoch(self, epoch: int) -> None:
+        if self.redraw is not None:
+            self.X, self.y = self.redraw(epoch)
 
     def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The minibatch (X, y) of these examples."""
         # index_select copies whole rows: four times faster than X[indices] on images
         return self.X.index_select(0, indices), self.y.index_select(0, indices)
 
@@ -91,21 +81,18 @@ class Examples(Dataset):
 
 
 def leave_group(worker: int) -> None:
-    """A signal to the whole process group is for the main process, which saves, and then ends its workers."""
+    """Take a worker out of the process group: signals are for the main process, which then ends its workers."""
     os.setpgid(0, 0)
-    for action in (signal.SIG_IGN, signal.SIG_DFL):  # the first forgets what the group was sent meanwhile
+    for action in (signal.SIG_IGN, signal.SIG_DFL):  # the first forgets what the group received meanwhile
         for signum in SIGNALS:
             signal.signal(signum, action)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 class BatchLoader(DataLoader):
-    """DataLoader that indexes a whole minibatch at once and knows how far into the epoch it is.
+    """DataLoader that fetches a whole minibatch by one index operation and knows how far into the epoch it is.
 
-    `dataset[indices]` must return a minibatch. Fetching 256 examples by one index operation instead of 256
-    `__getitem__` calls and a collation is where the speed of the data path comes from.
-
-    Lightning stores `state_dict()` in every checkpoint; after `load_state_dict` the epoch it was taken in goes
+    Lightning saves `state_dict()` in every checkpoint; after `load_state_dict` the epoch it was taken in goes
     on behind the minibatches that were used, without loading them again. Other epochs are whole.
     """
 
@@ -121,7 +108,8 @@ class BatchLoader(DataLoader):
         self.state = {"epoch": -1, "handed_out": 0}
 
     def __iter__(self) -> Iterator:
-        # A generator: nothing is drawn before the first next(), when Lightning has called set_epoch.
+        # a generator: nothing is drawn before the first next(), when Lightning has set the sampler's epoch
+        self.dataset.set_epoch(self.sampler.epoch)
         used = self.state["handed_out"] if self.state["epoch"] == self.sampler.epoch else 0
         self.sampler.skip = used
         # in this process, DataLoader's own iterator takes as long as the fetching

@@ -16,7 +16,7 @@ from src.data.batches import Examples
 from src.data.module import SplitDataModule
 from src.errors import UserError
 
-CLASSES = [
+CLASSES = [  # by label
     "t-shirt",
     "trouser",
     "pullover",
@@ -27,7 +27,7 @@ CLASSES = [
     "sneaker",
     "bag",
     "ankle boot",
-]  # by label
+]
 SPLIT_SEED = 2017  # of the validation split: the same images are held out whatever the seed of the run
 
 
@@ -35,21 +35,20 @@ class FashionMNIST(SplitDataModule):
     """Minibatches (X, y): X float32 (n, 1, resize, resize) in [0, 1], y int64 (n,) in [0, 10).
 
     `val_size` of the 60,000 training images are held out for validation; the 10,000 official test images are
-    left alone until the end, unless val_size is 0.
-
-    The images stay uint8 in memory and are scaled on the device, one minibatch at a time.
+    left alone until the end, unless val_size is 0. The images stay uint8 in memory and are scaled on the
+    device, one minibatch at a time: that is several times faster.
 
     Args:
-        root: folder of the data, as torchvision lays it out; provided on first use (see `sources.provide`).
+        root: folder of the data, as torchvision lays it out.
         batch_size: training examples in a minibatch, on each process.
         train_size: how many of the images that are not held out to train on; None is all of them.
         resize: side of the images in pixels; other than 28, they are interpolated (bilinear, antialiased).
         num_workers: loader processes; the default 0 is the fastest for data in memory.
         seed: fixes the order of the minibatches, together with the epoch.
-        system_copies, mirrors, debian_package: see `sources.provide`.
+        system_copies, mirrors, debian_package: where missing files come from, see `sources.provide`.
     """
 
-    checksums: ClassVar = {name: file.sha256 for name, file in sources.FILES.items()}
+    checksums: ClassVar = sources.FILES
     classes = CLASSES
 
     @validate_call
@@ -108,10 +107,7 @@ class FashionMNIST(SplitDataModule):
 
 @functools.lru_cache(maxsize=2)
 def load(root: Path, part: str, side: int) -> Examples:
-    """Images (n, 1, side, side) uint8 and labels (n,) int64 of one official part, once for all jobs of a sweep.
-
-    Nobody changes them: minibatches are copies.
-    """
+    """Images (n, 1, side, side) uint8 and labels (n,) int64 of one official part; a sweep's jobs share them."""
     # the very files that were verified; torchvision prefers what old versions of it left in another folder
     folder = root / "FashionMNIST" / "raw"
     images = torch.from_numpy(np.fromfile(folder / f"{part}-images-idx3-ubyte", np.uint8, offset=16))

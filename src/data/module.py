@@ -38,15 +38,14 @@ class SplitDataModule(L.LightningDataModule):
         return self.loader("test", EVAL_BATCH_SIZE)
 
     def whole(self, split: str, which: Tensor | slice = slice(None)) -> tuple[Tensor, Tensor]:
-        """All examples of the split, or those at the places `which` in it, (X, y) as the model sees them."""
+        """All examples of the split, or those at the positions `which` in it, (X, y) as the model sees them."""
         examples, indices = self.splits[split]
         X, y = self.on_after_batch_transfer(list(examples[indices[which]]), 0)
         return X, y
 
     def loader(self, split: str, batch_size: int, shuffle: bool = False) -> BatchLoader:
         examples, indices = self.splits[split]
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        sampler = BatchSampler(
-            indices, batch_size, shuffle=shuffle, seed=self.seed, rank=rank, world_size=world_size
-        )
+        trainer = self.trainer
+        process = {"rank": trainer.global_rank, "world_size": trainer.world_size} if trainer else {}
+        sampler = BatchSampler(indices, batch_size, shuffle=shuffle, seed=self.seed, **process)
         return BatchLoader(examples, sampler, self.num_workers)

@@ -1,16 +1,13 @@
 """Where the four files of FashionMNIST come from. Nothing else in the project touches the network.
 
-Sources are tried in order until one delivers: the data folder itself, a copy on this system, the mirrors,
-Debian's package. What counts is the content: the decompressed bytes must have the published SHA-256, because
-the same images are compressed differently by different distributors.
+Sources are tried in order until one delivers. A file is right if its decompressed bytes have the published
+SHA-256: distributors compress the same images differently.
 """
 
-import errno
 import gzip
 import hashlib
-import http.client
+import io
 import logging
-import os
 import shutil
 import subprocess
 import tempfile
@@ -18,39 +15,26 @@ import time
 import urllib.request
 import zlib
 from collections.abc import Callable, Sequence
+from functools import partial
+from http.client import HTTPException
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO
 
-import rich
 from filelock import FileLock
-from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
 from src.errors import UserError
-from src.files import open_regular
+from src.files import open_regular, replace
 
-
-class File(NamedTuple):
-    """What a file is when it is decompressed."""
-
-    size: int  # bytes
-    sha256: str
-
-
-FILES = {
-    "train-images-idx3-ubyte": File(
-        47_040_016, "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"
-    ),
-    "train-labels-idx1-ubyte": File(60_008, "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"),
-    "t10k-images-idx3-ubyte": File(
-        7_840_016, "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"
-    ),
-    "t10k-labels-idx1-ubyte": File(10_008, "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"),
+FILES = {  # name -> SHA-256 of the decompressed bytes
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
+LARGEST = 1 << 26  # bytes, compressed or not; the largest of the files has 47,040,016
 DEBIAN_NAME = r"^[a-z0-9][a-z0-9+.-]+$"  # Debian Policy, section 5.6.1
 STALL_SECONDS = 20  # a server that sends nothing for so long is given up
 FETCH_SECONDS = 900  # a source that takes longer than this altogether is given up
-CHUNK = 1 << 20  # bytes
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # no other source would do better
 
 log = logging.getLogger(__name__)
 
@@ -59,15 +43,8 @@ class DataError(UserError):
     """The real data cannot be had; the message says why and what to do."""
 
 
-FAILURES = (  # of one source, after which the next is tried
-    OSError,  # no such folder, no route, time-out, not gzip
-    EOFError,  # truncated gzip
-    zlib.error,  # damaged gzip
-    http.client.HTTPException,
-    subprocess.SubprocessError,
-    ValueError,  # not a URL
-    UserError,  # wrong content, no regular file
-)
+# of one source, after which the next is tried: gzip raises the first three, ValueError means no URL
+FAILURES = (OSError, EOFError, zlib.error, HTTPException, subprocess.SubprocessError, ValueError, UserError)
 
 
 def provide(
@@ -76,23 +53,30 @@ def provide(
     system_copies: Sequence[str] = (),
     mirrors: Sequence[str] = (),
     debian_package: str | None = None,
-    files: dict[str, File] = FILES,
+    files: dict[str, str] = FILES,
 ) -> None:
     """Return once `folder` holds every one of the `files`, verified.
 
     Files that are missing come from the first source that works: `system_copies` (folders), `mirrors` (URLs
-    of folders), `debian_package` (by apt-get and dpkg-deb into a private folder, no root needed). Each is
-    verified, then moved into place in one step; a lock lets processes that start together do the work once.
+    of folders), `debian_package` (by apt-get and dpkg-deb into a private folder, no root needed). A lock lets
+    processes that start together do the work once.
 
     Raises DataError if a file is damaged (it is left as it is), `folder` cannot be written, or no source works.
     """
     folder = folder.absolute()
     if not missing(folder, files):
         return
+    sources: dict[str, Callable] = {  # each gives the content, compressed or not, of the files it is asked for
+        **{f"system copy {copy}": partial(from_folder, Path(copy)) for copy in system_copies},
+        **{f"mirror {url}": partial(from_mirror, url) for url in mirrors},
+    }
+    if debian_package:
+        sources[f"Debian package {debian_package}"] = partial(from_debian, debian_package)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            _fetch(folder, _sources(system_copies, mirrors, debian_package, files), files)
+            if wanted := missing(folder, files):  # another process may have been faster
+                fetch(folder, wanted, sources, files)
     except OSError as error:
         raise DataError(
             f"cannot write the data folder {folder}: {error.strerror or error}; "
@@ -100,80 +84,45 @@ def provide(
         ) from error
 
 
-def missing(folder: Path, files: dict[str, File] = FILES) -> list[str]:
+def missing(folder: Path, files: dict[str, str] = FILES) -> list[str]:
     """Names of the files that are not in `folder`. Raises DataError if one is there but damaged."""
     absent = []
-    for name, expected in files.items():
+    for name, sha256 in files.items():
         path = folder / name
         try:
-            flaw = difference(path, expected)
+            with open_regular(path, LARGEST) as file:
+                check(name, file, sha256)
         except (FileNotFoundError, NotADirectoryError):
             absent.append(name)
-            continue
-        except OSError as error:
-            raise DataError(f"cannot read data file {path}: {error.strerror}") from error
-        if flaw:
+        except UserError as error:
             raise DataError(
-                f"data file {path} is damaged: {flaw}; delete it, and the next start fetches it again"
-            )
+                f"data file {path} is damaged: {error}; delete it, and the next start fetches it again"
+            ) from None
     return absent
 
 
-def difference(path: Path, expected: File) -> str | None:
-    """What the file is that it should not be; nothing is read of one that cannot be right."""
-    try:
-        with open_regular(path, expected.size) as file:
-            if (size := os.fstat(file.fileno()).st_size) != expected.size:
-                return f"it has {size} bytes, expected {expected.size}"
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except UserError as error:
-        return str(error)
-    return (
-        None
-        if found == expected.sha256
-        else f"its SHA-256 begins {found[:12]}, expected {expected.sha256[:12]}"
-    )
+def check(name: str, file: BinaryIO, sha256: str) -> None:
+    found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        raise DataError(f"{name} has a SHA-256 that begins {found[:12]}, expected {sha256[:12]}")
 
 
-# A source puts the named files, compressed or not, into the scratch folder, or names the folder that has them.
-Source = Callable[[Path, Sequence[str]], Path]
-
-
-def _sources(
-    system_copies: Sequence[str], mirrors: Sequence[str], debian_package: str | None, files: dict[str, File]
-) -> dict[str, Source]:
-    sources: dict[str, Source] = {}
-    for copy in system_copies:
-        sources[f"system copy {copy}"] = lambda scratch, names, copy=copy: Path(copy)
-    for url in mirrors:
-        sources[f"mirror {url}"] = lambda scratch, names, url=url: _download(url, scratch, names, files)
-    if debian_package:
-        sources[f"Debian package {debian_package}"] = lambda scratch, names: _debian(debian_package, scratch)
-    return sources
-
-
-def _fetch(folder: Path, sources: dict[str, Source], files: dict[str, File]) -> None:
-    wanted = missing(folder, files)  # again, now under the lock: another process may have been faster
-    if not wanted:
-        return
-    for abandoned in folder.glob(".incoming-*"):  # by a process that was killed
-        shutil.rmtree(abandoned, ignore_errors=True)
+def fetch(folder: Path, wanted: list[str], sources: dict[str, Callable], files: dict[str, str]) -> None:
+    """Put the wanted files into the folder, from the first source that has all of them."""
     reasons = [f"data folder {folder}: no {', '.join(wanted)}"]
     for title, source in sources.items():
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".incoming-") as scratch:
-            try:
-                origin = source(Path(scratch), wanted)
-                for name in wanted:
-                    _unpack(origin, name, Path(scratch), files[name])
-            except FAILURES as error:
-                if getattr(error, "errno", None) in NO_ROOM:
-                    raise
-                reasons.append(f"{title}: {error}")
-                continue
-            for name in wanted:
-                os.replace(Path(scratch) / name, folder / name)
-            log.info("FashionMNIST comes from %s, verified, and is kept in %s", title, folder)
-            return
+        log.info("looking for FashionMNIST in %s", title)
+        try:
+            contents = {name: unpack(content) for name, content in source(wanted).items()}
+            for name, content in contents.items():
+                check(name, io.BytesIO(content), files[name])
+        except FAILURES as error:
+            reasons.append(f"{title}: {error}")
+            continue
+        for name, content in contents.items():
+            replace(folder / name, content)
+        log.info("FashionMNIST comes from %s, verified, and is kept in %s", title, folder)
+        return
     raise DataError(
         "FashionMNIST cannot be had from any source:\n"
         + "\n".join(f"  - {reason}" for reason in reasons)
@@ -182,72 +131,56 @@ def _fetch(folder: Path, sources: dict[str, Source], files: dict[str, File]) -> 
     )
 
 
-def _download(url: str, scratch: Path, names: Sequence[str], files: dict[str, File]) -> Path:
-    """Fetch url/NAME.gz for each name; a broken attempt leaves nothing behind, the next starts afresh."""
+def unpack(content: bytes) -> bytes:
+    """The content, decompressed if need be; a little can unpack to very much, of which no more than LARGEST."""
+    if not content.startswith(b"\x1f\x8b"):  # gzip
+        return content
+    with gzip.open(io.BytesIO(content)) as file:
+        return file.read(LARGEST)
+
+
+def from_folder(folder: Path, names: Sequence[str]) -> dict[str, bytes]:
+    contents = {}
+    for name in names:
+        packed, plain = folder / f"{name}.gz", folder / name
+        if not packed.exists() and not plain.exists():
+            raise DataError(f"no {name} or {name}.gz in {folder}")
+        with open_regular(packed if packed.exists() else plain, LARGEST) as file:
+            contents[name] = file.read()
+    return contents
+
+
+def from_mirror(url: str, names: Sequence[str]) -> dict[str, bytearray]:
+    """url/NAME.gz of each name; urllib's time-out alone would let a server trickle for ever."""
     deadline = time.monotonic() + FETCH_SECONDS
-    columns = "{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn()
-    with Progress(*columns, transient=True, disable=not rich.get_console().is_terminal) as progress:
-        for name in names:
-            with urllib.request.urlopen(f"{url.rstrip('/')}/{name}.gz", timeout=STALL_SECONDS) as response:
-                size = response.length  # bytes, None if the server does not say
-                task = progress.add_task(name, total=size)
-                with open(scratch / f"{name}.gz", "wb") as file:
-                    while chunk := response.read1(CHUNK):
-                        file.write(chunk)
-                        progress.advance(task, len(chunk))
-                        if file.tell() > files[name].size + CHUNK:
-                            raise DataError(f"{name}.gz does not end where the file, even uncompressed, does")
-                        if time.monotonic() > deadline:
-                            raise DataError(f"took longer than {FETCH_SECONDS} s")
-    return scratch
+    contents = {name: bytearray() for name in names}
+    for name, content in contents.items():
+        with urllib.request.urlopen(f"{url.rstrip('/')}/{name}.gz", timeout=STALL_SECONDS) as response:
+            while chunk := response.read1(1 << 20):
+                content += chunk
+                if len(content) > LARGEST or time.monotonic() > deadline:
+                    raise DataError(f"took longer than {FETCH_SECONDS} s, or {name}.gz has no end")
+    return contents
 
 
-def _debian(package: str, scratch: Path) -> Path:
-    """Download and unpack Debian's (or Ubuntu's) package with package lists and cache of our own."""
+def from_debian(package: str, names: Sequence[str]) -> dict[str, bytes]:
+    """The files in Debian's (or Ubuntu's) package, with package lists and cache of our own, so without root."""
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
         raise DataError("apt-get and dpkg-deb are not on this system")
-    for private in ("lists/partial", "cache/archives/partial"):
-        (scratch / private).mkdir(parents=True)
-    apt_get = ["apt-get", f"-oDir::State::Lists={scratch}/lists", f"-oDir::Cache={scratch}/cache"]
-    _command([*apt_get, "update"], scratch)
-    _command([*apt_get, "download", "--", package], scratch)  # the name is never an option
-    (archive,) = scratch.glob("*.deb")
-    _command(["dpkg-deb", "-x", str(archive), str(scratch)], scratch)
-    return scratch / "usr/share/datasets/fashion-mnist"
+    with tempfile.TemporaryDirectory() as scratch:
+        for private in ("lists/partial", "cache/archives/partial"):
+            Path(scratch, private).mkdir(parents=True)
+        apt_get = ["apt-get", f"-oDir::State::Lists={scratch}/lists", f"-oDir::Cache={scratch}/cache"]
+        run([*apt_get, "update"], scratch)
+        run([*apt_get, "download", "--", package], scratch)  # the name is never an option
+        (archive,) = Path(scratch).glob("*.deb")
+        run(["dpkg-deb", "-x", str(archive), scratch], scratch)
+        return from_folder(Path(scratch, "usr/share/datasets/fashion-mnist"), names)
 
 
-def _command(command: list[str], folder: Path) -> None:
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=FETCH_SECONDS,
-    )
+def run(command: list[str], folder: str) -> None:
+    options = {"input": "", "capture_output": True, "errors": "replace", "timeout": FETCH_SECONDS}
+    done = subprocess.run(command, cwd=folder, **options)
     if done.returncode:
         last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no message"]
         raise DataError(f"{command[0]} failed: {last[0]}")
-
-
-def _unpack(origin: Path, name: str, scratch: Path, expected: File) -> None:
-    """Write origin/name or origin/name.gz, decompressed and verified, to scratch/name."""
-    packed, plain = origin / f"{name}.gz", origin / name
-    if not packed.exists() and not plain.exists():
-        raise DataError(f"no {name} or {name}.gz in {origin}")
-    part = scratch / f"{name}.part"
-    with (
-        open_regular(packed if packed.exists() else plain, expected.size + CHUNK) as given,
-        gzip.open(given) if packed.exists() else given as source,
-        open(part, "wb") as target,
-    ):
-        while target.tell() <= expected.size and (
-            chunk := source.read(CHUNK)
-        ):  # a little can unpack to very much
-            target.write(chunk)
-        target.flush()
-        os.fsync(target.fileno())
-    if flaw := difference(part, expected):
-        raise DataError(f"{name} is another file: {flaw}")
-    os.replace(part, scratch / name)

@@ -1,11 +1,13 @@
 """Synthetic linear data with known parameters: y = X w + b + noise."""
 
+import functools
 from typing import Annotated
 
 import torch
 from pydantic import Field, PositiveInt, validate_call
+from torch import Tensor
 
-from src.data.batches import BatchLoader, Examples, generator
+from src.data.batches import Examples, generator
 from src.data.module import SplitDataModule
 
 Size = Annotated[int, Field(ge=0, le=10_000_000)]  # examples, which must fit into memory
@@ -54,26 +56,14 @@ class SyntheticRegression(SplitDataModule):
         if self.splits:
             return
         sizes = {"train": self.train_size, "val": self.val_size, "test": self.test_size}
-        self.splits = {
-            name: (self.draw(size, stream), torch.arange(size))
-            for stream, (name, size) in enumerate(sizes.items())
-        }
+        for stream, (name, size) in enumerate(sizes.items()):
+            draw = functools.partial(self.draw, size, stream)
+            redraw = draw if self.resample and name == "train" else None
+            self.splits[name] = Examples(*draw(), redraw), torch.arange(size)
 
-    def train_dataloader(self) -> BatchLoader:
-        loader = super().train_dataloader()
-        if self.resample:
-            loader.sampler.redraw = self.redraw
-        return loader
-
-    def redraw(self, epoch: int) -> None:
-        """Replace the training examples by those of the epoch."""
-        examples, _ = self.splits["train"]
-        fresh = self.draw(self.train_size, 0, epoch)
-        examples.X, examples.y = fresh.X, fresh.y
-
-    def draw(self, n: int, *stream: int) -> Examples:
-        """`n` examples, a function of the seed and the stream's numbers alone."""
+    def draw(self, n: int, *stream: int) -> tuple[Tensor, Tensor]:
+        """(X, y) of `n` examples, a function of the seed and the stream's numbers alone."""
         random = generator(self.seed, *stream)
         w, b = self.truth
         X = torch.randn(n, len(w), generator=random)
-        return Examples(X, X @ w + b + self.noise * torch.randn(n, 1, generator=random))
+        return X, X @ w + b + self.noise * torch.randn(n, 1, generator=random)

@@ -17,8 +17,7 @@ NEEDED = {"state_dict", "epoch", "global_step", "loops", "callbacks", "optimizer
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Content of a checkpoint, whole and harmless: only tensors and plain values are ever unpickled.
 
-    Raises UserError if the file is missing, damaged (it carries a checksum of every tensor), no checkpoint
-    of Lightning's, or holds anything else, which a pickle could use to run a program.
+    Raises UserError if the file is missing, damaged (it has a checksum of every tensor), or something else.
     """
     try:
         with open_regular(path, LARGEST) as file:
@@ -42,7 +41,3 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not content.keys() >= NEEDED:
         raise UserError(f"{path} is no checkpoint of a run")
     return content
-
-
-def shapes(state: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in state.items()}

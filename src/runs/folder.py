@@ -3,6 +3,8 @@
 import contextlib
 import csv
 import io
+import itertools
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +25,8 @@ EARLY = {".hydra", "train.log", "metrics.json", "metrics.csv", "tensorboard", "c
 class Run:
     """Paths and records of the run folder `path`."""
 
+    load = staticmethod(load_checkpoint)
+
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.config = self.path / ".hydra" / "config.yaml"
@@ -39,8 +43,8 @@ class Run:
 
     def early(self) -> bool:
         """Whether the folder holds nothing but what a run of ours may leave before it has begun."""
-        names = {each.name.removesuffix(".part") for each in self.path.iterdir()}
-        saved = {each.name.removesuffix(".part") for each in self.last.parent.glob("*")}
+        folders = self.path, self.best.parent
+        names, saved = ({each.name.removesuffix(".part") for each in folder.glob("*")} for folder in folders)
         ours = ".hydra" in names or names <= {"train.log"}
         return ours and not self.begun() and names <= EARLY and saved <= {self.best.name, self.last.name}
 
@@ -49,11 +53,8 @@ class Run:
         return (self.path.parent / "sweep.yaml").exists()
 
     def lock(self) -> contextlib.AbstractContextManager:
-        """Keep every other process out of this run: `with run.lock(): ...`.
-
-        Raises UserError at once if one is in it. The other processes of a run rely on the main process' lock.
-        """
-        if not main_process():
+        """Keep other commands out of this run: `with run.lock(): ...`. Raises UserError if one is in it."""
+        if not main_process():  # which holds the lock for all processes of the run
             return contextlib.nullcontext()
         return lock(self.config.with_name("lock"), f"run {self.path}")
 
@@ -62,30 +63,28 @@ class Run:
         try:
             with FileLock(self.config.with_name("lock"), is_singleton=True).acquire(timeout=0):
                 return False
-        except Timeout:
-            return True
-        except OSError:  # nothing there, or nothing to be written
-            return False
+        except OSError as error:  # else there is no such folder, or nobody can write in it
+            return isinstance(error, Timeout)
 
     def save_config(self, settings: dict[str, Any], overrides: Sequence[str] = ()) -> None:
-        """Record the settings, as plain values, and the overrides that made them what they are."""
+        """Save the settings, plain values, and the overrides that led to them, behind earlier ones."""
         path = self.config.with_name("overrides.yaml")
         earlier = yaml.safe_load(files.read(path)) if path.exists() else []
         files.write(path, yaml.safe_dump([*earlier, *overrides]))
         files.write(self.config, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
 
     def recorded(self) -> dict[str, Any]:
-        """The settings of the run, plain values throughout.
-
-        Raises UserError if this is no run folder, it holds a link, or the config is damaged.
-        """
+        """The settings of the run, plain values. Raises UserError for what is not a run folder of ours."""
         if not self.config.exists():
             if self.path.is_dir() and any(self.path.iterdir()) and self.early():
                 raise UserError(f"run {self.path} never began; start it with the command that was to make it")
             raise UserError(
                 f"{self.path} is no run folder (it has no .hydra/config.yaml); try outputs/runs/NAME"
             )
-        self.refuse_links()
+        # through a link, others could be written to; a device could be read for ever
+        for path in self.path.rglob("*"):
+            if path.is_symlink() or not (path.is_dir() or path.is_file()):
+                raise UserError(f"{path} is a link or a device; a run folder must hold files and folders alone")
         settings = files.read_yaml(self.config)
         keys = settings.keys() if isinstance(settings, dict) else set()
         # what must be there, and what would steer Hydra itself
@@ -95,27 +94,19 @@ class Run:
             raise UserError(f"{self.config} is damaged: it must not have {', '.join(sorted(foreign))}")
         return settings
 
-    def refuse_links(self) -> None:
-        """Raises UserError for a link in the folder, through which others could be written to, or a device."""
-        for folder, folders, names in os.walk(self.path):
-            for path in (Path(folder, name) for name in (*folders, *names)):
-                if path.is_symlink() or not (path.is_dir() or path.is_file()):
-                    raise UserError(
-                        f"{path} is a link or a device; a run folder must hold files and folders alone"
-                    )
-
     def save_record(self, record: dict[str, Any]) -> None:
-        """Write metrics.json: the status of the run, its results, and what they depend on."""
-        files.write_json(self.metrics_json, record)
+        files.write(self.metrics_json, json.dumps(record, indent=2) + "\n")
 
     def record(self) -> dict[str, Any]:
-        """What metrics.json says; nothing if the run has none yet."""
+        """metrics.json, {} if there is none yet: the status of the run, its results, what they depend on."""
         try:
-            record = files.read_json(self.metrics_json)
+            record = json.loads(files.read(self.metrics_json))
+            if any("/" in name and not isinstance(value, float | int) for name, value in record.items()):
+                raise ValueError("a metric is no number")
         except FileNotFoundError:
             return {}
-        if not all(isinstance(record[name], float | int) for name in record if "/" in name):
-            raise UserError(f"{self.metrics_json} is damaged: a metric is no number")
+        except (AttributeError, ValueError, RecursionError) as error:
+            raise UserError(f"{self.metrics_json} is damaged: {error}") from error
         return record
 
     def rows(self) -> list[dict[str, float]]:
@@ -127,21 +118,13 @@ class Run:
             raise UserError(f"{self.metrics_csv} is damaged: {error}") from error
 
     def written(self) -> dict[Path, list[str]]:
-        """What is in the folder and in those of checkpoints and figures: folder -> sorted names."""
+        """Sorted names of what is in the folder, in checkpoints/ and in figures/."""
         folders = [self.path, self.best.parent, self.figures]
         return {folder: sorted(path.name for path in folder.glob("*")) for folder in folders if folder.exists()}
 
-    def load(self, checkpoint: Path) -> dict[str, Any]:
-        """Content of a checkpoint; see `load_checkpoint`."""
-        return load_checkpoint(checkpoint)
-
 
 def lock(path: Path, subject: str) -> AcquireReturnProxy:
-    """Hold the lock file `path` until the `with` block ends, what is returned is dropped, or the process ends.
-
-    A process that holds it may take it again. Raises UserError if another one does; `subject` is for the
-    message.
-    """
+    """Hold the lock file until what is returned is dropped. Raises UserError if another process holds it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(path, is_singleton=True).acquire(timeout=0)
@@ -152,25 +135,23 @@ def lock(path: Path, subject: str) -> AcquireReturnProxy:
 
 
 def main_process() -> bool:
-    """Whether this is the process that records the run: of several, the one that a launcher gave rank 0."""
+    """Whether this is the process that saves the run: of several, the one that a launcher gave rank 0."""
     ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
     return next((rank for rank in ranks if rank is not None), "0") == "0"
 
 
 def claim(wanted: Path, named: bool, key: str) -> Path:
-    """Make a folder that is nobody else's.
+    """Make a folder that is nobody else's: if its name is taken, the first free one with a number behind it.
 
-    A folder `named` by the user, as `key`, must be new, empty, or that of a run that never began: else
-    UserError. Another, named by the time, gets a number behind it if somebody took the name first.
+    One that the user `named`, as `key`, must be new, empty, or that of a run that never began; else UserError.
     """
-    folder, number = wanted, 1
-    while True:
+    folder = wanted
+    for number in itertools.count(2):
         try:
             folder.mkdir(parents=True)
             return folder
         except FileExistsError:
             if not named:
-                number += 1
                 folder = wanted.with_name(f"{wanted.name}_{number}")
             elif folder.is_dir() and Run(folder).early():
                 return folder
