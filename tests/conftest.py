@@ -199,6 +199,14 @@ class Command:
             raise TooLong(f"runs on after {limit} s:\n{self.output()}")
         return self.process.exitcode
 
+    def gone(self) -> bool:
+        """Whether nothing of the group is left."""
+        try:
+            os.killpg(self.process.pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
     def end(self) -> None:
         """Kill whatever is left of the group."""
         with contextlib.suppress(ProcessLookupError):
