@@ -216,6 +216,16 @@ class Command:
             Command.started.remove(self)
 
 
+@pytest.fixture
+def srun(tmp_path: Path) -> str:
+    """A search path as on the login node of a cluster, with an srun that nobody should call."""
+    program = tmp_path / "bin/srun"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\nexit 1\n")
+    program.chmod(0o755)
+    return f"{program.parent}{os.pathsep}{os.environ['PATH']}"
+
+
 @pytest.fixture(autouse=True)
 def no_process_is_left() -> Iterator[None]:
     """What a test started ends with it; of what had to be killed, a failed test shows the output."""
