@@ -1,7 +1,9 @@
 """Fixtures: the real data, configs, and the command line in real processes."""
 
 import contextlib
+import copy
 import ctypes
+import functools
 import multiprocessing
 import os
 import runpy
@@ -20,20 +22,20 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 
-from src.data import sources
-from src.runs.config import build as build_at
-from src.runs.config import build_model, call
-from src.training.experiment import plain
-from src.training.trainer import build_trainer
+# src is imported where it is used: the process that hands out the tests needs none of it, and no torch.
 
 ROOT = Path(__file__).parent.parent
+Plugins.instance()  # Hydra looks for its plugins once, and not in every command that is forked from here
 
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """Folder with the real FashionMNIST. In CI it must be had; elsewhere the test skips with the reason."""
+    from src.data import sources
+
     cfg = OmegaConf.load(ROOT / "conf/data/fashion_mnist.yaml")
     root = ROOT / cfg.root
     try:
@@ -50,27 +52,37 @@ def data_root() -> Path:
     return root
 
 
-def compose_config(name: str, *overrides: str) -> DictConfig:
+def compose_config(name: str, *overrides: str, conf: Path = ROOT / "conf") -> DictConfig:
     """The config of the entry point `name`."""
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    return copy.deepcopy(composed(name, overrides, conf))
+
+
+@functools.cache  # it takes 0.1 s, and many tests begin with the same one
+def composed(name: str, overrides: tuple[str, ...], conf: Path) -> DictConfig:
+    with initialize_config_dir(str(conf), version_base="1.3"):
         return compose(name, overrides=list(overrides))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def config(data_root: Path) -> Callable[..., DictConfig]:
     """config(*overrides) composes the config of src.train."""
 
-    def composed(*overrides: str) -> DictConfig:
-        cfg = compose_config("train", *overrides)
+    def of_train(*overrides: str, **options) -> DictConfig:
+        cfg = compose_config("train", *overrides, **options)
         if "root" in cfg.data:
             cfg.data.root = str(data_root)
         return cfg
 
-    return composed
+    return of_train
 
 
 def build(cfg: DictConfig, key: str, **objects: Any) -> Any:
     """The data, model, trainer or callback at `key` of the config, as a run has it."""
+    from src.runs.config import build as build_at
+    from src.runs.config import build_model, call
+    from src.training.experiment import plain
+    from src.training.trainer import build_trainer
+
     settings = plain(cfg)
     if key == "trainer":
         return call(key, build_trainer, settings[key], **objects)
@@ -78,6 +90,25 @@ def build(cfg: DictConfig, key: str, **objects: Any) -> Any:
         return build_model(settings, build(cfg, "data"))
     group, _, name = key.partition(".")
     return build_at(key, settings[group][name] if name else settings[group], **objects)
+
+
+def own_parts(folder: Path, files: dict[str, str]) -> Callable[[], None]:
+    """Write a user's own modules and configs to `folder`; whoever calls the result has the modules in src.
+
+    The result is for `before` of a command, and folder/conf for its --config-dir.
+    """
+    for path, text in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+    return functools.partial(add_modules, folder)
+
+
+def add_modules(folder: Path) -> None:
+    import src.data
+    import src.models
+
+    src.data.__path__.append(str(folder / "src/data"))
+    src.models.__path__.append(str(folder / "src/models"))
 
 
 class Finished(NamedTuple):
@@ -88,19 +119,14 @@ class Finished(NamedTuple):
 
 
 # Every command runs in a process of its own, forked from a server that has done the slow imports: real exit
-# statuses and real signals at a hundredth of the start-up time.
+# statuses and real signals at a hundredth of the start-up time. No command itself is among them: it must run.
+PRELOADED = [
+    *("tests.conftest", "src.training.experiment", "src.training.figures", "src.training.progress"),
+    *("src.training.tensorboard", "src.data.fashion_mnist", "src.data.synthetic", "src.models.closed_form"),
+    *("src.models.concise", "src.charts.curves", "src.charts.images", "tensorboard.summary.writer", "optuna"),
+]
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(
-    [
-        "lightning",
-        "torchvision",
-        "tensorboard",
-        "hydra",
-        "src.terminal",
-        "src.data.fashion_mnist",
-        "src.models.concise",
-    ]
-)
+processes.set_forkserver_preload(PRELOADED)
 
 
 LIMIT = 240  # seconds that any one thing may take, on a busy machine; pytest ends a test after a little more
@@ -114,7 +140,8 @@ class Command:
     """`python -m module arguments` in a process of its own, in `folder`; what it prints goes to `output`.
 
     It leads a process group (and session) of its own, as a command typed at a terminal does. With `fresh` it
-    is a new interpreter, for what starts further ones by its own command line.
+    is a new interpreter, for what starts further ones by its own command line. `before` is called in the
+    process first.
     """
 
     started: ClassVar[list["Command"]] = []  # those that `end` has not been called for
@@ -128,11 +155,12 @@ class Command:
         disk: str | None = None,
         env: dict[str, str] | None = None,
         fresh: bool = False,
+        before: Callable[[], object] | None = None,
     ):
         self.module, self.file = module, output
         self.file.unlink(missing_ok=True)
         self.process = processes.Process(
-            target=_command, args=(module, arguments, folder, output, disk, env or {}, fresh)
+            target=_command, args=(module, arguments, folder, output, disk, env or {}, fresh, before)
         )
         self.process.start()
         Command.started.append(self)
@@ -160,7 +188,8 @@ class Command:
             if time.monotonic() > end:
                 self.end()
                 raise TooLong(f"{limit} s have passed and not yet {reached}:\n{self.output()}")
-            time.sleep(0.0005)  # a checkpoint is written within a few milliseconds
+            # lines come slowly; a checkpoint is written within a few milliseconds
+            time.sleep(0.01 if isinstance(reached, str) else 0.0005)
 
     def wait(self, limit: float = LIMIT) -> int:
         """The exit status; -N if signal N killed it."""
@@ -170,6 +199,14 @@ class Command:
             raise TooLong(f"runs on after {limit} s:\n{self.output()}")
         return self.process.exitcode
 
+    def gone(self) -> bool:
+        """Whether nothing of the group is left."""
+        try:
+            os.killpg(self.process.pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
     def end(self) -> None:
         """Kill whatever is left of the group."""
         with contextlib.suppress(ProcessLookupError):
@@ -177,6 +214,16 @@ class Command:
         self.process.join(10)
         if self in Command.started:
             Command.started.remove(self)
+
+
+@pytest.fixture
+def srun(tmp_path: Path) -> str:
+    """A search path as on the login node of a cluster, with an srun that nobody should call."""
+    program = tmp_path / "bin/srun"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\nexit 1\n")
+    program.chmod(0o755)
+    return f"{program.parent}{os.pathsep}{os.environ['PATH']}"
 
 
 @pytest.fixture(autouse=True)
@@ -237,6 +284,7 @@ def _command(
     disk: str | None,
     env: dict[str, str],
     fresh: bool,
+    before: Callable[[], object] | None,
 ) -> None:
     multiprocessing.set_start_method(None, force=True)  # workers start as in a fresh interpreter
     os.setsid()
@@ -256,6 +304,8 @@ def _command(
         os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
     sys.argv = [module, *arguments]
     try:
+        if before:
+            before()
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     except KeyboardInterrupt:  # an interpreter would end so; multiprocessing, with status 1
         signal.signal(signal.SIGINT, signal.SIG_DFL)

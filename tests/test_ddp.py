@@ -1,7 +1,10 @@
 """Several processes train one model: as one process with the whole minibatch would."""
 
 import signal
+import socket
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,19 +12,51 @@ import torch
 from src.evaluate import evaluate
 from src.runs import Run
 from src.training.experiment import train
-from tests.conftest import Command, compose_config
+from tests.conftest import Finished, compose_config
 
-pytestmark = pytest.mark.slow  # real processes, each of which imports everything
+pytestmark = pytest.mark.slow  # real processes
 
 # 1,999 examples: one is left out of each epoch by two processes, none by a batch of twice the size; 501 and
 # 10,000 to evaluate, of which nothing may be left out or counted twice
 SMALL = ["data.val_size=501", "trainer.max_epochs=2", "~callbacks.figures", "data.train_size=2000"]
 
 
+@pytest.fixture
+def both(start, tmp_path) -> Callable[..., Finished]:
+    """both(module, ..., run=NAME) is how two processes ended that were started as Lightning starts them.
+
+    They are forked, which spares the imports; that Lightning starts them so by itself is tested once, below.
+    """
+
+    def call(module: str, *arguments: str, run: str, **options) -> Finished:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "NODE_RANK": "0"}
+        main = start(module, *arguments, env=env | {"LOCAL_RANK": "0"}, **options)
+        main.until(Run(tmp_path / run).config.exists)
+        second = ["hydra.output_subdir=null", "hydra.job.name=train_ddp_process_1"]
+        other = start(module, *arguments, *second, env=env | {"LOCAL_RANK": "1"}, **options)
+        status, other_status = main.wait(), other.wait()
+        output = main.output() + other.output()
+        assert other_status == status, output
+        return Finished(status, output)
+
+    return call
+
+
+def logs(run: Run) -> list[str]:
+    return [path.name for path in run.path.glob("*.log") if path.stat().st_size]
+
+
+def folders(place: Path) -> list[str]:
+    return [path.name for path in place.iterdir() if path.is_dir()]
+
+
 @pytest.mark.parametrize("model", [["model=scratch"], ["model=closed_form"], ["model=concise"]])
-def test_two_processes_equal_one_with_the_doubled_batch(config, cli, tmp_path, model):
-    both = ["trainer=ddp", "trainer.devices=2", "data.batch_size=128", "hydra.run.dir=two"]
-    status, output = cli("src.train", *SMALL, *model, *both, fresh=True)
+def test_two_processes_equal_one_with_the_doubled_batch(config, both, tmp_path, model):
+    ddp = ["trainer=ddp", "trainer.devices=2", "data.batch_size=128", "hydra.run.dir=two"]
+    status, output = both("src.train", *SMALL, *model, *ddp, run="two")
     assert status == 0, output
     train(config(*SMALL, *model, "data.batch_size=256"), tmp_path / "run")
     two, one = Run(tmp_path / "two"), Run(tmp_path / "run")
@@ -35,11 +70,10 @@ def test_two_processes_equal_one_with_the_doubled_batch(config, cli, tmp_path, m
     assert two.record()["test/acc"] * 10_000 == pytest.approx(
         round(two.record()["test/acc"] * 10_000), abs=1e-8
     )
-    assert [path.name for path in tmp_path.iterdir() if path.is_dir()].count("outputs") == 0  # one run folder
+    assert "outputs" not in folders(tmp_path)  # one run folder
     assert output.splitlines()[0].startswith("epoch 1/2  lr 0.1000  train/acc ")  # and no warnings
     assert output.count("epoch 2/2") == 1
-    logs = [path.name for path in two.path.glob("*.log") if path.stat().st_size]
-    assert logs == ["train.log"]
+    assert logs(two) == ["train.log"]
     result = evaluate(compose_config("evaluate", f"run={two.path}"))
     assert result["test/acc"] == pytest.approx(two.record()["test/acc"], abs=1e-12)
 
@@ -47,31 +81,30 @@ def test_two_processes_equal_one_with_the_doubled_batch(config, cli, tmp_path, m
 LONG = [*SMALL, "trainer=ddp", "data.batch_size=128", "trainer.max_epochs=20"]
 
 
-@pytest.fixture(scope="module")
-def whole(data_root, tmp_path_factory) -> Run:
-    """A run of two processes that nobody interrupted."""
-    folder = tmp_path_factory.mktemp("whole")
-    arguments = [*LONG, "hydra.run.dir=run", f"data.root={data_root}"]
-    command = Command("src.train", arguments, folder, folder / "output.txt", fresh=True)
-    assert command.wait() == 0, command.output()
-    return Run(folder / "run")
-
-
-def test_a_run_of_two_processes_that_is_interrupted_twice_goes_on(whole, start, cli, tmp_path):
-    # a new interpreter, as Lightning starts the other process by the same command line
+def test_a_run_of_two_processes_that_is_interrupted_twice_goes_on(start, both, tmp_path):
+    status, output = both("src.train", *LONG, "hydra.run.dir=whole", run="whole")
+    assert status == 0, output
+    # new interpreters, as Lightning starts the other process by the same command line
     cut, run = start("src.train", *LONG, "hydra.run.dir=cut", fresh=True), Run(tmp_path / "cut")
     cut.until(run.last.exists)
     cut.kill(signal.SIGTERM)
     assert cut.wait() == 143, cut.output()
+    assert cut.output().splitlines()[0].startswith("epoch 1/20  lr 0.1000  train/acc ")  # and no warnings
+    assert "outputs" not in folders(tmp_path)  # the other process has made no run folder
+    assert logs(run) == ["train.log"]
     again = start("src.resume", "run=cut", data=False, fresh=True)
     again.until("resumed after")
     again.until("epoch ")
     again.kill(signal.SIGKILL)
     assert again.wait() == -signal.SIGKILL
-    time.sleep(2)  # the other process of a killed one notices, and ends
-    ended, output = cli("src.resume", "run=cut", data=False, fresh=True)
-    assert ended == 0, output
+    end = time.monotonic() + 20
+    while not again.gone() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert again.gone()  # the other process of a killed one notices, and ends
+    status, output = both("src.resume", "run=cut", run="cut", data=False)
+    assert status == 0, output
     assert "resumed after" in output
+    whole = Run(tmp_path / "whole")
     assert len(run.rows()) == 20
     expected = whole.load(whole.last)["state_dict"]
     for name, tensor in run.load(run.last)["state_dict"].items():
@@ -87,9 +120,9 @@ def test_a_sweep_on_several_devices_is_refused_with_the_way_to_do_it(cli, tmp_pa
     assert "for lr in 0.1 0.3; do python -m src.train trainer=ddp model.lr=$lr; done" in reason
 
 
-def test_a_mistake_that_both_processes_meet_is_one_line(cli, tmp_path):
+def test_a_mistake_that_both_processes_meet_is_one_line(both):
     arguments = ["data=synthetic", "model=concise", "trainer=ddp", "hydra.run.dir=run"]
-    status, output = cli("src.train", *arguments, data=False, fresh=True)
+    status, output = both("src.train", *arguments, run="run", data=False)
     assert status == 1
     assert len(output.splitlines()) == 1, output
     (line,) = output.splitlines()

@@ -1,9 +1,5 @@
 """Scratch and concise against each other and against a plain loop that knows nothing of this project."""
 
-import shutil
-import subprocess
-import sys
-
 import lightning as L
 import pydantic
 import pytest
@@ -13,7 +9,7 @@ from torch.nn import functional as torch_F
 from src.errors import UserError
 from src.models import concise, scratch
 from src.runs import Run
-from tests.conftest import ROOT, build
+from tests.conftest import build, own_parts
 from tests.faults import curves
 
 FORMS = {"scratch": scratch.SoftmaxRegression, "concise": concise.SoftmaxRegression}
@@ -197,23 +193,19 @@ num_hidden: 16
 
 @pytest.mark.slow
 def test_a_model_of_ones_own_with_a_hidden_layer_is_trained_resumed_evaluated_compared_and_predicts(
-    data_root, tmp_path
+    data_root, tmp_path, cli
 ):
-    for name in ("src", "conf"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "src/models/perceptron.py").write_text(HIDDEN_LAYER)
-    (tmp_path / "conf/model/perceptron.yaml").write_text(HIDDEN_LAYER_CONFIG)
+    added = {"src/models/perceptron.py": HIDDEN_LAYER, "conf/model/perceptron.yaml": HIDDEN_LAYER_CONFIG}
 
     def command(module: str, *arguments: str) -> str:
-        run = [sys.executable, "-m", module, *arguments]
-        done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout + done.stderr
+        status, output = cli(module, *arguments, data=False, before=own_parts(tmp_path / "own", added))
+        assert status == 0, output
+        return output
 
-    few = ["model=perceptron", f"data.root={data_root}", "data.train_size=5000", "callbacks.board.every=1"]
+    few = ["--config-dir=own/conf", "model=perceptron", f"data.root={data_root}", "data.train_size=5000"]
     whole, resumed = Run(tmp_path / "whole"), Run(tmp_path / "resumed")
     command("src.train", *few, "hydra.run.dir=whole", "trainer.max_epochs=3")
-    command("src.train", *few, "hydra.run.dir=resumed", "trainer.max_epochs=2")
+    command("src.train", *few, "hydra.run.dir=resumed", "trainer.max_epochs=2", "~callbacks.figures")
     command("src.resume", "run=resumed", "trainer.max_epochs=3")
     assert resumed.metrics_csv.read_text() == whole.metrics_csv.read_text()
     accuracy = whole.record()["test/acc"]

@@ -4,7 +4,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
@@ -12,7 +11,8 @@ import pytest
 from PIL import Image
 
 from src.runs import Run
-from tests.conftest import LIMIT, ROOT, Command
+from src.training.experiment import train
+from tests.conftest import ROOT, Command, compose_config, own_parts
 
 PAGES = ["README.md", "README.zh-CN.md"]
 
@@ -37,7 +37,12 @@ def files(page: str) -> dict[str, str]:
 
 
 OWN = [text for text in commands("README.md") if re.search("svm|stripes|patient", text)]  # need files first
-PYTHON = [text for text in commands("README.md") if text.startswith("python -m src") and text not in OWN]
+# A sweep that is resumed starts an interpreter; tests/test_sweeps.py runs the same command.
+PYTHON = [
+    text
+    for text in commands("README.md")
+    if text.startswith("python -m src") and text not in OWN and "src.sweeps resume" not in text
+]
 # What makes a command small, by module; of a sweep, its first seed.
 SMALL = {
     "src.train": ["trainer.max_epochs=1", "data.train_size=300", "data.val_size=200", "seed=0"],
@@ -51,7 +56,8 @@ SMALL = {
     "src.oscillation": [],
     "src.stability": [],
 }
-OF_PROCESSES = ("hydra/launcher", "trainer=ddp")  # these start some that outlive a forked one
+# Launchers of further processes: what they launch is tested with the sweeps, and with several devices.
+LAUNCHERS = ("hydra/launcher", "trainer=ddp")
 
 
 def small(text: str, data_root: Path) -> list[str]:
@@ -61,8 +67,6 @@ def small(text: str, data_root: Path) -> list[str]:
     kept = [argument for argument in arguments if argument.partition("=")[0] not in keys]
     if module in ("src.train", "src.tune") and "linear" not in text:
         kept.append(f"data.root={data_root}")
-    if "submitit_slurm" in text:  # composed: there is no cluster
-        return [module, "--cfg", "hydra", *(argument for argument in kept if argument.startswith("hydra"))]
     return [module, *kept, *SMALL[module]]
 
 
@@ -74,7 +78,7 @@ def boot() -> Image.Image:
 
 
 @pytest.fixture(scope="module")
-def folder(data_root: Path, tmp_path_factory) -> Path:
+def folder(config, data_root: Path, tmp_path_factory) -> Path:
     """A folder with all that the commands name."""
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(ROOT / "conf", folder / "conf")
@@ -82,47 +86,43 @@ def folder(data_root: Path, tmp_path_factory) -> Path:
         (folder / place).mkdir(exist_ok=True)
         for name in ("boot.jpg", "boot (1).jpg", "boot.png"):
             boot().save(folder / place / name)
-    (folder / "data").symlink_to(data_root)
-    few = [f"data.root={data_root}", "data.train_size=300", "data.val_size=200"]
-    runs = [[f"hydra.run.dir=outputs/runs/{name}", "trainer.max_epochs=1"] for name in ("NAME", "ONE", "OTHER")]
+    few = ["data.train_size=300", "data.val_size=200"]
+    runs = folder / "outputs/runs"
+    train(config(*few, "trainer.max_epochs=1", "~callbacks.figures"), runs / "NAME")
+    for name in ("ONE", "OTHER"):
+        shutil.copytree(runs / "NAME", runs / name)
     swing = "+callbacks.swing._target_=src.oscillation.Swing"
     sweep = ["-m", "seed=0,1", "trainer.max_epochs=6", swing, "hydra.sweep.dir=outputs/sweeps/NAME"]
-    for number, arguments in enumerate([*runs, sweep]):
-        command = Command("src.train", [*arguments, *few], folder, folder / f"made{number}.txt")
-        assert command.wait() == 0, command.output()
+    command = Command("src.train", [*sweep, *few, f"data.root={data_root}"], folder, folder / "made.txt")
+    assert command.wait() == 0, command.output()
     return folder
 
 
-def kind(text: str) -> tuple[str, bool, str]:
-    """What is run once of several commands: the module, whether it is a sweep, how its processes start."""
-    sweeps = " -m " in text.removeprefix("python -m") or "sweep=" in text
-    return text.split()[2], sweeps, next((mark for mark in OF_PROCESSES if mark in text), "")
+def kind(text: str) -> tuple[str, bool]:
+    """What is run once of several commands: the module, and whether it is a sweep."""
+    return text.split()[2], " -m " in text.removeprefix("python -m") or "sweep=" in text
 
 
 # The first command of each kind, and those whose arguments are no settings that Hydra composes.
-RUN = [text for k, text in enumerate(PYTHON) if kind(text) not in [kind(other) for other in PYTHON[:k]]]
-RUN += [text for text in PYTHON if text not in RUN and re.search(r"src\.(sweeps|compare|predict)", text)]
+ALONE = [text for text in PYTHON if not any(mark in text for mark in LAUNCHERS)]
+RUN = [text for k, text in enumerate(ALONE) if kind(text) not in [kind(other) for other in ALONE[:k]]]
+RUN += [text for text in PYTHON if text not in RUN and re.search(r"src\.(sweeps|compare|predict)|--help", text)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("text", [text for text in PYTHON if text not in RUN])
-def test_command_composes(text, folder, data_root):
-    module, *arguments = small(text, data_root)
+def test_command_composes(text):
+    _, _, module, *arguments = shlex.split(text)
     if "-m" in arguments:  # of a sweep, the first job
-        arguments = [re.sub(r",.*", "", argument) for argument in arguments if argument != "-m"]
-    command = Command(module, [*arguments, "--cfg", "job"], folder, folder / "output.txt")
-    assert command.wait() == 0, command.output()
+        arguments = [re.sub(r",.*", "", each) for each in arguments if each != "-m"]
+    if module == "src.resume":  # with the recorded config of src.train
+        module, (_, *arguments) = "src.train", arguments
+    compose_config(module.removeprefix("src."), *arguments)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("text", RUN)
 def test_command_works(text, folder, data_root):
     module, *arguments = small(text, data_root)
-    if any(mark in text for mark in OF_PROCESSES):
-        places = [f"hydra.run.dir={folder}/run", f"hydra.sweep.dir={folder}/sweep"]
-        command = Command(module, [*arguments, *places], ROOT, folder / "output.txt", fresh=True)
-        assert command.wait() == 0, command.output()
-        return
     command = Command(module, arguments, folder, folder / "output.txt")
     assert command.wait() == 0, command.output()
     assert command.output().strip()
@@ -144,32 +144,25 @@ def test_other_command_is_right(text):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["model", "data", "experiment"])
-def test_own_parts_take_three_steps(kind, data_root, tmp_path):
-    for name in ("src", "conf"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "data").symlink_to(data_root)
+def test_own_parts_take_three_steps(kind, data_root, cli, tmp_path):
     added = {
         path: text for path, text in files("README.md").items() if f"/{kind}" in path or f"conf/{kind}" in path
     }
     assert 1 <= len(added) <= 2
-    for path, text in added.items():
-        assert not (tmp_path / path).exists()
-        (tmp_path / path).write_text(text)
+    assert not any((ROOT / path).exists() for path in added)
+    parts = {"data": False, "before": own_parts(tmp_path / "own", added)}
     (command,) = (text for text in OWN if "src.train" in text and f"{kind}=" in text)
-    few = ["trainer.max_epochs=3", "hydra.run.dir=run"]
+    few = ["trainer.max_epochs=3", "~callbacks.figures"]
     few += [] if kind == "data" else [f"data.root={data_root}", "data.train_size=5000"]
-    arguments = [*shlex.split(command)[1:], *few]
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    _, _, module, *arguments = shlex.split(command)
+    status, output = cli(module, "--config-dir=own/conf", *arguments, *few, "hydra.run.dir=run", **parts)
+    assert status == 0, output
     record = Run(tmp_path / "run").record()
     assert record["status"] == "finished"
     assert record["test/acc"] > 0.6
-    evaluate = [sys.executable, "-m", "src.evaluate", "run=run"]
-    done = subprocess.run(evaluate, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{record['test/acc']:.4g}" in done.stdout
+    status, output = cli("src.evaluate", "run=run", **parts)
+    assert status == 0, output
+    assert f"{record['test/acc']:.4g}" in output
 
 
 @pytest.mark.parametrize("page", PAGES)
