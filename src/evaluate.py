@@ -4,6 +4,7 @@ Writes evaluation.json and figures/evaluation_*.png into the run folder: of a cl
 the confusions and the calibration error; of a linear regression, the sizes of its errors and R^2.
 """
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,8 @@ from torch import Tensor
 from src import terminal
 from src.charts import COLOURS, CYCLE, figure, save
 from src.charts.images import confusion
-from src.files import write_json
 from src.maths import functional as F
-from src.runs import Run, restore
+from src.runs import Run, restore, write
 from src.runs.config import Options, Places, call, checked
 from src.training.figures import outputs
 from src.training.trainer import Accelerator, build_trainer
@@ -57,7 +57,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     output, y = outputs(model, data)
     of_kind, pictures = classification(output, y, data.classes) if model.classifies else regression(output, y)
     result = {"checkpoint": str(checkpoint), "epoch": run.load(checkpoint)["epoch"] + 1, **metrics, **of_kind}
-    write_json(run.path / "evaluation.json", result)
+    write(run.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
     for name, picture in pictures.items():
         save(picture, run.path / "figures" / f"evaluation_{name}.png")
     log.info("%s", tables(result))

@@ -121,7 +121,8 @@ class Finished(NamedTuple):
 # Every command runs in a process of its own, forked from a server that has done the slow imports: real exit
 # statuses and real signals at a hundredth of the start-up time. No command itself is among them: it must run.
 PRELOADED = [
-    *("tests.conftest", "src.training.experiment", "src.training.figures", "src.training.progress"),
+    *("tests.server", "tests.conftest", "src.training.experiment", "src.training.figures"),
+    "src.training.progress",
     *("src.training.tensorboard", "src.data.fashion_mnist", "src.data.synthetic", "src.models.closed_form"),
     *("src.models.concise", "src.charts.curves", "src.charts.images", "tensorboard.summary.writer", "optuna"),
 ]

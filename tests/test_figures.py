@@ -1,12 +1,11 @@
 """Which pictures a run draws, and when."""
 
-import pydantic
 import pytest
 import torch
 
 from src.training import figures
 from src.training.experiment import train
-from src.training.figures import Figures, fit
+from src.training.figures import fit
 
 
 def test_fit_draws_the_true_and_the_fitted_line_of_each_feature():
@@ -20,24 +19,12 @@ def test_fit_draws_the_true_and_the_fitted_line_of_each_feature():
     assert drawn["true"] == [3.0, 6.0]
 
 
-@pytest.mark.parametrize(("share", "pictures"), [(1, 4), (0, 1)])
-def test_curves_are_redrawn_as_often_as_their_share_of_the_time_allows(
-    config, monkeypatch, share, pictures, tmp_path
-):
+@pytest.mark.parametrize(("live", "pictures"), [("true", 4), ("false", 1)])
+def test_curves_are_redrawn_after_every_epoch_or_at_the_end(config, monkeypatch, live, pictures, tmp_path):
     drawn = []
     curves = figures.curves
     monkeypatch.setattr(figures, "curves", lambda rows, scale: drawn.append(len(rows)) or curves(rows, scale))
-    train(
-        config(
-            *("data=synthetic", "model=linear_scratch", "data.train_size=50", "trainer.max_epochs=4"),
-            f"callbacks.figures.share={share}",
-        ),
-        tmp_path / "run",
-    )
+    few = ["data=synthetic", "model=linear_scratch", "data.train_size=50", "trainer.max_epochs=4"]
+    train(config(*few, f"callbacks.figures.live={live}"), tmp_path / "run")
     assert len(drawn) == pictures
     assert drawn[-1] == 4
-
-
-def test_share_of_the_time_must_be_one():
-    with pytest.raises(pydantic.ValidationError, match="share"):
-        Figures(share=1.5)

@@ -1,7 +1,7 @@
 """What TensorBoard has to show of a run, read from the event files and from the real server."""
 
 import contextlib
-import csv
+import io
 import json
 import shutil
 import socket
@@ -15,24 +15,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import pydantic
 import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator as ServedEvents
 from tensorboard.plugins.hparams import metadata
 from tensorboard.util import tensor_util
 
-from src.charts import png
-from src.charts.images import weights
-from src.data.fashion_mnist import CLASSES
 from src.models.regression import Diverged
 from src.runs import Run, restore
 from src.training.experiment import resume, train
-from src.training.figures import Figures
 from src.training.saving import Last
-from src.training.tensorboard import Board
 from tests.conftest import Command
 from tests.faults import curves
 
@@ -44,16 +37,17 @@ def events(run: Run) -> EventAccumulator:
     return EventAccumulator(str(run.tensorboard), size_guidance={"images": 0, "tensors": 0}).Reload()
 
 
-def images(run: Run) -> dict[str, list[tuple[int, bytes]]]:
+def images(run: Run) -> dict[str, list[tuple[int, list]]]:
+    """Name -> (step, pixels) of each picture."""
     found = events(run)
     return {
-        tag: [(e.step, e.encoded_image_string) for e in found.Images(tag)] for tag in found.Tags()["images"]
+        tag: [(e.step, pixels(io.BytesIO(e.encoded_image_string))) for e in found.Images(tag)]
+        for tag in found.Tags()["images"]
     }
 
 
-def text(run: Run) -> list[str]:
-    found = ServedEvents(str(run.tensorboard)).Reload()
-    return [tensor_util.make_ndarray(e.tensor_proto).item().decode() for e in found.Tensors("run/text_summary")]
+def pixels(file: Path | io.BytesIO) -> list:
+    return np.asarray(Image.open(file)).tolist()
 
 
 def hyperparameters(run: Run) -> dict[str, object]:
@@ -82,38 +76,28 @@ def test_norms_are_those_of_the_weights_and_of_the_gradient_of_the_last_minibatc
     before, after = (
         dict(zip("Wb", run.load(run.last)["state_dict"].values(), strict=True)) for run in (first, second)
     )
-    told = curves(second)
+    logged = curves(second)
     for name in "Wb":
-        assert told[f"norm/{name}"][-1] == (2, pytest.approx(after[name].norm().item()))
+        assert logged[f"norm/{name}"][-1] == (2, pytest.approx(after[name].norm().item()))
         gradient = (before[name] - after[name]).norm().item() / 0.09
-        assert told[f"gradient/{name}"][-1] == (2, pytest.approx(gradient, rel=1e-3))
-    assert "estimate/b" not in told
+        assert logged[f"gradient/{name}"][-1] == (2, pytest.approx(gradient, rel=1e-3))
+    assert "estimate/b" not in logged
 
 
-def test_estimates_of_a_linear_regression_are_told(trained):
+def test_estimates_of_a_linear_regression_are_logged(trained):
     run = trained("model=linear_scratch", *LINEAR)
     state = run.load(run.last)["state_dict"]
-    told = {name: values[-1][1] for name, values in curves(run).items() if name.startswith("estimate/")}
+    logged = {name: values[-1][1] for name, values in curves(run).items() if name.startswith("estimate/")}
     w0, w1 = state["W"][:, 0].tolist()
-    assert told == pytest.approx({"estimate/w0": w0, "estimate/w1": w1, "estimate/b": state["b"].item()})
+    assert logged == pytest.approx({"estimate/w0": w0, "estimate/w1": w1, "estimate/b": state["b"].item()})
     assert set(images(run)) == {"best/fit"}
-
-
-def test_pictures_of_the_weights_come_every_so_many_epochs(trained):
-    run = trained(*SMALL, "trainer.max_epochs=4", "callbacks.board.every=2", "~callbacks.figures")
-    (shown,) = images(run).values()
-    assert [step for step, _ in shown] == [2, 4]
-    assert shown[-1][1] == png(weights({"": run.load(run.last)["state_dict"]["W"]}, CLASSES))
-    with pytest.raises(pydantic.ValidationError, match="every"):
-        Board(every=0)
 
 
 def test_pictures_of_the_tested_model_are_those_in_the_folder(trained):
     run = trained(*SMALL)
-    files = {f"best/{path.stem}": path.read_bytes() for path in (run.path / "figures").iterdir()}
+    files = {f"best/{path.stem}": pixels(path) for path in (run.path / "figures").iterdir()}
     files.pop("best/curves")
     shown = images(run)
-    assert shown.pop("weights", []) == []  # every tenth epoch, by default
     assert {name: content for name, ((_, content),) in shown.items()} == files
     assert {step for ((step, _),) in shown.values()} == {2}
 
@@ -126,9 +110,9 @@ def test_each_class_has_its_accuracy_and_its_precision_recall_curve(trained, con
     X, y = data.whole("test")
     with torch.inference_mode():
         p = model(X).softmax(dim=1)
-    told, found = curves(run), events(run)
+    logged, found = curves(run), events(run)
     for k, name in enumerate(data.classes):
-        assert told[f"class_accuracy/{name}"] == [
+        assert logged[f"class_accuracy/{name}"] == [
             (2, pytest.approx((p[y == k].argmax(1) == k).double().mean().item()))
         ]
         (event,) = found.Tensors(f"precision_recall/{name}")
@@ -146,10 +130,10 @@ def test_final_metrics_are_those_of_metrics_json(trained):
     run = trained(*SMALL, "data.train_size=700", *wild, "~callbacks.figures")
     record = run.record()
     assert record["best_epoch"] < 6  # else the last epoch's would do
-    told = {
+    logged = {
         name.removeprefix("best/"): value for name, value in curves(run).items() if name.startswith("best/")
     }
-    assert told == {name: [(132, pytest.approx(value))] for name, value in record.items() if "/" in name}
+    assert logged == {name: [(132, pytest.approx(value))] for name, value in record.items() if "/" in name}
 
 
 def test_hyperparameters_are_plain_values_of_the_recipe(trained):
@@ -172,35 +156,12 @@ def test_hyperparameters_are_plain_values_of_the_recipe(trained):
         **{"batch_size": 10, "train_size": 50, "val_size": 20, "noise": 0.1, "resample": False},
         **{"seed": 0, "max_epochs": 2},
     }
-    (card,) = text(linear)
-    assert card.startswith("Made from Python")
-    assert "| loss | huber |" in card
 
 
 @pytest.mark.slow
-def test_embedding_places_test_images_by_their_logits(trained):
-    run = trained(*SMALL, "callbacks.figures.embed=30")
-    folder = run.tensorboard / "00002" / "logits"
-    with open(folder / "tensors.tsv") as file:
-        points = torch.tensor([[float(value) for value in row] for row in csv.reader(file, delimiter="\t")])
-    names = (folder / "metadata.tsv").read_text().split("\n")[:30]
-    data, model = restore(run.recorded(), run.best)
-    data.prepare_data()
-    data.setup()
-    X, y = data.whole("test", slice(30))
-    with torch.inference_mode():
-        torch.testing.assert_close(points, model(X), rtol=1e-4, atol=1e-4)
-    assert names == [data.classes[k] for k in y.tolist()]
-    with Image.open(folder / "sprite.png") as sprite:
-        assert sprite.width == 6 * 28  # ceil(sqrt(30)) a side
-    with pytest.raises(pydantic.ValidationError, match="embed"):
-        Figures(embed=1001)
-
-
-@pytest.mark.slow
-def test_what_is_told_has_no_gap_and_no_fold_after_a_kill(config, trained, tmp_path, monkeypatch):
-    # killed in epoch 3 after everything of it was told; the state to go on from is of the middle of epoch 2
-    arguments = [*SMALL, "data.batch_size=100", "trainer.max_epochs=4", "callbacks.board.every=1"]
+def test_what_is_logged_has_no_gap_and_no_fold_after_a_kill(config, trained, tmp_path, monkeypatch):
+    # killed in epoch 3 after everything of it was logged; the state to go on from is of the middle of epoch 2
+    arguments = [*SMALL, "data.batch_size=100", "trainer.max_epochs=4"]
     reference = trained(*arguments, name="reference")
 
     def die(last: Last, trainer, *given) -> None:
@@ -220,25 +181,7 @@ def test_what_is_told_has_no_gap_and_no_fold_after_a_kill(config, trained, tmp_p
     resume(run.recorded(), run.path, [])
     assert curves(run) == curves(reference)
     assert images(run) == images(reference)
-    assert [step for step, _ in images(run)["weights"]] == [2, 4, 6, 8]
-    assert len(text(run)) == 1
-
-
-@pytest.mark.slow
-def test_a_run_killed_in_its_first_epoch_still_has_its_card(config, monkeypatch, tmp_path):
-    def die(last: Last, trainer, *given) -> None:
-        save(last, trainer, *given)
-        raise SystemExit(9)
-
-    save = Last.save
-    monkeypatch.setattr(Last, "save", die)
-    cfg = config(*SMALL, "data.batch_size=100", "callbacks.last.every_n_train_steps=1", "~callbacks.figures")
-    with pytest.raises(SystemExit):
-        train(cfg, tmp_path / "run")
-    monkeypatch.undo()
-    run = Run(tmp_path / "run")
-    resume(run.recorded(), run.path, [])
-    assert len(text(run)) == 1
+    assert [step for step, _ in curves(run)["norm/W"]] == [2, 4, 6, 8]
 
 
 class Server:
@@ -282,7 +225,7 @@ def server(data_root: Path, tmp_path_factory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("outputs")
     small = [*SMALL, f"data.root={data_root}"]
     for arguments in (
-        [*small, "callbacks.board.every=1", f"hydra.run.dir={folder}/runs/one"],
+        [*small, f"hydra.run.dir={folder}/runs/one"],
         ["-m", "model.lr=0.5,0.001", "seed=1", *small, f"hydra.sweep.dir={folder}/sweeps/two"],
     ):
         command = Command("src.train", arguments, folder, folder / "output.txt")
@@ -312,16 +255,8 @@ def test_tensorboard_serves_a_run(server):
     shown = server.get("plugin/images/tags")
     assert set(shown) == {RUN}  # a job of a sweep draws none
     pictures = ("weights", "confusion", "predictions_first", "predictions_misclassified")
-    assert set(shown[RUN]) == {"weights", *(f"best/{name}" for name in pictures)}
-    samples = server.get(f"plugin/images/images?run={RUN}&tag=weights&sample=0")
-    assert [sample["step"] for sample in samples] == [1, 2]
+    assert set(shown[RUN]) == {f"best/{name}" for name in pictures}
     assert "precision_recall/bag" in server.get("plugin/pr_curves/tags")[RUN]
-    assert set(server.get("plugin/text/tags")) == {RUN, *JOBS}
-    (card,) = server.get(f"plugin/text/text?run={RUN}&tag=run/text_summary")
-    assert "python -m src.train data.train_size=200" in card["text"]
-    assert "<td>scratch.SoftmaxRegression</td>" in card["text"]
-    (card,) = server.get(f"plugin/text/text?run={JOBS[1]}&tag=run/text_summary")
-    assert "python -m src.train model.lr=0.001 seed=1" in card["text"]
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,7 @@ from src.runs import Run
 from src.terminal import USER_ERRORS, explain, table
 from src.terminal import run as run_command
 from src.training.experiment import train
+from tests.conftest import ROOT
 
 QUICK = ["data=synthetic", "model=linear_scratch", "data.train_size=50", "trainer.max_epochs=1"]
 ENDLESS = [*QUICK, "trainer.max_epochs=100000", "~callbacks.figures"]
@@ -40,21 +42,21 @@ def test_a_run_prints_a_line_per_epoch_and_a_table_and_nothing_else(cli, tmp_pat
     assert lines[0].startswith("epoch 1/2  lr 0.1000  train/acc 0.")
     assert lines[1].startswith("epoch 2/2  lr 0.0500  train/acc 0.")
     assert lines[2] == ""
-    assert lines[3].split() == ["loss", "acc"]
-    assert [line.split()[0] for line in lines[4:7]] == ["train", "val", "test"]
-    assert lines[7] == ""
-    assert lines[8].startswith("  epoch 2 of 2 is the best; ")
-    assert lines[9] == ""
-    assert lines[10].split() == [
+    assert lines[3].split() == ["|", "|", "acc", "|", "loss", "|"]
+    assert [line.split()[1] for line in lines[5:8]] == ["train", "val", "test"]
+    assert lines[8] == ""
+    assert lines[9].startswith("epoch 2 of 2 is the best; ")
+    assert lines[10] == ""
+    assert lines[11].split() == [
         *(f"{shown}/", ".hydra", "checkpoints", "figures", "metrics.csv", "metrics.json"),
         *("tensorboard", "train.log"),
     ]
-    assert lines[11].split() == [f"{shown}/checkpoints/", "best.ckpt", "last.ckpt"]
-    assert lines[12].split() == [
+    assert lines[12].split() == [f"{shown}/checkpoints/", "best.ckpt", "last.ckpt"]
+    assert lines[13].split() == [
         *(f"{shown}/figures/", "confusion.png", "curves.png", "predictions_first.png"),
         *("predictions_misclassified.png", "weights.png"),
     ]
-    assert lines[13:] == [f"  look at it: tensorboard --logdir {shown.parent}"]
+    assert lines[14:] == [f"look at it: tensorboard --logdir {shown.parent}"]
     log = (run / "train.log").read_text()
     assert all(line in log for line in lines)
     assert yaml.safe_load((run / ".hydra/config.yaml").read_text())["model"]["gamma"] == 0.5
@@ -72,7 +74,7 @@ BAD = {
     "trainer.max_epochs=1.5": ["trainer.max_epochs: input should be a valid integer", "got 1.5"],
     "trainer.max_epochs=-3": ["trainer.max_epochs: input should be greater than 0, got -3"],
     "trainer.devices=0": ["trainer.devices: input should be greater than 0, got 0"],
-    "callbacks.figures.share=2": ["callbacks.figures.share: input should be less than or equal to 1, got 2"],
+    "callbacks.figures.live=2": ["callbacks.figures.live: input should be a valid boolean", "got 2"],
     "callbacks.figures.scale=cubic": [
         "callbacks.figures.scale: input should be 'linear' or 'log', got 'cubic'"
     ],
