@@ -11,7 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from src.errors import UserError
 from src.runs import Run
-from src.training.experiment import _git, provenance, train
+from src.training.experiment import train
+from src.training.record import _git, provenance
 from tests.conftest import ROOT
 
 # Small enough to take a second.
