@@ -12,7 +12,7 @@ from src.errors import UserError
 from src.maths import functional as F
 from src.models.scratch import SoftmaxRegression
 from src.runs import Run, restore
-from src.sweeps import Sweep
+from src.sweeps.folder import Sweep
 from src.training.experiment import train
 from tests.conftest import compose_config
 

@@ -119,8 +119,11 @@ def fetch(folder: Path, wanted: list[str], sources: dict[str, Callable], files: 
         except FAILURES as error:
             reasons.append(f"{title}: {error}")
             continue
-        for name, content in contents.items():
-            replace(folder / name, content)
+        try:
+            for name, content in contents.items():
+                replace(folder / name, content)
+        except UserError as error:
+            raise DataError(f"{error}; make room or choose another folder with data.root=DIR") from error
         log.info("FashionMNIST comes from %s, verified, and is kept in %s", title, folder)
         return
     raise DataError(

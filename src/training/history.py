@@ -41,11 +41,12 @@ class History(Checkpoint):
         self.started = time.monotonic()
 
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        metrics = dict(sorted(logged(trainer).items()))
+        found = dict(sorted(logged(trainer).items()))
+        metrics = measures(found, "lr") | found  # the measures come first
         self.rows.append({"epoch": trainer.current_epoch + 1, "step": trainer.global_step, **metrics})
         if trainer.is_global_zero:
             self.write(trainer)
-            text = "  ".join(f"{name} {value:.4f}" for name, value in measures(metrics, "lr").items())
+            text = "  ".join(f"{name} {value:.4f}" for name, value in measures(found, "lr").items())
             log.info("epoch %d/%d  %s", trainer.current_epoch + 1, trainer.max_epochs, text)
 
     def on_test_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
