@@ -74,7 +74,16 @@ def trained(config, tmp_path) -> Callable[..., Run]:
     return call
 
 
-@pytest.mark.parametrize("form", ["scratch", pytest.param("concise", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module")
+def tested(config, tmp_path_factory) -> Run:
+    """A run with all that there is to see."""
+    run = Run(tmp_path_factory.mktemp("tested") / "run")
+    more = ["trainer.max_epochs=4", "callbacks.board.every=2", "callbacks.figures.embed=30"]
+    train(config(*SMALL, *more), run.path)
+    return run
+
+
+@pytest.mark.parametrize("form", ["scratch", "concise"])
 def test_norms_are_those_of_the_weights_and_of_the_gradient_of_the_last_minibatch(trained, form):
     # one minibatch an epoch and plain steps: the gradient is what the weights moved by, over the learning rate
     few = [f"model={form}", *SMALL, "~callbacks.figures"]
@@ -99,27 +108,26 @@ def test_estimates_of_a_linear_regression_are_told(trained):
     assert set(images(run)) == {"best/fit"}
 
 
-def test_pictures_of_the_weights_come_every_so_many_epochs(trained):
-    run = trained(*SMALL, "trainer.max_epochs=4", "callbacks.board.every=2", "~callbacks.figures")
-    (shown,) = images(run).values()
+def test_pictures_of_the_weights_come_every_so_many_epochs(tested):
+    shown = images(tested)["weights"]
     assert [step for step, _ in shown] == [2, 4]
-    assert shown[-1][1] == png(weights({"": run.load(run.last)["state_dict"]["W"]}, CLASSES))
+    assert shown[-1][1] == png(weights({"": tested.load(tested.last)["state_dict"]["W"]}, CLASSES))
+    assert Board().every == 10
     with pytest.raises(pydantic.ValidationError, match="every"):
         Board(every=0)
 
 
-def test_pictures_of_the_tested_model_are_those_in_the_folder(trained):
-    run = trained(*SMALL)
-    files = {f"best/{path.stem}": path.read_bytes() for path in (run.path / "figures").iterdir()}
+def test_pictures_of_the_tested_model_are_those_in_the_folder(tested):
+    files = {f"best/{path.stem}": path.read_bytes() for path in (tested.path / "figures").iterdir()}
     files.pop("best/curves")
-    shown = images(run)
-    assert shown.pop("weights", []) == []  # every tenth epoch, by default
+    shown = images(tested)
+    shown.pop("weights")
     assert {name: content for name, ((_, content),) in shown.items()} == files
-    assert {step for ((step, _),) in shown.values()} == {2}
+    assert {step for ((step, _),) in shown.values()} == {4}
 
 
-def test_each_class_has_its_accuracy_and_its_precision_recall_curve(trained, config):
-    run = trained(*SMALL)
+def test_each_class_has_its_accuracy_and_its_precision_recall_curve(tested):
+    run = tested
     data, model = restore(run.recorded(), run.best)
     data.prepare_data()
     data.setup()
@@ -129,7 +137,7 @@ def test_each_class_has_its_accuracy_and_its_precision_recall_curve(trained, con
     told, found = curves(run), events(run)
     for k, name in enumerate(data.classes):
         assert told[f"class_accuracy/{name}"] == [
-            (2, pytest.approx((p[y == k].argmax(1) == k).double().mean().item()))
+            (4, pytest.approx((p[y == k].argmax(1) == k).double().mean().item()))
         ]
         (event,) = found.Tensors(f"precision_recall/{name}")
         _, _, _, _, precision, recall = tensor_util.make_ndarray(event.tensor_proto)
@@ -177,10 +185,9 @@ def test_hyperparameters_are_plain_values_of_the_recipe(trained):
     assert "| loss | huber |" in card
 
 
-@pytest.mark.slow
-def test_embedding_places_test_images_by_their_logits(trained):
-    run = trained(*SMALL, "callbacks.figures.embed=30")
-    folder = run.tensorboard / "00002" / "logits"
+def test_embedding_places_test_images_by_their_logits(tested):
+    run = tested
+    folder = run.tensorboard / "00004" / "logits"
     with open(folder / "tensors.tsv") as file:
         points = torch.tensor([[float(value) for value in row] for row in csv.reader(file, delimiter="\t")])
     names = (folder / "metadata.tsv").read_text().split("\n")[:30]
@@ -201,6 +208,7 @@ def test_embedding_places_test_images_by_their_logits(trained):
 def test_what_is_told_has_no_gap_and_no_fold_after_a_kill(config, trained, tmp_path, monkeypatch):
     # killed in epoch 3 after everything of it was told; the state to go on from is of the middle of epoch 2
     arguments = [*SMALL, "data.batch_size=100", "trainer.max_epochs=4", "callbacks.board.every=1"]
+    arguments.append("~callbacks.figures")  # those are drawn after the test, once
     reference = trained(*arguments, name="reference")
 
     def die(last: Last, trainer, *given) -> None:
@@ -224,7 +232,6 @@ def test_what_is_told_has_no_gap_and_no_fold_after_a_kill(config, trained, tmp_p
     assert len(text(run)) == 1
 
 
-@pytest.mark.slow
 def test_a_run_killed_in_its_first_epoch_still_has_its_card(config, monkeypatch, tmp_path):
     def die(last: Last, trainer, *given) -> None:
         save(last, trainer, *given)
@@ -389,7 +396,7 @@ def test_a_browser_shows_curves_and_pictures(server, tmp_path):
 
 @pytest.mark.parametrize("outcome", ["finished", "diverged"])
 def test_a_run_has_one_event_file_and_leaves_no_writer_behind(config, outcome, tmp_path):
-    few = ["data.train_size=500", "data.val_size=100", "trainer.max_epochs=1"]
+    few = ["data.train_size=500", "data.val_size=100", "trainer.max_epochs=1", "~callbacks.figures"]
     few += ["model.numerics=textbook", "model.lr=1e6"] if outcome == "diverged" else []
     cfg = config(*few)
     before = threading.active_count()
