@@ -71,7 +71,7 @@ SCRATCH = [
 @pytest.mark.slow
 @pytest.mark.parametrize("overrides", [*SCRATCH, ["model=concise"]], ids=str)
 def test_an_epoch_of_real_data_equals_an_independent_plain_loop(config, W, overrides):
-    cfg = config(*overrides, "trainer.max_epochs=1")
+    cfg = config(*overrides, "trainer.max_epochs=1", "data.train_size=20000")
     for ours, expected in zip(fit(cfg, W).weights(), plain_loop(cfg, W), strict=True):
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
 

@@ -68,7 +68,15 @@ def trained(config, tmp_path) -> Callable[..., Run]:
     return call
 
 
-@pytest.mark.parametrize("form", ["scratch", pytest.param("concise", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module")
+def tested(config, tmp_path_factory) -> Run:
+    """A run with all that there is to see."""
+    run = Run(tmp_path_factory.mktemp("tested") / "run")
+    train(config(*SMALL, "trainer.max_epochs=4"), run.path)
+    return run
+
+
+@pytest.mark.parametrize("form", ["scratch", "concise"])
 def test_norms_are_those_of_the_weights_and_of_the_gradient_of_the_last_minibatch(trained, form):
     # one minibatch an epoch and plain steps: the gradient is what the weights moved by, over the learning rate
     few = [f"model={form}", *SMALL, "~callbacks.figures"]
@@ -93,17 +101,16 @@ def test_estimates_of_a_linear_regression_are_logged(trained):
     assert set(images(run)) == {"best/fit"}
 
 
-def test_pictures_of_the_tested_model_are_those_in_the_folder(trained):
-    run = trained(*SMALL)
-    files = {f"best/{path.stem}": pixels(path) for path in (run.path / "figures").iterdir()}
+def test_pictures_of_the_tested_model_are_those_in_the_folder(tested):
+    files = {f"best/{path.stem}": pixels(path) for path in (tested.path / "figures").iterdir()}
     files.pop("best/curves")
-    shown = images(run)
+    shown = images(tested)
     assert {name: content for name, ((_, content),) in shown.items()} == files
-    assert {step for ((step, _),) in shown.values()} == {2}
+    assert {step for ((step, _),) in shown.values()} == {4}
 
 
-def test_each_class_has_its_accuracy_and_its_precision_recall_curve(trained, config):
-    run = trained(*SMALL)
+def test_each_class_has_its_accuracy_and_its_precision_recall_curve(tested):
+    run = tested
     data, model = restore(run.recorded(), run.best)
     data.prepare_data()
     data.setup()
@@ -113,7 +120,7 @@ def test_each_class_has_its_accuracy_and_its_precision_recall_curve(trained, con
     logged, found = curves(run), events(run)
     for k, name in enumerate(data.classes):
         assert logged[f"class_accuracy/{name}"] == [
-            (2, pytest.approx((p[y == k].argmax(1) == k).double().mean().item()))
+            (4, pytest.approx((p[y == k].argmax(1) == k).double().mean().item()))
         ]
         (event,) = found.Tensors(f"precision_recall/{name}")
         _, _, _, _, precision, recall = tensor_util.make_ndarray(event.tensor_proto)
@@ -162,6 +169,7 @@ def test_hyperparameters_are_plain_values_of_the_recipe(trained):
 def test_what_is_logged_has_no_gap_and_no_fold_after_a_kill(config, trained, tmp_path, monkeypatch):
     # killed in epoch 3 after everything of it was logged; the state to go on from is of the middle of epoch 2
     arguments = [*SMALL, "data.batch_size=100", "trainer.max_epochs=4"]
+    arguments.append("~callbacks.figures")  # those are drawn after the test, once
     reference = trained(*arguments, name="reference")
 
     def die(last: Last, trainer, *given) -> None:
@@ -324,7 +332,7 @@ def test_a_browser_shows_curves_and_pictures(server, tmp_path):
 
 @pytest.mark.parametrize("outcome", ["finished", "diverged"])
 def test_a_run_has_one_event_file_and_leaves_no_writer_behind(config, outcome, tmp_path):
-    few = ["data.train_size=500", "data.val_size=100", "trainer.max_epochs=1"]
+    few = ["data.train_size=500", "data.val_size=100", "trainer.max_epochs=1", "~callbacks.figures"]
     few += ["model.numerics=textbook", "model.lr=1e6"] if outcome == "diverged" else []
     cfg = config(*few)
     before = threading.active_count()
