@@ -36,7 +36,13 @@ def test_every_config_composes_and_instantiates(config, tmp_path, overrides):
     assert trainer.max_epochs == cfg.trainer.max_epochs
 
 
-@pytest.mark.parametrize(("experiment", "debug"), list(product(options("experiment"), options("debug"))))
+PAIRS = [
+    pytest.param(experiment, debug, marks=[] if debug == "fast" else pytest.mark.slow)
+    for experiment, debug in product(options("experiment"), options("debug"))
+]
+
+
+@pytest.mark.parametrize(("experiment", "debug"), PAIRS)
 def test_every_experiment_can_be_debugged(config, experiment, debug):
     assert config(f"experiment={experiment}", f"debug={debug}").trainer.max_epochs in (1, 100)
 

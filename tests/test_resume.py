@@ -182,6 +182,7 @@ def test_curves_have_no_gap_and_no_fold_after_a_kill(config, tmp_path, monkeypat
     )
 
 
+@pytest.mark.slow
 def test_the_best_epoch_is_remembered_by_a_run_that_goes_on_even_if_its_folder_has_moved(config, tmp_path):
     # a decay so slow that later epochs jump about; the best one is early
     wild = [*SCRATCH, "model.lr=30", "model.gamma=1", "data.batch_size=32"]
@@ -489,17 +490,33 @@ def test_several_processes_ask_each_other_every_tenth_minibatch_only():
     assert asked == [10, 20, 30]
 
 
-@pytest.mark.parametrize(
-    ("name", "hydra"),  # .hydra as another project of Hydra's has it
-    [("checkpoints/epoch_3.ckpt", True), ("checkpoints/epoch_3.ckpt", False), ("figures/mine.png", False)],
-)
-def test_a_folder_of_another_project_is_refused_and_left_alone(cli, tmp_path, name, hydra):
+@pytest.fixture
+def foreign(tmp_path, request) -> Path:
+    """A file of another project, which has a .hydra too if that is said."""
+    name, hydra = request.param
     path = tmp_path / "other" / name
     path.parent.mkdir(parents=True)
     path.write_text("dear")
     if hydra:
         (tmp_path / "other/.hydra").mkdir()
-    small = ["data=synthetic", "model=linear_scratch", "data.train_size=50", "trainer.max_epochs=1"]
-    status, output = cli("src.train", *small, "hydra.run.dir=other", data=False)
-    assert (status, output) == (1, "error: folder other is not empty; choose another with hydra.run.dir=DIR\n")
-    assert path.read_text() == "dear"
+    return path
+
+
+FOREIGN = [("checkpoints/epoch_3.ckpt", True), ("checkpoints/epoch_3.ckpt", False), ("figures/mine.png", False)]
+REFUSED = "folder other is not empty; choose another with hydra.run.dir=DIR"
+
+
+@pytest.mark.parametrize("foreign", FOREIGN, indirect=True)
+def test_a_folder_of_another_project_is_nobodys_to_claim(foreign, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"^{REFUSED}$"):
+        claim(Path("other"), True, "hydra.run.dir")
+    assert foreign.read_text() == "dear"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("foreign", FOREIGN[:1], indirect=True)
+def test_a_folder_of_another_project_is_refused_and_left_alone(foreign, cli):
+    status, output = cli("src.train", *SMALL, "hydra.run.dir=other", data=False)
+    assert (status, output) == (1, f"error: {REFUSED}\n")
+    assert foreign.read_text() == "dear"
