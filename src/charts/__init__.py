@@ -33,5 +33,5 @@ def png(figure: Figure) -> bytes:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write the figure as PNG in one step: whoever looks meanwhile sees the old picture or the new."""
+    """Write the figure as PNG in one step: who looks meanwhile sees the old picture or the new."""
     replace(path, png(figure))

@@ -1,4 +1,4 @@
-"""What all models share, whoever does the arithmetic: hyperparameters, steps and metrics."""
+"""What all models share, whatever does the arithmetic: hyperparameters, steps and metrics."""
 
 import math
 from typing import Annotated, Any
@@ -80,7 +80,7 @@ class Regression(L.LightningModule):
         output = self(X)
         loss = self.loss(output, y)
         self.means.add(stage, len(y), {"loss": loss.detach() * len(y), **self.sums(output, y)})
-        # elsewhere `report` finds out: to ask a GPU makes it wait, and one process must not stop alone
+        # elsewhere `log_means` finds out: to ask a GPU makes it wait, and one process must not stop alone
         if loss.device.type == "cpu" and self.trainer.world_size == 1:
             self.check_finite(stage, loss.item())
         return output, loss
@@ -97,11 +97,11 @@ class Regression(L.LightningModule):
             f"the {stage} loss became {loss} in epoch {self.current_epoch + 1}, step {step}; {remedy}"
         )
 
-    def report(self, stage: str) -> None:
+    def log_means(self, stage: str) -> None:
         """Log the means of the epoch that ends."""
         means = self.means.finish(stage, self.trainer.strategy)
         for name, mean in means.items():
-            self.log(f"{stage}/{name}", mean, logger=False)  # History tells the logger
+            self.log(f"{stage}/{name}", mean, logger=False)  # History logs it
         self.check_finite(stage, means["loss"].item())
 
     def so_far(self, stage: str) -> tuple[float, float]:
@@ -114,7 +114,7 @@ class Regression(L.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self.log("lr", torch.tensor(self.epoch_lr, dtype=exact(self.device)), logger=False)
-        self.report("train")
+        self.log_means("train")
         truth, weights = self.trainer.datamodule.truth, self.weights()
         if truth is not None and weights is not None:
             for name, estimate, true in zip("wb", weights, truth, strict=True):
@@ -129,13 +129,13 @@ class Regression(L.LightningModule):
         self.measure(batch, self.trainer.datamodule.validates_on)
 
     def on_validation_epoch_end(self) -> None:
-        self.report(self.trainer.datamodule.validates_on)
+        self.log_means(self.trainer.datamodule.validates_on)
 
     def test_step(self, batch: list[Tensor], batch_idx: int) -> None:
         self.measure(batch, "test")
 
     def on_test_epoch_end(self) -> None:
-        self.report("test")
+        self.log_means("test")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         totals = self.means.state_dict(self.trainer.strategy)

@@ -1,7 +1,6 @@
 """The pictures in a run's folder: when they are drawn, and of what."""
 
 import sys
-from pathlib import Path
 from typing import Literal
 
 import lightning as L
@@ -43,7 +42,7 @@ class Figures(Checkpoint):
         scale: Literal["linear", "log"] = "linear",
     ):
         self.draw, self.live, self.scale = draw, live, scale
-        self.display = None  # of the notebook
+        self.shown = False  # in the notebook
 
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         # the last one is drawn after the test, with its results
@@ -76,17 +75,11 @@ class Figures(Checkpoint):
         path = Run(trainer.default_root_dir).figures / "curves.png"
         save(curves(rows, self.scale), path)
         if in_notebook():
-            self.show(path)
+            from IPython.display import Image as Shown
+            from IPython.display import display
 
-    def show(self, picture: Path) -> None:
-        """Show the picture in the notebook, in the place of the last one."""
-        from IPython.display import Image, display
-
-        image = Image(picture.read_bytes())
-        if self.display is None:
-            self.display = display(image, display_id=True)
-        else:
-            self.display.update(image)
+            display(Shown(path.read_bytes()), display_id=f"curves {id(self)}", update=self.shown)
+            self.shown = True
 
 
 def in_notebook() -> bool:

@@ -17,7 +17,7 @@ from pydantic import PositiveFloat, PositiveInt, validate_call
 from src.errors import Stopped
 from src.runs import Run, load_checkpoint, replace
 
-AGREE = 10  # minibatches between the moments at which several processes tell each other of a signal
+AGREE = 10  # minibatches between the moments at which several processes ask each other for a signal
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
