@@ -35,15 +35,12 @@ USER_ERRORS = (UserError, OSError, *HYDRA_ERRORS)
 SINGLE = ("resume", "evaluate", "predict", "tune")  # commands that Hydra is not to sweep
 T = TypeVar("T")
 
-tracebacks = False  # whether the user wants to see those of errors of his own too
+tracebacks = False  # whether to show those of users' mistakes too
 log = logging.getLogger(__name__)
 
 
 class ConsoleHandler(logging.Handler):
-    """Log lines on the console that rich draws on, above a progress bar if there is one, never wrapped.
-
-    Of the jobs of a sweep, src.sweeps says what there is to say.
-    """
+    """Log lines on rich's console, above a progress bar, if there is one; none of a sweep with a summary."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if not summarized():
@@ -51,7 +48,7 @@ class ConsoleHandler(logging.Handler):
 
 
 class LogFile(logging.FileHandler):
-    """The log of a run, which ends, with a line on the console, where it cannot be written any more."""
+    """The log of a run. It ends, with a line on the console, where it cannot be written any more."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exception() if sys.version_info >= (3, 12) else sys.exc_info()[1]
@@ -67,7 +64,6 @@ def in_sweep() -> bool:
 
 
 def summarized() -> bool:
-    """Whether this is a job of a sweep that src.sweeps summarizes."""
     return in_sweep() and "report_sweep" in HydraConfig.get().callbacks
 
 
@@ -111,8 +107,9 @@ def reporting(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T | Non
                 stopped = Stopped(Stopped.received)
                 if main_process() and HydraConfig.get().job.name == "train":
                     run = Run(HydraConfig.get().runtime.output_dir)
-                    again = f"to go on: {command('src.resume', run=relative(run.path))}"
-                    log.warning("interrupted by %s; %s", stopped, again if run.begun() else "nothing saved yet")
+                    command = ["python", "-m", "src.resume", f"run={quoted(relative(run.path))}"]
+                    what = f"to go on: {shlex.join(command)}" if run.begun() else "nothing saved yet"
+                    log.warning("interrupted by %s; %s", stopped, what)
                 raise stopped from error
             if in_sweep() and not summarized():
                 raise
@@ -120,9 +117,7 @@ def reporting(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T | Non
             alone = OmegaConf.select(cfg, "trainer.devices") in (None, 1)
             if main_process() or alone or not user:  # of processes that meet the same error, one says it
                 log.error("error: %s", explain(error), exc_info=None if user else error)
-            if not in_sweep():
-                sys.exit(1)
-            return None
+            return None if in_sweep() else sys.exit(1)
 
     return job
 
@@ -157,19 +152,13 @@ def table(rows: Iterable[dict[str, object]]) -> str:
 
 
 def _cell(value: object) -> str:
-    text = "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    text = f"{value:.4g}" if isinstance(value, float) else str("" if value is None else value)
     return printable(text).replace("|", r"\|")
 
 
 def relative(path: Path) -> str:
     """The path as the user would type it."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def command(module: str, **keys: object) -> str:
-    """The command as the user would type it into a shell."""
-    overrides = (f"{key}={quoted(str(value))}" for key, value in keys.items())
-    return shlex.join(["python", "-m", module, *overrides])
 
 
 def quoted(value: object) -> str:

@@ -23,8 +23,7 @@ from src.training.saving import Best, Last
 from src.training.tensorboard import writers
 from src.training.trainer import build_trainer
 
-# What makes a run the experiment it is, and the keys of data that do not.
-EXPERIMENT = ("seed", "model", "data")
+# keys of data that do not make a run another experiment
 PLACES = ("root", "num_workers", "system_copies", "mirrors", "debian_package")
 
 log = logging.getLogger(__name__)
@@ -50,11 +49,10 @@ def train(
     *callbacks: L.Callback,
     overrides: Sequence[str] = (),
 ) -> float | None:
-    """Train as `cfg` says, with further callbacks if given, and fill the run folder.
+    """Train as `cfg` says, with further callbacks if given; the val/loss of the best epoch, if there is one.
 
-    `folder` must be new, or that of a run that never began; None makes one that is named by the time. It
-    records the `overrides` that made `cfg`. Returns the val/loss of the best epoch, None without a validation
-    split.
+    The run folder must be new, or that of a run that never began; None makes one that is named by the time. It
+    records the `overrides` that made `cfg`.
 
     Raises UserError for a config that cannot work or data that cannot be had, and Diverged if the loss becomes
     nan or infinite.
@@ -79,15 +77,14 @@ def train(
     return record.get("val/loss")
 
 
-Parts = tuple[L.Trainer, L.LightningModule, L.LightningDataModule]
-
-
 @validate_call
 def seed_everything(seed: Annotated[int, Field(ge=0, lt=2**32)]) -> None:
     L.seed_everything(seed, workers=True, verbose=False)
 
 
-def assemble(settings: dict[str, Any], run: Run, *further: L.Callback, purge_step: int = 0) -> Parts:
+def assemble(
+    settings: dict[str, Any], run: Run, *further: L.Callback, purge_step: int = 0
+) -> tuple[L.Trainer, L.LightningModule, L.LightningDataModule]:
     """Everything that `fit` needs, built and checked; nothing is written or trained.
 
     The order of the callbacks is ours: the history and what TensorBoard shows first, then the checkpoints,
