@@ -20,7 +20,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich import box
 from rich.console import Console
@@ -29,9 +29,8 @@ from rich.table import Table
 from src.errors import Stopped, UserError, printable
 from src.runs import Run, claim, main_process
 
-# What a user can put right; anything else is a bug of ours and shows its traceback.
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
-USER_ERRORS = (UserError, OSError, *HYDRA_ERRORS)
+USER_ERRORS = (UserError, OSError, *HYDRA_ERRORS)  # anything else is a bug of ours and shows its traceback
 SINGLE = ("resume", "evaluate", "predict", "tune")  # commands that Hydra is not to sweep
 T = TypeVar("T")
 
@@ -68,7 +67,7 @@ def summarized() -> bool:
 
 
 def say(line: str) -> None:
-    """Print the line on rich's console, as it is, and without what would steer a terminal."""
+    """Print the line on rich's console, as it is but for what would steer a terminal."""
     rich.get_console().print(printable(line, keep="\n"), markup=False, highlight=False, soft_wrap=True)
 
 
@@ -83,8 +82,7 @@ class ClaimFolder(Callback):
             folder = claim(Path(config.hydra.run.dir), named, "hydra.run.dir")
         except UserError as error:  # of a callback, Hydra would make a warning of it
             sys.exit(printable(f"error: {error}"))
-        with read_write(config):
-            config.hydra.run.dir = str(folder)
+        OmegaConf.update(config, "hydra.run.dir", str(folder), force_add=True)
 
 
 def reporting(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T | None]:

@@ -44,10 +44,7 @@ def plain(cfg: DictConfig | dict[str, Any]) -> dict[str, Any]:
 
 
 def train(
-    cfg: DictConfig,
-    folder: str | Path | None = None,
-    *callbacks: L.Callback,
-    overrides: Sequence[str] = (),
+    cfg: DictConfig, folder: str | Path | None = None, *callbacks: L.Callback, overrides: Sequence[str] = ()
 ) -> float | None:
     """Train as `cfg` says, with further callbacks if given; the val/loss of the best epoch, if there is one.
 
