@@ -27,6 +27,8 @@ from omegaconf import DictConfig, OmegaConf
 
 # src is imported where it is used: the process that hands out the tests needs none of it, and no torch.
 
+# a shell starts what is to run in the background with Ctrl-C ignored; tests send it all the same
+signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = Path(__file__).parent.parent
 Plugins.instance()  # Hydra looks for its plugins once, and not in every command that is forked from here
 
