@@ -97,7 +97,7 @@ def test_files_are_verified_at_every_start_although_the_images_are_kept(data_roo
     with open(tmp_path / "FashionMNIST/raw/train-images-idx3-ubyte", "r+b") as file:
         file.seek(1_000)
         file.write(b"damage")
-    with pytest.raises(sources.DataError, match="damaged"):
+    with pytest.raises(UserError, match="damaged"):
         FashionMNIST(str(tmp_path)).prepare_data()
 
 

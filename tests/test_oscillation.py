@@ -39,7 +39,7 @@ def sweep(data_root, tmp_path_factory) -> Sweep:
 
 def minibatch_losses(data, model, epoch: int) -> list[float]:
     """The loss of each minibatch of the epoch with the weights of the model."""
-    X, y = data.whole("train")
+    X, y = data.split_examples("train")
     place = {index: k for k, index in enumerate(data.splits["train"][1].tolist())}
     losses = []
     sampler = data.loader("train", 256, shuffle=True).sampler

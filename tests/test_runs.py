@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.data.sources import DataError
 from src.errors import UserError
 from src.models.regression import Diverged
 from src.runs import Run, load_checkpoint, replace, restore
@@ -174,7 +173,7 @@ def test_data_damaged_between_runs_stop_a_resume_that_changes_nothing(run, data_
     before = contents(run.path)
     settings = run.recorded()
     settings["trainer"]["max_epochs"], settings["data"]["root"] = 5, str(tmp_path / "data")
-    with pytest.raises(DataError, match=f"^data file {labels} is damaged"):
+    with pytest.raises(UserError, match=f"^data file {labels} is damaged"):
         resume(settings, run.path, [])
     assert contents(run.path) == before
     assert labels.read_bytes() == content

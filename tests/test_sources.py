@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from src.data import sources
+from src.errors import UserError
 from tests.conftest import LIMIT, ROOT
 
 CONTENT = {"train-images": b"\x00\x00\x08\x03" + bytes(range(256)) * 40, "train-labels": b"labels" * 100}
@@ -83,7 +84,7 @@ def test_a_damaged_file_is_named_and_left_as_it_is(folder, copy, damage):
     else:
         content[5000] ^= 1
     path.write_bytes(content)
-    with pytest.raises(sources.DataError, match=rf"data file {path} is damaged: .* delete it"):
+    with pytest.raises(UserError, match=rf"data file {path} is damaged: .* delete it"):
         provide(folder, system_copies=[str(copy)])
     assert path.read_bytes() == content
 
@@ -107,7 +108,7 @@ def test_what_has_no_end_is_not_read_as_a_data_file(folder, copy, make):
     provide(folder, system_copies=[str(copy)])
     (folder / "train-images").unlink()
     make(folder / "train-images")
-    with pytest.raises(sources.DataError, match=r"train-images is damaged: .* (no regular file|too large)"):
+    with pytest.raises(UserError, match=r"train-images is damaged: .* (no regular file|too large)"):
         provide(folder, system_copies=[str(copy)])
 
 
@@ -182,7 +183,7 @@ def put_first(name: str, script: str, folder: Path, monkeypatch) -> None:
 @pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="needs dpkg-deb")
 def test_without_any_source_the_error_lists_each_with_its_reason(folder, tmp_path, monkeypatch):
     put_first("apt-get", "echo 'E: Unable to locate package' >&2; exit 100", tmp_path / "bin", monkeypatch)
-    with pytest.raises(sources.DataError) as raised:
+    with pytest.raises(UserError) as raised:
         provide(
             folder,
             system_copies=["/nowhere"],
@@ -265,7 +266,7 @@ def test_a_faulty_mirror_is_passed_over_for_the_next(folder, mirror, fault, monk
 
 def test_a_mirror_that_only_trickles_is_given_up(folder, mirror, monkeypatch):
     monkeypatch.setattr(sources, "FETCH_SECONDS", 0)
-    with pytest.raises(sources.DataError, match="took longer than 0 s"):
+    with pytest.raises(UserError, match="took longer than 0 s"):
         provide(folder, mirrors=[mirror()])
 
 
@@ -297,22 +298,20 @@ def test_a_package_name_is_never_an_option_of_apt(folder, tmp_path, monkeypatch)
     script = tmp_path / "script"
     script.write_text(f"#!/bin/sh\ntouch {tmp_path}/made\n")
     script.chmod(0o755)
-    with pytest.raises(sources.DataError):
+    with pytest.raises(UserError):
         provide(folder, debian_package=f"-oDir::Bin::dpkg={script}")
     assert not (tmp_path / "made").exists()
 
 
 def test_a_system_without_apt_says_so(folder, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(sources.DataError, match="apt-get and dpkg-deb are not on this system"):
+    with pytest.raises(UserError, match="apt-get and dpkg-deb are not on this system"):
         provide(folder, debian_package="dataset-fashion-mnist")
 
 
 def test_a_file_in_the_way_of_the_folder_is_reported(tmp_path, copy):
     (tmp_path / "data").write_text("a file")
-    with pytest.raises(
-        sources.DataError, match=r"cannot write the data folder .* choose another with data\.root"
-    ):
+    with pytest.raises(UserError, match=r"cannot write the data folder .* choose another with data\.root"):
         provide(tmp_path / "data" / "raw", system_copies=[str(copy)])
 
 

@@ -32,14 +32,7 @@ class BatchSampler(Sampler[Tensor]):
     """
 
     def __init__(
-        self,
-        indices: Tensor,
-        batch_size: int,
-        *,
-        shuffle: bool,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
+        self, indices: Tensor, batch_size: int, shuffle: bool, seed: int = 0, rank: int = 0, world_size: int = 1
     ):
         self.indices, self.batch_size, self.shuffle, self.seed = indices, batch_size, shuffle, seed
         n = len(indices)
@@ -72,7 +65,6 @@ class Examples(Dataset):
             self.X, self.y = self.redraw(epoch)
 
     def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """The minibatch (X, y) of these examples."""
         # index_select copies whole rows: four times faster than X[indices] on images
         return self.X.index_select(0, indices), self.y.index_select(0, indices)
 
@@ -109,13 +101,13 @@ class BatchLoader(DataLoader):
 
     def __iter__(self) -> Iterator:
         # a generator: nothing is drawn before the first next(), when Lightning has set the sampler's epoch
-        self.dataset.set_epoch(self.sampler.epoch)
-        used = self.state["handed_out"] if self.state["epoch"] == self.sampler.epoch else 0
-        self.sampler.skip = used
+        epoch = self.sampler.epoch
+        self.dataset.set_epoch(epoch)
+        self.sampler.skip = used = self.state["handed_out"] if self.state["epoch"] == epoch else 0
         # in this process, DataLoader's own iterator takes as long as the fetching
         batches = self.workers() if self.num_workers else map(self.dataset.__getitem__, self.sampler)
         for handed_out, batch in enumerate(batches, start=used + 1):
-            self.state = {"epoch": self.sampler.epoch, "handed_out": handed_out}
+            self.state = {"epoch": epoch, "handed_out": handed_out}
             yield batch
 
     def workers(self) -> Iterator:

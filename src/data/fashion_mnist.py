@@ -16,18 +16,8 @@ from src.data.batches import Examples
 from src.data.module import SplitDataModule
 from src.errors import UserError
 
-CLASSES = [  # by label
-    "t-shirt",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
-]
+# by label
+CLASSES = ["t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"]
 SPLIT_SEED = 2017  # of the validation split: the same images are held out whatever the seed of the run
 
 
@@ -36,20 +26,12 @@ class FashionMNIST(SplitDataModule):
 
     `val_size` of the 60,000 training images are held out for validation; the 10,000 official test images are
     left alone until the end, unless val_size is 0. The images stay uint8 in memory and are scaled on the
-    device, one minibatch at a time: that is several times faster.
-
-    Args:
-        root: folder of the data, as torchvision lays it out.
-        batch_size: training examples in a minibatch, on each process.
-        train_size: how many of the images that are not held out to train on; None is all of them.
-        resize: side of the images in pixels; other than 28, they are interpolated (bilinear, antialiased).
-        num_workers: loader processes; the default 0 is the fastest for data in memory.
-        seed: fixes the order of the minibatches, together with the epoch.
-        system_copies, mirrors, debian_package: where missing files come from, see `sources.provide`.
+    device, one minibatch at a time: that is several times faster. Other sides than 28 are interpolated
+    (bilinear, antialiased). conf/data/fashion_mnist.yaml says what the arguments mean.
     """
 
     checksums: ClassVar = sources.FILES
-    classes = CLASSES
+    classes, num_outputs = CLASSES, len(CLASSES)
 
     @validate_call
     def __init__(
@@ -78,10 +60,6 @@ class FashionMNIST(SplitDataModule):
     @property
     def num_inputs(self) -> int:
         return self.resize**2
-
-    @property
-    def num_outputs(self) -> int:
-        return len(self.classes)
 
     def prepare_data(self) -> None:
         if self.splits:  # loaded: Lightning asks again before the test

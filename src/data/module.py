@@ -37,11 +37,13 @@ class SplitDataModule(L.LightningDataModule):
     def test_dataloader(self) -> BatchLoader:
         return self.loader("test", EVAL_BATCH_SIZE)
 
-    def whole(self, split: str, which: Tensor | slice = slice(None)) -> tuple[Tensor, Tensor]:
+    def split_examples(self, split: str, which: Tensor | slice = slice(None)) -> tuple[Tensor, Tensor]:
         """All examples of the split, or those at the positions `which` in it, (X, y) as the model sees them."""
         examples, indices = self.splits[split]
         X, y = self.on_after_batch_transfer(list(examples[indices[which]]), 0)
         return X, y
+
+    whole = split_examples  # until the callers in models, training and predict are renamed
 
     def loader(self, split: str, batch_size: int, shuffle: bool = False) -> BatchLoader:
         examples, indices = self.splits[split]

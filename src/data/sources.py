@@ -38,11 +38,6 @@ FETCH_SECONDS = 900  # a source that takes longer than this altogether is given 
 
 log = logging.getLogger(__name__)
 
-
-class DataError(UserError):
-    """The real data cannot be had; the message says why and what to do."""
-
-
 # of one source, after which the next is tried: gzip raises the first three, ValueError means no URL
 FAILURES = (OSError, EOFError, zlib.error, HTTPException, subprocess.SubprocessError, ValueError, UserError)
 
@@ -57,11 +52,10 @@ def provide(
 ) -> None:
     """Return once `folder` holds every one of the `files`, verified.
 
-    Files that are missing come from the first source that works: `system_copies` (folders), `mirrors` (URLs
-    of folders), `debian_package` (by apt-get and dpkg-deb into a private folder, no root needed). A lock lets
-    processes that start together do the work once.
+    Files that are missing come from the first source that works: `system_copies` (folders), `mirrors` (URLs of
+    folders), `debian_package`. A lock lets processes that start together do the work once.
 
-    Raises DataError if a file is damaged (it is left as it is), `folder` cannot be written, or no source works.
+    Raises UserError if a file is damaged (it is left as it is), `folder` cannot be written, or no source works.
     """
     folder = folder.absolute()
     if not missing(folder, files):
@@ -78,33 +72,29 @@ def provide(
             if wanted := missing(folder, files):  # another process may have been faster
                 fetch(folder, wanted, sources, files)
     except OSError as error:
-        raise DataError(
-            f"cannot write the data folder {folder}: {error.strerror or error}; "
-            "make room or choose another with data.root=DIR"
-        ) from error
+        reason = f"{error.strerror or error}; make room or choose another with data.root=DIR"
+        raise UserError(f"cannot write the data folder {folder}: {reason}") from error
 
 
 def missing(folder: Path, files: dict[str, str] = FILES) -> list[str]:
-    """Names of the files that are not in `folder`. Raises DataError if one is there but damaged."""
+    """Names of the files that are not in `folder`. Raises UserError if one is there but damaged."""
     absent = []
     for name, sha256 in files.items():
-        path = folder / name
         try:
-            with open_regular(path, LARGEST) as file:
+            with open_regular(folder / name, LARGEST) as file:
                 check(name, file, sha256)
         except (FileNotFoundError, NotADirectoryError):
             absent.append(name)
         except UserError as error:
-            raise DataError(
-                f"data file {path} is damaged: {error}; delete it, and the next start fetches it again"
-            ) from None
+            reason = f"{error}; delete it, and the next start fetches it again"
+            raise UserError(f"data file {folder / name} is damaged: {reason}") from None
     return absent
 
 
 def check(name: str, file: BinaryIO, sha256: str) -> None:
     found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != sha256:
-        raise DataError(f"{name} has a SHA-256 that begins {found[:12]}, expected {sha256[:12]}")
+        raise UserError(f"{name} has a SHA-256 that begins {found[:12]}, expected {sha256[:12]}")
 
 
 def fetch(folder: Path, wanted: list[str], sources: dict[str, Callable], files: dict[str, str]) -> None:
@@ -123,15 +113,12 @@ def fetch(folder: Path, wanted: list[str], sources: dict[str, Callable], files: 
             for name, content in contents.items():
                 replace(folder / name, content)
         except UserError as error:
-            raise DataError(f"{error}; make room or choose another folder with data.root=DIR") from error
+            raise UserError(f"{error}; make room or choose another folder with data.root=DIR") from error
         log.info("FashionMNIST comes from %s, verified, and is kept in %s", title, folder)
         return
-    raise DataError(
-        "FashionMNIST cannot be had from any source:\n"
-        + "\n".join(f"  - {reason}" for reason in reasons)
-        + f"\nPut the four files ({', '.join(files)}) into {folder}, or name a folder that has them, "
-        "compressed or not: 'data.system_copies=[DIR]'"
-    )
+    advice = f"Put the four files ({', '.join(files)}) into {folder}, or name a folder that has them"
+    lines = ["FashionMNIST cannot be had from any source:", *(f"  - {reason}" for reason in reasons)]
+    raise UserError("\n".join([*lines, f"{advice}, compressed or not: 'data.system_copies=[DIR]'"]))
 
 
 def unpack(content: bytes) -> bytes:
@@ -145,10 +132,10 @@ def unpack(content: bytes) -> bytes:
 def from_folder(folder: Path, names: Sequence[str]) -> dict[str, bytes]:
     contents = {}
     for name in names:
-        packed, plain = folder / f"{name}.gz", folder / name
-        if not packed.exists() and not plain.exists():
-            raise DataError(f"no {name} or {name}.gz in {folder}")
-        with open_regular(packed if packed.exists() else plain, LARGEST) as file:
+        found = [path for path in (folder / f"{name}.gz", folder / name) if path.exists()]
+        if not found:
+            raise UserError(f"no {name} or {name}.gz in {folder}")
+        with open_regular(found[0], LARGEST) as file:
             contents[name] = file.read()
     return contents
 
@@ -162,14 +149,14 @@ def from_mirror(url: str, names: Sequence[str]) -> dict[str, bytearray]:
             while chunk := response.read1(1 << 20):
                 content += chunk
                 if len(content) > LARGEST or time.monotonic() > deadline:
-                    raise DataError(f"took longer than {FETCH_SECONDS} s, or {name}.gz has no end")
+                    raise UserError(f"took longer than {FETCH_SECONDS} s, or {name}.gz has no end")
     return contents
 
 
 def from_debian(package: str, names: Sequence[str]) -> dict[str, bytes]:
     """The files in Debian's (or Ubuntu's) package, with package lists and cache of our own, so without root."""
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
-        raise DataError("apt-get and dpkg-deb are not on this system")
+        raise UserError("apt-get and dpkg-deb are not on this system")
     with tempfile.TemporaryDirectory() as scratch:
         for private in ("lists/partial", "cache/archives/partial"):
             Path(scratch, private).mkdir(parents=True)
@@ -186,4 +173,4 @@ def run(command: list[str], folder: str) -> None:
     done = subprocess.run(command, cwd=folder, **options)
     if done.returncode:
         last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no message"]
-        raise DataError(f"{command[0]} failed: {last[0]}")
+        raise UserError(f"{command[0]} failed: {last[0]}")

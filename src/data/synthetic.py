@@ -17,14 +17,10 @@ Positive = Annotated[Size, Field(gt=0)]
 class SyntheticRegression(SplitDataModule):
     """Minibatches (X, y): X ~ N(0, 1) float32 (n, d), y = X w + b + N(0, noise^2) float32 (n, 1).
 
-    Args:
-        w, b: the true parameters, d weights and a bias.
-        noise: standard deviation of the noise.
-        train_size, val_size, test_size: examples of each split, drawn independently.
-        batch_size: training examples in a minibatch, on each process.
-        resample: draw new training examples every epoch, instead of the same ones in another order.
-        seed: of the examples and of their order.
+    conf/data/synthetic.yaml says what the arguments mean.
     """
+
+    num_outputs = 1
 
     @validate_call
     def __init__(
@@ -47,10 +43,6 @@ class SyntheticRegression(SplitDataModule):
     @property
     def num_inputs(self) -> int:
         return len(self.truth[0])
-
-    @property
-    def num_outputs(self) -> int:
-        return 1
 
     def setup(self, stage: str | None = None) -> None:
         if self.splits:
