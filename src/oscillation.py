@@ -23,8 +23,8 @@ LAST = 6  # epochs, between which there are five changes
 KINDS = {"within an epoch": "o", "at rest": "x", "between epochs": "s"}  # markers in the chart
 
 
-def mean_change(values: torch.Tensor) -> float:
-    return values.diff().abs().mean().item() if len(values) > 1 else 0.0
+def mean_change(values: torch.Tensor | list[float]) -> float:
+    return torch.as_tensor(values).diff().abs().mean().item() if len(values) > 1 else 0.0
 
 
 class Swing(L.Callback):
@@ -56,7 +56,7 @@ def at_rest(run: Run, places: dict[str, Any] | None = None) -> float:
     loader.sampler.set_epoch(run.record()["epochs"] - 1)
     with torch.inference_mode():
         batches = (data.on_after_batch_transfer(batch, 0) for batch in loader)
-        return mean_change(torch.stack([model.loss(model(X), y) for X, y in batches]))
+        return mean_change([model.loss(model(X), y).item() for X, y in batches])
 
 
 def measure(sweep: Sweep, places: dict[str, Any] | None = None) -> list[dict[str, Any]]:
@@ -64,14 +64,12 @@ def measure(sweep: Sweep, places: dict[str, Any] | None = None) -> list[dict[str
     groups: dict[tuple[float, float], list[dict[str, float]]] = {}
     for run in [Run(row["folder"]) for row in sweep.rows() if row["status"] == "finished"]:
         epochs, model = run.rows()[-LAST:], run.recorded()["model"]
-        if len(epochs) < LAST or not epochs[-1].keys() >= {"train/swing", "val/acc"}:
+        last = epochs[-1]
+        if len(epochs) < LAST or not last.keys() >= {"train/swing", "val/acc"}:
             raise UserError(f"{run.path} lacks train/swing, val/acc or {LAST} epochs; run sweep=lr_gamma")
-        numbers = {
-            "within an epoch": epochs[-1]["train/swing"],
-            "at rest": at_rest(run, places),
-            "between epochs": mean_change(torch.tensor([epoch["train/loss"] for epoch in epochs])),
-            "val/acc": epochs[-1]["val/acc"],
-        }
+        numbers = {"within an epoch": last["train/swing"], "at rest": at_rest(run, places)}
+        numbers["between epochs"] = mean_change([epoch["train/loss"] for epoch in epochs])
+        numbers["val/acc"] = last["val/acc"]
         groups.setdefault((model["lr"], model["gamma"]), []).append(numbers)
     if not groups:
         raise UserError(f"{sweep.path} has no finished run")
@@ -86,8 +84,9 @@ def chart(rows: list[dict[str, Any]]) -> Figure:
     panel = figure(10, 3.6)
     left, right = panel.subplots(1, 2, width_ratios=[3, 2])
     settings = [f"{row['lr']:g} x {row['gamma']:g}^t" for row in rows]
-    for (kind, style), colour in zip(KINDS.items(), CYCLE, strict=False):
-        left.plot(settings, [row[kind] for row in rows], style, color=colour, label=kind)
+    left.set_prop_cycle(color=CYCLE)
+    for kind, marker in KINDS.items():
+        left.plot(settings, [row[kind] for row in rows], marker, label=kind)
     left.set(yscale="log", ylabel="mean |change| of the loss", title="how much the loss moves")
     right.plot(settings, [row["val/acc"] for row in rows], "o-", color=COLOURS["test"])
     right.set(ylabel="val/acc", title="and how good the model is")

@@ -1,7 +1,7 @@
 """Every recipe of the notes, run and checked against its yardstick: python -m src.reproduce, or make reproduce
 
-Writes results.md (and results.csv): preset, recipe, our figure, the yardstick, pass or fail. The exit status
-is 0 only if everything passes.
+Writes results.md: preset, recipe, our figure, the yardstick, pass or fail. The exit status is 0 only if
+everything passes.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import math
 import multiprocessing
 import os
 import statistics
-import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -26,7 +26,7 @@ from src import terminal
 from src.charts import save
 from src.charts.curves import compared
 from src.errors import Stopped, UserError
-from src.runs import Run, write, write_csv
+from src.runs import Run, write
 from src.runs.config import CONF, Options, checked
 from src.training.experiment import train
 
@@ -49,7 +49,7 @@ class Reproduction(Options):
     checks: dict[str, Check]
 
 
-def run_preset(preset: str, seed: int, overrides: Sequence[str], folder: str) -> Record:
+def run_preset(preset: str, seed: int, overrides: Sequence[str], folder: Path) -> Record:
     """Train in this process. The record has the losses of the last epoch too."""
     logging.disable(logging.CRITICAL)
     arguments = [f"experiment={preset}", f"seed={seed}", "trainer.enable_progress_bar=false", *overrides]
@@ -62,7 +62,7 @@ def run_preset(preset: str, seed: int, overrides: Sequence[str], folder: str) ->
         record, last = Run(folder).record(), Run(folder).rows()[-1]
     except (Exception, SystemExit) as error:  # as text: not every exception can be sent to another process
         bug = "" if isinstance(error, terminal.USER_ERRORS) else f"{type(error).__name__}: "
-        return {"reason": bug + terminal.printable(" ".join(terminal.explain(error).split())), "seed": seed}
+        return {"reason": " ".join(f"{bug}{terminal.explain(error)}".split()), "seed": seed}
     if "val/loss" in last:
         record |= {"gap": last["val/loss"] - last["train/loss"], "last val/loss": last["val/loss"]}
     return record
@@ -75,13 +75,13 @@ def row(preset: str, check: Check, records: Sequence[Record]) -> dict[str, Any]:
     passed = not figures
     for name, (low, high) in check.bounds.items() if finished else ():
         values = [record.get(name, math.nan) for record in finished]
-        mean = statistics.fmean(values)
-        passed &= low <= mean <= high
+        passed &= low <= statistics.fmean(values) <= high
         spread = f" ({min(values):.4f} to {max(values):.4f}, {len(values)} seeds)" if len(values) > 1 else ""
-        figures.append(f"{name} {mean:.4f}{spread}")
+        figures.append(f"{name} {statistics.fmean(values):.4f}{spread}")
+    shortened = f"; here {', '.join(check.overrides)}" if check.overrides else ""
     return {
         "preset": preset,
-        "recipe": "; here ".join([check.recipe, *filter(None, [", ".join(check.overrides)])]),
+        "recipe": check.recipe + shortened,
         "ours": "; ".join(figures),
         "yardstick": check.yardstick,
         "seconds": round(sum(record["seconds"] for record in finished)),
@@ -104,14 +104,13 @@ def processes(number: int) -> Iterator[ProcessPoolExecutor]:
 
 def reproduce(checks: dict[str, Check], overrides: Sequence[str], workers: int, folder: Path) -> None:
     """Run all checks, `workers` runs side by side, and write the page. Raises UserError unless all pass."""
-    started = time.monotonic()
-    records: dict[str, list[Record]] = {preset: [] for preset in checks}
+    records: defaultdict[str, list[Record]] = defaultdict(list)
+    runs = [(preset, seed) for preset, check in checks.items() for seed in range(check.seeds)]
     with processes(workers) as pool:
         futures = {}
-        for preset, check in checks.items():
-            for seed in range(check.seeds):
-                arguments = [*check.overrides, *overrides], str(folder / preset / f"seed{seed}")
-                futures[pool.submit(run_preset, preset, seed, *arguments)] = preset, seed
+        for preset, seed in runs:
+            arguments = [*checks[preset].overrides, *overrides], folder / preset / f"seed{seed}"
+            futures[pool.submit(run_preset, preset, seed, *arguments)] = preset, seed
         for done, future in enumerate(as_completed(futures), start=1):
             preset, seed = futures[future]
             try:
@@ -119,18 +118,14 @@ def reproduce(checks: dict[str, Check], overrides: Sequence[str], workers: int, 
             except BrokenExecutor as error:  # a process was killed
                 record = {"reason": str(error), "seed": seed}
             records[preset].append(record)
-            said = record.get("reason") or "  ".join(
-                f"{name} {record.get(name, math.nan):.4f}" for name in checks[preset].bounds
-            )
-            log.info("%d/%d  %s seed %d  %s", done, len(futures), preset, seed, said)
+            ours = row(preset, checks[preset], [record])["ours"]
+            log.info("%d/%d  %s seed %d  %s", done, len(futures), preset, seed, ours)
     rows = [row(preset, check, records[preset]) for preset, check in checks.items()]
     write(folder / "results.md", terminal.table(rows) + "\n")
-    write_csv(folder / "results.csv", rows)
     pair = {name: Run(folder / name / "seed0") for name in ("overfit", "overfit_fixed")}
     if all(run.metrics_csv.exists() for run in pair.values()):
         save(compared({name: run.rows() for name, run in pair.items()}), folder / "overfit.png")
-    log.info("\n%s", terminal.table(rows))
-    log.info("%s in %.0f s", terminal.relative(folder / "results.md"), time.monotonic() - started)
+    log.info("\n%s\n\n%s", terminal.table(rows), terminal.relative(folder / "results.md"))
     if failed := [row["preset"] for row in rows if row["verdict"] != "pass"]:
         raise UserError(f"failed, or outside the bounds: {', '.join(failed)}")
 

@@ -5,7 +5,6 @@ scaled until float32 overflows, and shifted, which must not change anything.
 """
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -29,16 +28,13 @@ KINDS = {  # softmax, cross-entropy, its gradient
     "textbook": (F.textbook_softmax, F.textbook_cross_entropy, F.textbook_cross_entropy_grad),
     "stable": (F.softmax, F.cross_entropy, F.cross_entropy_grad),
 }
-
-
 # Shares of the examples: with inf or nan among their probabilities; whose true class gets probability 0, which
 # only the textbook takes the log of; whose gradient is below 1 % of the true one although P(true class) < 1/2.
 SHARES = ("inf or nan", "P(true class) = 0", "gradient lost")
+Row = dict[str, str | float]
 
 
 class Demonstration(Options):
-    """The options of the command; conf/stability.yaml says what they mean."""
-
     scales: Annotated[list[FiniteFloat], Field(min_length=1, max_length=20)]
     shift: FiniteFloat
     num_examples: Annotated[int, Field(ge=1, le=100_000)]
@@ -46,47 +42,40 @@ class Demonstration(Options):
     seed: Annotated[int, Field(ge=0, lt=2**63)]
 
 
-def outcomes(
-    scales: list[float], shift: float, num_examples: int, num_outputs: int, seed: int
-) -> list[dict[str, str | float]]:
+def outcomes(scales: list[float], shift: float, num_examples: int, num_outputs: int, seed: int) -> list[Row]:
     """What both kinds of numerics make of N(0, 1) logits times each scale, and of those plus `shift`."""
     random = torch.Generator().manual_seed(seed)
     logits = torch.randn(num_examples, num_outputs, generator=random)
     y = torch.randint(num_outputs, (num_examples,), generator=random)
     cases = {f"x {scale:g}": scale * logits for scale in scales} | {f"+ {shift:g}": logits + shift}
     return [
-        {"logits": name, "numerics": kind, **outcome(*functions, case, y)}
+        {"logits": name, "numerics": kind, **outcome(kind, case, y)}
         for name, case in cases.items()
-        for kind, functions in KINDS.items()
+        for kind in KINDS
     ]
 
 
-def outcome(
-    softmax: Callable, cross_entropy: Callable, cross_entropy_grad: Callable, logits: Tensor, y: Tensor
-) -> dict[str, float]:
+def outcome(kind: str, logits: Tensor, y: Tensor) -> dict[str, float]:
     """The shares of the examples, see SHARES, the mean loss (nats) and its error against float64."""
+    softmax, cross_entropy, cross_entropy_grad = KINDS[kind]
     p = softmax(logits)  # (n, q)
     grad = cross_entropy_grad(logits, y) * len(y)  # (n, q), of each example's own loss
     exact = F.cross_entropy_grad(logits.double(), y) * len(y)
     wrong = exact.gather(1, y[:, None])[:, 0] < -0.5  # P(true class) < 1/2
     faint = ~(grad.norm(dim=1) >= 0.01 * exact.norm(dim=1))  # nan counts as none
-    shares = (~p.isfinite()).any(dim=1), p.gather(1, y[:, None]) == 0, wrong & faint
+    found = (~p.isfinite()).any(dim=1), p.gather(1, y[:, None]) == 0, wrong & faint
+    shares = {name: each.double().mean().item() for name, each in zip(SHARES, found, strict=True)}
     loss = cross_entropy(logits, y).item()
-    return {
-        **{name: each.double().mean().item() for name, each in zip(SHARES, shares, strict=True)},
-        "loss": loss,
-        "error of the loss": abs(loss - F.cross_entropy(logits.double(), y).item()),
-    }
+    return shares | {"loss": loss, "error of the loss": abs(loss - F.cross_entropy(logits.double(), y).item())}
 
 
-def chart(rows: list[dict[str, str | float]]) -> Figure:
-    """The shares of the examples, by logits and numerics."""
+def chart(rows: list[Row]) -> Figure:
     panel = figure(10.5, 3.2)
     axes = panel.subplots(1, len(SHARES), sharey=True)
     for ax, name in zip(axes, SHARES, strict=True):
-        for k, (kind, colour) in enumerate(zip(KINDS, (COLOURS["wrong"], COLOURS["train"]), strict=True)):
+        for kind, colour, shift in ("textbook", COLOURS["wrong"], -0.2), ("stable", COLOURS["train"], 0.2):
             of_kind = [row for row in rows if row["numerics"] == kind]
-            places = np.arange(len(of_kind)) + 0.4 * (k - 0.5)
+            places = np.arange(len(of_kind)) + shift
             bars = ax.bar(places, [row[name] for row in of_kind], 0.38, color=colour, label=kind)
             ax.bar_label(bars, fmt="{:.0%}", padding=2, fontsize=8, color=colour)
         ax.set_xticks(range(len(of_kind)), [row["logits"] for row in of_kind])
