@@ -49,6 +49,7 @@ class Swing(L.Callback):
 
 
 def at_rest(run: Run, places: dict[str, Any] | None = None) -> float:
+    """mean_change of the losses of the last epoch's minibatches, all with the final weights."""
     data, model = restore(run.recorded(), run.last, places)
     data.prepare_data()
     data.setup()
@@ -64,12 +65,11 @@ def measure(sweep: Sweep, places: dict[str, Any] | None = None) -> list[dict[str
     groups: dict[tuple[float, float], list[dict[str, float]]] = {}
     for run in [Run(row["folder"]) for row in sweep.rows() if row["status"] == "finished"]:
         epochs, model = run.rows()[-LAST:], run.recorded()["model"]
-        last = epochs[-1]
-        if len(epochs) < LAST or not last.keys() >= {"train/swing", "val/acc"}:
+        if len(epochs) < LAST or not epochs[-1].keys() >= {"train/swing", "val/acc"}:
             raise UserError(f"{run.path} lacks train/swing, val/acc or {LAST} epochs; run sweep=lr_gamma")
-        numbers = {"within an epoch": last["train/swing"], "at rest": at_rest(run, places)}
+        numbers = {"within an epoch": epochs[-1]["train/swing"], "at rest": at_rest(run, places)}
         numbers["between epochs"] = mean_change([epoch["train/loss"] for epoch in epochs])
-        numbers["val/acc"] = last["val/acc"]
+        numbers["val/acc"] = epochs[-1]["val/acc"]
         groups.setdefault((model["lr"], model["gamma"]), []).append(numbers)
     if not groups:
         raise UserError(f"{sweep.path} has no finished run")

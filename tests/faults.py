@@ -41,7 +41,7 @@ MODELS = {
     "scratch": ["model=scratch", *IMAGES],
     "closed_form": ["model=closed_form", "model.weight_decay=0.01", *IMAGES],
     "concise": ["model=concise", *IMAGES],
-    "linear_scratch": ["model=linear_scratch", *SYNTHETIC, "data.resample=true"],
+    "linear_scratch": ["model=linear_scratch", *SYNTHETIC],
     "linear_concise": ["model=linear_concise", *SYNTHETIC],
 }
 EPOCHS = 4

@@ -29,7 +29,7 @@ MODELS = {
     "scratch": [*SCRATCH, *FEW],
     "closed_form": ["model=closed_form", "model.weight_decay=0.01", *IMAGES, *FEW],
     "concise": ["model=concise", *IMAGES, *FEW],
-    "linear_scratch": [*LINEAR, "data.resample=true", "trainer.max_epochs=2", "data.train_size=15"],
+    "linear_scratch": [*LINEAR, "trainer.max_epochs=2", "data.train_size=15"],
 }
 
 

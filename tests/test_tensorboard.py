@@ -160,7 +160,7 @@ def test_hyperparameters_are_plain_values_of_the_recipe(trained):
             "sigma": 0.01,
             "loss": "huber",
         },
-        **{"batch_size": 10, "train_size": 50, "val_size": 20, "noise": 0.1, "resample": False},
+        **{"batch_size": 10, "train_size": 50, "val_size": 20, "noise": 0.1},
         **{"seed": 0, "max_epochs": 2},
     }
 

@@ -3,7 +3,7 @@
 import math
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -55,14 +55,10 @@ class BatchSampler(Sampler[Tensor]):
 
 
 class Examples(Dataset):
-    """Inputs X (n, ...) and targets y (n, ...) in memory; `redraw(epoch)`, if any, makes those of an epoch."""
+    """Inputs X (n, ...) and targets y (n, ...) in memory."""
 
-    def __init__(self, X: Tensor, y: Tensor, redraw: Callable[[int], tuple[Tensor, Tensor]] | None = None):
-        self.X, self.y, self.redraw = X, y, redraw
-
-    def set_epoch(self, epoch: int) -> None:
-        if self.redraw is not None:
-            self.X, self.y = self.redraw(epoch)
+    def __init__(self, X: Tensor, y: Tensor):
+        self.X, self.y = X, y
 
     def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         # index_select copies whole rows: four times faster than X[indices] on images
@@ -102,7 +98,6 @@ class BatchLoader(DataLoader):
     def __iter__(self) -> Iterator:
         # a generator: nothing is drawn before the first next(), when Lightning has set the sampler's epoch
         epoch = self.sampler.epoch
-        self.dataset.set_epoch(epoch)
         self.sampler.skip = used = self.state["handed_out"] if self.state["epoch"] == epoch else 0
         # in this process, DataLoader's own iterator takes as long as the fetching
         batches = self.workers() if self.num_workers else map(self.dataset.__getitem__, self.sampler)

@@ -60,10 +60,9 @@ def provide(
     folder = folder.absolute()
     if not missing(folder, files):
         return
-    sources: dict[str, Callable] = {  # each gives the content, compressed or not, of the files it is asked for
-        **{f"system copy {copy}": partial(from_folder, Path(copy)) for copy in system_copies},
-        **{f"mirror {url}": partial(from_mirror, url) for url in mirrors},
-    }
+    # each gives the content, compressed or not, of the files it is asked for
+    sources: dict[str, Callable] = {f"system copy {each}": partial(from_folder, each) for each in system_copies}
+    sources |= {f"mirror {url}": partial(from_mirror, url) for url in mirrors}
     if debian_package:
         sources[f"Debian package {debian_package}"] = partial(from_debian, debian_package)
     try:
@@ -129,10 +128,10 @@ def unpack(content: bytes) -> bytes:
         return file.read(LARGEST)
 
 
-def from_folder(folder: Path, names: Sequence[str]) -> dict[str, bytes]:
+def from_folder(folder: str, names: Sequence[str]) -> dict[str, bytes]:
     contents = {}
     for name in names:
-        found = [path for path in (folder / f"{name}.gz", folder / name) if path.exists()]
+        found = [path for path in (Path(folder, f"{name}.gz"), Path(folder, name)) if path.exists()]
         if not found:
             raise UserError(f"no {name} or {name}.gz in {folder}")
         with open_regular(found[0], LARGEST) as file:
@@ -165,7 +164,7 @@ def from_debian(package: str, names: Sequence[str]) -> dict[str, bytes]:
         run([*apt_get, "download", "--", package], scratch)  # the name is never an option
         (archive,) = Path(scratch).glob("*.deb")
         run(["dpkg-deb", "-x", str(archive), scratch], scratch)
-        return from_folder(Path(scratch, "usr/share/datasets/fashion-mnist"), names)
+        return from_folder(f"{scratch}/usr/share/datasets/fashion-mnist", names)
 
 
 def run(command: list[str], folder: str) -> None:

@@ -1,11 +1,9 @@
 """Synthetic linear data with known parameters: y = X w + b + noise."""
 
-import functools
 from typing import Annotated
 
 import torch
 from pydantic import Field, PositiveInt, validate_call
-from torch import Tensor
 
 from src.data.batches import Examples, generator
 from src.data.module import SplitDataModule
@@ -32,13 +30,11 @@ class SyntheticRegression(SplitDataModule):
         val_size: Size = 1_000,
         test_size: Positive = 1_000,
         batch_size: PositiveInt = 10,
-        resample: bool = False,
         seed: Annotated[int, Field(ge=0)] = 0,
     ):
         super().__init__(batch_size, val_size, seed)
         self.truth = torch.tensor(w)[:, None], torch.tensor([b])  # (d, 1), (1,)
-        self.noise, self.resample = noise, resample
-        self.train_size, self.test_size = train_size, test_size
+        self.noise, self.train_size, self.test_size = noise, train_size, test_size
 
     @property
     def num_inputs(self) -> int:
@@ -48,14 +44,9 @@ class SyntheticRegression(SplitDataModule):
         if self.splits:
             return
         sizes = {"train": self.train_size, "val": self.val_size, "test": self.test_size}
-        for stream, (name, size) in enumerate(sizes.items()):
-            draw = functools.partial(self.draw, size, stream)
-            redraw = draw if self.resample and name == "train" else None
-            self.splits[name] = Examples(*draw(), redraw), torch.arange(size)
-
-    def draw(self, n: int, *stream: int) -> tuple[Tensor, Tensor]:
-        """(X, y) of `n` examples, a function of the seed and the stream's numbers alone."""
-        random = generator(self.seed, *stream)
         w, b = self.truth
-        X = torch.randn(n, len(w), generator=random)
-        return X, X @ w + b + self.noise * torch.randn(n, 1, generator=random)
+        for stream, (name, n) in enumerate(sizes.items()):
+            random = generator(self.seed, stream)
+            X = torch.randn(n, len(w), generator=random)
+            y = X @ w + b + self.noise * torch.randn(n, 1, generator=random)
+            self.splits[name] = Examples(X, y), torch.arange(n)

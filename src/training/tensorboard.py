@@ -15,7 +15,7 @@ from src.training.history import history, logged, measures
 
 # What makes up a recipe, of the model and of the data, where they have it.
 MODEL = ("lr", "gamma", "weight_decay", "sigma", "numerics", "loss")
-DATA = ("batch_size", "train_size", "val_size", "resize", "noise", "resample")
+DATA = ("batch_size", "train_size", "val_size", "resize", "noise")
 ESTIMATES = 8  # weights of a linear regression that get a curve each
 
 

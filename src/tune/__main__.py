@@ -61,10 +61,9 @@ class Prune(Checkpoint):  # Lightning calls callbacks of this class last: the ep
 
 
 def tune(cfg: DictConfig, overrides: Sequence[str] = ()) -> list[FrozenTrial]:
-    """Make trials until the study has cfg.n_trials; returns them all.
+    """Make trials until the study has cfg.n_trials; returns them all. The best command repeats the `overrides`.
 
-    `overrides` made cfg: the best command repeats them. Raises UserError if cfg cannot be tuned, or no trial
-    finishes.
+    Raises UserError if cfg cannot be tuned, or no trial finishes.
     """
     search = checked(Search, cfg)
     space, folder = distributions(search.space), Path(search.folder)
