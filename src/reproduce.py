@@ -134,10 +134,10 @@ def reproduce(checks: dict[str, Check], overrides: Sequence[str], workers: int, 
 @terminal.reporting
 def main(cfg: DictConfig) -> None:
     options = checked(Reproduction, cfg)
-    presets = options.presets or list(options.checks)
+    presets = options.presets or options.checks
     if unknown := [preset for preset in presets if preset not in options.checks]:
         raise UserError(f"presets: no check for {', '.join(unknown)}; choose from {', '.join(options.checks)}")
-    checks = {preset: check for preset, check in options.checks.items() if preset in presets}
+    checks = {preset: options.checks[preset] for preset in presets}
     folder = Path(HydraConfig.get().runtime.output_dir)
     reproduce(checks, options.overrides, options.workers or os.cpu_count() or 1, folder)
 

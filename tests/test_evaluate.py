@@ -64,7 +64,7 @@ def test_counts_are_those_of_a_plain_loop_over_the_test_images(run):
     result = evaluated(run)
     data, model = restore(run.recorded(), run.best)
     data.setup()
-    X, y = data.whole("test")
+    X, y = data.split_examples("test")
     with torch.no_grad():
         y_hat = model(X).argmax(dim=1).tolist()
     pairs = list(zip(y.tolist(), y_hat, strict=True))

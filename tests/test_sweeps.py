@@ -296,7 +296,7 @@ def test_without_a_validation_split_nothing_is_selected(swept):
     finished, folder = swept("model.lr=0.03,0.01", "data.val_size=0")
     assert finished.status == 0
     text = (folder / "summary.md").read_text()
-    assert "no validation split: nothing is selected" in text
+    assert "without a validation split nothing is selected" in text
     assert [row["model.lr"] for row in table(folder)] == ["0.03", "0.01"]
     assert "best" not in finished.output
 
@@ -361,7 +361,7 @@ def test_jobs_of_other_kinds_are_ranked_only_if_they_have_a_validation_split(mad
         ["best", "", "2", "0.7000 ± 0.1414", "0.6500 ± 0.0707", "0.8500 ± 0.0707"],
         ["decay", "", "1", "", "0.4000", "0.8400"],
     ]
-    assert "best first, by val/loss; the last ones have no validation split and are not ranked" in text
+    assert "Best first by val/loss; without a validation split nothing is selected." in text
     assert [row["val/loss"] for row in table(folder)] == ["", "0.6", "0.8", "0.5"]
     assert (folder / "summary.png").exists()
 

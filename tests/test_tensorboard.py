@@ -114,7 +114,7 @@ def test_each_class_has_its_accuracy_and_its_precision_recall_curve(tested):
     data, model = restore(run.recorded(), run.best)
     data.prepare_data()
     data.setup()
-    X, y = data.whole("test")
+    X, y = data.split_examples("test")
     with torch.inference_mode():
         p = model(X).softmax(dim=1)
     logged, found = curves(run), events(run)

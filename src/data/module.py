@@ -43,8 +43,6 @@ class SplitDataModule(L.LightningDataModule):
         X, y = self.on_after_batch_transfer(list(examples[indices[which]]), 0)
         return X, y
 
-    whole = split_examples  # until the callers in models, training and predict are renamed
-
     def loader(self, split: str, batch_size: int, shuffle: bool = False) -> BatchLoader:
         examples, indices = self.splits[split]
         trainer = self.trainer

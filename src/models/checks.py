@@ -19,7 +19,7 @@ def check_data(model: L.LightningModule, data: L.LightningDataModule) -> None:
     for name, (examples, indices) in data.splits.items():
         if len(indices) == 0:  # no validation split
             continue
-        X, _ = data.whole(name, slice(1))
+        X, _ = data.split_examples(name, slice(1))
         if (features := math.prod(X.shape[1:])) != d:
             raise UserError(
                 f"model.num_inputs is {d}, but each example of the data has {features} features; "

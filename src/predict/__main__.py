@@ -114,7 +114,7 @@ def of_test_images(
     p, classes = F.softmax(logits), data.classes
     write_tables({"image": range(len(y)), "true": [classes[k] for k in y]}, p, classes, costs, folder)
     for name, which in first_and_misclassified(y, p.argmax(dim=1), first).items():
-        X, _ = data.whole("test", which)
+        X, _ = data.split_examples("test", which)
         drawing = predictions(X, y[which], p[which].argmax(dim=1), classes, f"{name} test images")
         save(drawing, folder / f"{name}.png")
     log.info("accuracy %.4f on %d test images", F.accuracy(p, y), len(y))
@@ -159,7 +159,10 @@ def decide(p: Tensor, y: Tensor, data: SplitDataModule, costs: Costs, first: int
     ]
     if captions:
         title = "true class, likeliest class (red), answer of least expected cost (blue)"
-        save(gallery(square(data.whole("test", differ)[0]), captions, 6, title), folder / "decisions.png")
+        save(
+            gallery(square(data.split_examples("test", differ)[0]), captions, 6, title),
+            folder / "decisions.png",
+        )
 
 
 @hydra.main(version_base="1.3", config_path="../../conf", config_name="predict")

@@ -6,34 +6,43 @@ import statistics
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from matplotlib.figure import Figure
+from pydantic import Field, ValidationError
 
 from src import terminal
 from src.charts import CYCLE, figure, save
 from src.errors import UserError, printable
 from src.runs import Run, read_yaml, write, write_csv
+from src.runs.config import Options
 
 SELECTED = "val/loss"  # the lowest is the best; without a validation split nothing is selected
 SHOWN = ("val/loss", "val/acc", "test/loss", "test/acc")  # in this order, where a run has them
 Row = dict[str, Any]
 
 
+class Plan(Options):
+    """Of a sweep: what is needed to finish it later, besides its configs. The jobs stand in their order."""
+
+    command: list[str]
+    jobs: list[list[Annotated[str, Field(pattern="=")]]]
+
+
 class Sweep:
     """A sweep: its command, its jobs (key -> value), its axes (keys that differ). UserError if it is none."""
 
     def __init__(self, path: Path):
-        self.path, plan = path, path / "sweep.yaml"
-        refuse_link(plan)
-        if not plan.exists():
+        self.path, file = path, path / "sweep.yaml"
+        refuse_link(file)
+        if not file.exists():
             raise UserError(f"{path} is no sweep folder (it has no sweep.yaml); try outputs/sweeps/NAME")
-        content = read_yaml(plan, interpolations=True)
         try:
-            self.command = texts(content["command"])
-            self.jobs = [dict(printable(text).split("=", 1) for text in texts(job)) for job in content["jobs"]]
-        except (ValueError, TypeError, LookupError) as error:
-            raise UserError(f"{plan} is damaged: {error}") from error
+            plan = Plan.model_validate(read_yaml(file, interpolations=True))
+        except ValidationError as error:
+            raise UserError(f"{file} is damaged: {error.errors()[0]['msg']}") from error
+        self.command = plan.command
+        self.jobs = [dict(printable(text).split("=", 1) for text in job) for job in plan.jobs]
         keys = dict.fromkeys(key for job in self.jobs for key in job)
         self.axes = [key for key in keys if len({job.get(key) for job in self.jobs}) > 1]
 
@@ -48,7 +57,11 @@ class Sweep:
                 record = run.record()
             except UserError as error:
                 record = {"status": "damaged", "reason": str(error)}
-            numbers = {printable(name): value for name, value in record.items() if is_finite(value)}
+            numbers = {
+                printable(name): value
+                for name, value in record.items()
+                if isinstance(value, float | int) and abs(value) <= sys.float_info.max
+            }
             status = printable(str(record.get("status", "not started")))
             row = {"job": number} | {key: job.get(key, "") for key in self.axes}
             row |= {name: value for name, value in numbers.items() if "/" in name}
@@ -65,16 +78,6 @@ def refuse_link(path: Path) -> None:
         raise UserError(f"{path} is a link; a sweep folder must hold files and folders alone")
 
 
-def texts(node: Any) -> list[str]:
-    if not isinstance(node, list) or not all(isinstance(text, str) for text in node):
-        raise ValueError("command, and each of jobs, must be a list of texts")
-    return node
-
-
-def is_finite(value: Any) -> bool:
-    return isinstance(value, float | int) and abs(value) <= sys.float_info.max
-
-
 def summarize(path: Path) -> tuple[list[Row], str]:
     """Write summary.csv, summary.md and, for one or two axes, summary.png; the rows, and a text to print."""
     sweep = Sweep(path)
@@ -83,18 +86,18 @@ def summarize(path: Path) -> tuple[list[Row], str]:
     means = groups(rows, axes)
     metric = SELECTED if any(SELECTED in group for group in means) else "test/loss"
     drawn = [group for group in means if metric in group] if 1 <= len(axes) <= 2 else []
-    text = described(rows, means, axes)
-    command = shlex.join(["python", "-m", "src.train", "-m", *sweep.command])
-    page = [f"# {path.name}", f"`{command}`", text, *["![summary](summary.png)"] * bool(drawn)]
-    write_csv(path / "summary.csv", rows)
-    write(path / "summary.md", printable("\n\n".join(page) + "\n", keep="\n"))
+    text, files = described(rows, means), "summary.csv .md"
+    page = [f"# {path.name}", f"`{shlex.join(['python', '-m', 'src.train', '-m', *sweep.command])}`", text]
     if drawn:
         save(chart(drawn, axes, metric), path / "summary.png")
-    return rows, f"{text}\n\nwritten to {terminal.relative(path)}/: summary.csv .md{' .png' * bool(drawn)}"
+        page, files = [*page, "![summary](summary.png)"], f"{files} .png"
+    write_csv(path / "summary.csv", rows)
+    write(path / "summary.md", printable("\n\n".join(page) + "\n", keep="\n"))
+    return rows, f"{text}\n\nwritten to {terminal.relative(path)}/: {files}"
 
 
 def groups(rows: list[Row], axes: list[str]) -> list[Row]:
-    """The finished rows, averaged at each place on the axes: place, n, (mean, sd) of what all of them measured.
+    """The finished rows, averaged at each place on the axes: place, n, (mean, sd) of each metric that is shown.
 
     Best first; those without a validation split come last. sd is that of the sample, None for a single run.
     """
@@ -105,33 +108,33 @@ def groups(rows: list[Row], axes: list[str]) -> list[Row]:
     found = []
     for place, members in places.items():
         group = dict(zip(axes, place, strict=True)) | {"n": len(members)}
-        for name in members[0]:
-            values = [row.get(name) for row in members]
-            if "/" in name and all(map(is_finite, values)):
+        for name in SHOWN:
+            values = [row[name] for row in members if name in row]
+            if len(values) == len(members):
                 group[name] = statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
         found.append(group)
     return sorted(found, key=lambda group: group.get(SELECTED, (math.inf,))[0])
 
 
-def described(rows: list[Row], means: list[Row], axes: list[str]) -> str:
+def described(rows: list[Row], means: list[Row]) -> str:
     """How many jobs ended how, the table of means, and why jobs did not finish, in Markdown."""
     states = Counter(row["status"] for row in rows)
     parts = [f"{len(rows)} jobs: {', '.join(f'{n} {state}' for state, n in states.items())}."]
     if means:
-        ranked = sum(SELECTED in group for group in means)
-        order = f"best first, by {SELECTED}" if ranked else "no validation split: nothing is selected"
-        if 0 < ranked < len(means):
-            order += "; the last ones have no validation split and are not ranked"
-        cells = [{key: as_text(group[key]) for key in [*axes, "n", *SHOWN] if key in group} for group in means]
-        parts += [f"Mean ± sd over the n finished runs of each setting; {order}.", terminal.table(cells)]
-    troubled = [row for row in rows if row["reason"]]
-    reasons = [f"- {row['job']}: `{row['overrides']}`: {row['status']}, {row['reason']}" for row in troubled]
-    return "\n\n".join([*parts, *["Not finished:", "\n".join(reasons)] * bool(reasons)])
+        order = f"Best first by {SELECTED}; without a validation split nothing is selected."
+        cells = terminal.table({key: as_text(value) for key, value in group.items()} for group in means)
+        parts += [f"Mean ± sd over the n finished runs of each setting. {order}", cells]
+    if troubled := [row for row in rows if row["reason"]]:
+        lines = (f"- {row['job']}: `{row['overrides']}`: {row['status']}, {row['reason']}" for row in troubled)
+        parts += ["Not finished:", "\n".join(lines)]
+    return "\n\n".join(parts)
 
 
 def as_text(value: Any) -> str:
-    mean_sd = value if isinstance(value, tuple) else ()
-    return " ± ".join(f"{each:.4f}" for each in mean_sd if each is not None) or str(value)
+    if not isinstance(value, tuple):
+        return str(value)
+    mean, sd = value
+    return f"{mean:.4f}" if sd is None else f"{mean:.4f} ± {sd:.4f}"
 
 
 def chart(means: list[Row], axes: list[str], metric: str) -> Figure:
@@ -150,8 +153,8 @@ def chart(means: list[Row], axes: list[str], metric: str) -> Figure:
     if len(axes) > 1:
         ax.legend()
     several = any(group["n"] > 1 for group in means)
-    ax.set_title("mean and standard deviation over the runs" if several else "one run each")
-    ax.set(xlabel=axes[0], ylabel=metric)
+    title = "mean and standard deviation over the runs" if several else "one run each"
+    ax.set(title=title, xlabel=axes[0], ylabel=metric)
     ax.grid(alpha=0.3)
     return panel
 

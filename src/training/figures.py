@@ -95,7 +95,9 @@ def outputs(model: L.LightningModule, data: L.LightningDataModule) -> tuple[Tens
     A part at a time: to allocate the whole split as float32 can take longer than to compute with it.
     """
     parts = torch.arange(len(data.splits["test"][1])).split(1000)
-    found = [(model(X.to(model.device)).cpu(), y) for X, y in (data.whole("test", part) for part in parts)]
+    found = [
+        (model(X.to(model.device)).cpu(), y) for X, y in (data.split_examples("test", part) for part in parts)
+    ]
     return torch.cat([output for output, _ in found]), torch.cat([y for _, y in found])
 
 
@@ -111,13 +113,13 @@ def pictures(
     W = [parameter.cpu() for parameter in model.weights() or ()]
     if not model.classifies:
         known = W and data.truth is not None
-        return {"fit": fit(*data.whole("test"), *W, data.truth)} if known else {}
+        return {"fit": fit(*data.split_examples("test"), *W, data.truth)} if known else {}
     y_hat = output.argmax(dim=1)
     matrix = confusion_matrix(y_hat, y, task="multiclass", num_classes=len(data.classes))
     drawn = {"weights": weights({"": W[0]}, data.classes)} if W else {}
     drawn["confusion"] = confusion(matrix, data.classes)
     for name, which in first_and_misclassified(y, y_hat, most).items():
-        X, _ = data.whole("test", which)
+        X, _ = data.split_examples("test", which)
         title = f"{name} test images"
         drawn[f"predictions_{name}"] = predictions(X, y[which], y_hat[which], data.classes, title)
     return drawn
