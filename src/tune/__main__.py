@@ -79,13 +79,13 @@ def tune(cfg: DictConfig, overrides: Sequence[str] = ()) -> list[FrozenTrial]:
     folder.mkdir(parents=True, exist_ok=True)
     with joined(cfg, folder) as study:
         while True:
-            with contextlib.ExitStack() as held:
-                with FileLock(folder / ".lock"):  # one process chooses at a time
-                    trial = next_trial(study, search, space)
-                    if trial is None:
-                        break
-                    run = Run(folder / str(trial.number))
-                    held.enter_context(run.lock())
+            with FileLock(folder / ".lock"):  # one process chooses at a time
+                trial = next_trial(study, search, space)
+                if trial is None:
+                    break
+                run = Run(folder / str(trial.number))
+                held = run.lock()
+            with held:
                 for key, value in trial.params.items():
                     OmegaConf.update(settings, key, value)
                 attempt(study, settings, run, trial, search.n_trials)
@@ -118,7 +118,7 @@ def attempt(study: optuna.Study, cfg: DictConfig, run: Run, trial: Trial, total:
     log = terminal.LogFile(run.path / "train.log")
     log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger().addHandler(log)
-    value = None
+    value, state = None, TrialState.FAIL
     try:
         value = resume(cfg, run.path, []) if run.begun() else train(cfg, run.path, Prune(trial))
         state, outcome = TrialState.COMPLETE, f"val/loss {value:.4f}"
@@ -128,18 +128,16 @@ def attempt(study: optuna.Study, cfg: DictConfig, run: Run, trial: Trial, total:
         if Stopped.received or isinstance(error, DATABASE):  # the next start finishes the trial
             raise
         logging.getLogger(__name__).exception("trial failed")
-        reason = terminal.explain(error)
-        if not isinstance(error, terminal.USER_ERRORS):
-            reason = f"{type(error).__name__}: {reason}; see {terminal.relative(run.path)}/train.log"
-        state, outcome = TrialState.FAIL, f"failed: {reason}"
+        bug = "" if isinstance(error, terminal.USER_ERRORS) else f"{type(error).__name__}: "
+        outcome = f"failed: {bug}{terminal.explain(error)}; see {terminal.relative(run.path / 'train.log')}"
     finally:
         logging.getLogger().removeHandler(log)
         log.close()
     study.tell(trial.number, value, state)
     with contextlib.suppress(ValueError):  # no trial has finished
         outcome += f"  best {study.best_value:.4f} (trial {study.best_trial.number})"
-    shorter = {key: f"{each:.5g}" if isinstance(each, float) else each for key, each in trial.params.items()}
-    parameters = " ".join(f"{key}={each}" for key, each in shorter.items())
+    texts = {key: f"{each:.5g}" if isinstance(each, float) else each for key, each in trial.params.items()}
+    parameters = " ".join(f"{key}={text}" for key, text in texts.items())
     ended = sum(each.state.is_finished() for each in study.get_trials(deepcopy=False))
     terminal.say(f"{ended}/{total}  trial {trial.number}  {parameters}  {outcome}")
 
