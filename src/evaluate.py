@@ -7,7 +7,7 @@ the confusions and the calibration error; of a linear regression, the sizes of i
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import hydra
 import numpy as np
@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from src import terminal
-from src.charts import COLOURS, CYCLE, figure, save
+from src.charts import COLOURS, figure, save
 from src.charts.images import confusion
 from src.maths import functional as F
 from src.runs import Run, restore, write
@@ -30,14 +30,10 @@ BINS = 15  # of confidence, as in Guo et al. 2017, On Calibration of Modern Neur
 log = logging.getLogger(__name__)
 
 
-class Trainer(Options):
-    accelerator: Accelerator | None
-
-
 class Evaluation(Options):
     run: str
     checkpoint: str
-    trainer: Trainer
+    trainer: dict[Literal["accelerator"], Accelerator | None]
     data: Places
 
 
@@ -49,7 +45,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     settings = run.recorded()
     data, model = restore(settings, checkpoint, options.data.given())
     # one device, also if several have trained it, and nothing else that the run says of its trainer
-    accelerator = options.trainer.accelerator or settings["trainer"].get("accelerator", "cpu")
+    accelerator = options.trainer.get("accelerator") or settings["trainer"].get("accelerator", "cpu")
     trainer = call("trainer", build_trainer, {"accelerator": accelerator, "enable_progress_bar": False})
     trainer.test(model, data, verbose=False)
     metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
@@ -61,8 +57,12 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     for name, picture in pictures.items():
         save(picture, run.path / "figures" / f"evaluation_{name}.png")
     log.info("%s", tables(result))
-    if checkpoint == run.best:
-        compare(metrics, run.record())
+    recorded = {name: run.record().get(name) for name in metrics}
+    if checkpoint == run.best and metrics == recorded:
+        log.info("the same test metrics as in metrics.json, to the last digit")
+    elif checkpoint == run.best:
+        differ = ", ".join(f"{name} {value}" for name, value in recorded.items())
+        log.warning("not the test metrics in metrics.json (%s): made elsewhere, or not ended?", differ)
     log.info("written to %s/: evaluation.json figures/evaluation_*.png", terminal.relative(run.path))
     return result
 
@@ -71,24 +71,27 @@ def classification(logits: Tensor, y: Tensor, classes: list[str]) -> tuple[dict[
     """What there is to say and to show of logits (n, q) for labels y (n,)."""
     p, q = F.softmax(logits), len(classes)
     matrix = tm.confusion_matrix(p, y, "multiclass", num_classes=q)
-    kinds = {"precision": tm.precision, "recall": tm.recall, "f1": tm.f1_score}
-    each = [kind(p, y, "multiclass", average="none", num_classes=q).tolist() for kind in kinds.values()]
-    scores = {name: dict(zip(kinds, row, strict=True)) for name, *row in zip(classes, *each, strict=True)}
-    wrong = (matrix - matrix.diag().diag()).flatten().argsort(descending=True, stable=True)
+    right, guessed, actual = matrix.diag(), matrix.sum(dim=0), matrix.sum(dim=1)
+    scores = {
+        "precision": right / guessed.clamp(min=1),
+        "recall": right / actual.clamp(min=1),
+        "f1": 2 * right / (guessed + actual).clamp(min=1),
+    }
+    wrong = (matrix - right.diag()).flatten().argsort(descending=True, stable=True)
     result = {
         "calibration_error": tm.calibration_error(p, y, "multiclass", n_bins=BINS, num_classes=q).item(),
-        "classes": scores,
+        "classes": {
+            name: {score: values[k].item() for score, values in scores.items()}
+            for k, name in enumerate(classes)
+        },
         "top_confusions": [
             {"true": classes[i], "predicted": classes[j], "count": matrix[i, j].item()}
             for i, j in (divmod(index, q) for index in wrong[:10].tolist())
         ],
         "confusion": matrix.tolist(),
     }
-    return result, {
-        "confusion": confusion(matrix, classes),
-        "classes": class_scores(scores),
-        "calibration": calibration(p.amax(dim=1), p.argmax(dim=1) == y),
-    }
+    pictures = {"confusion": confusion(matrix, classes)}
+    return result, pictures | {"calibration": calibration(p.amax(dim=1), p.argmax(dim=1) == y)}
 
 
 def regression(y_hat: Tensor, y: Tensor) -> tuple[dict[str, Any], dict[str, Figure]]:
@@ -107,36 +110,10 @@ def regression(y_hat: Tensor, y: Tensor) -> tuple[dict[str, Any], dict[str, Figu
 
 
 def tables(result: dict[str, Any]) -> str:
-    parts = [[{name: value for name, value in result.items() if isinstance(value, float)}]]
-    if "classes" in result:
-        parts.append([{"class": name, **scores} for name, scores in result["classes"].items()])
-        parts.append(result["top_confusions"][:5])
-    return "".join(f"\n{terminal.table(rows)}\n" for rows in parts)
-
-
-def compare(metrics: dict[str, float], record: dict[str, Any]) -> None:
-    """Say whether the metrics are those that were recorded when the run ended."""
-    if not metrics.keys() <= record.keys():
-        log.info("the run has not ended: metrics.json has no test metrics to compare with")
-    elif metrics == {name: record[name] for name in metrics}:
-        log.info("the same test metrics as in metrics.json, to the last digit")
-    else:
-        recorded = ", ".join(f"{name} {record[name]}" for name in metrics)
-        log.warning("not the test metrics in metrics.json (%s): made on another machine or device?", recorded)
-
-
-def class_scores(classes: dict[str, dict[str, float]]) -> Figure:
-    """Scores in [0, 1] of each class, the class of the lowest F1 first."""
-    order = sorted(classes, key=lambda name: classes[name]["f1"])
-    panel = figure(7.6, 3.8)
-    ax = panel.subplots()
-    for score, style, colour in zip(("precision", "recall", "f1"), ("^", "v", "o-"), CYCLE, strict=False):
-        ax.plot([classes[name][score] for name in order], style, color=colour, label=score)
-    ax.set_xticks(range(len(order)), order, rotation=30, ha="right")
-    ax.set(ylim=(0, 1), title="test images, by class")
-    ax.grid(alpha=0.3)
-    ax.legend(frameon=False, loc="lower right")
-    return panel
+    measures = {name: value for name, value in result.items() if isinstance(value, float)}
+    classes = [{"class": name, **scores} for name, scores in result.get("classes", {}).items()]
+    parts = [measures], classes, result.get("top_confusions", [])[:5]
+    return "".join(f"\n{terminal.table(rows)}\n" for rows in parts if rows)
 
 
 def calibration(confidence: Tensor, correct: Tensor) -> Figure:

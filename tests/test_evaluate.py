@@ -116,7 +116,7 @@ def test_last_and_other_checkpoints_can_be_evaluated(run, tmp_path):
 def test_pictures_are_drawn_beside_those_of_the_run(run):
     evaluated(run)
     drawn = {path.name: Image.open(path) for path in (run.path / "figures").iterdir()}
-    assert set(drawn) == {f"evaluation_{name}.png" for name in ("confusion", "classes", "calibration")}
+    assert set(drawn) == {f"evaluation_{name}.png" for name in ("confusion", "calibration")}
     for picture in drawn.values():
         assert len(picture.convert("L").getcolors()) > 20  # not an empty sheet
 
@@ -135,7 +135,7 @@ def test_the_command_prints_tables_and_leaves_no_other_trace(cli, run, tmp_path)
     said = f"written to {run.path.relative_to(tmp_path)}/: evaluation.json figures/evaluation_*.png"
     assert output.splitlines()[-1] == said
     new = {path.relative_to(tmp_path) for path in tmp_path.rglob("*")} - before
-    figures = {Path(f"run/figures/evaluation_{name}.png") for name in ("confusion", "classes", "calibration")}
+    figures = {Path(f"run/figures/evaluation_{name}.png") for name in ("confusion", "calibration")}
     output_of_the_command = {path for path in new if path.name.startswith("output")}
     assert new - output_of_the_command == {Path("run/evaluation.json"), Path("run/figures"), *figures}
 

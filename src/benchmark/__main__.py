@@ -38,23 +38,19 @@ class Benchmark(Options):
 def main(cfg: DictConfig) -> None:
     options = checked(Benchmark, OmegaConf.masked_copy(cfg, list(Benchmark.model_fields)))
     torch.set_num_threads(options.threads or torch.get_num_threads())
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    machine = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu}
-    machine |= provenance()["versions"]
+    machine = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), **provenance()["versions"]}
     log.info("%s\n", ", ".join(f"{name} {value}" for name, value in machine.items()))
     folder = Path(HydraConfig.get().runtime.output_dir)
     for suite in ["classes", "epoch"] if options.suite == "all" else [options.suite]:
         if suite == "epoch":
             seconds = epoch.measure(cfg, folder, **options.epoch)
-            measured = {name: {"unit": "s", "values": values} for name, values in seconds.items()}
-            content = {**options.epoch, "measured": measured, "targets": epoch.ratios(seconds)}
-            picture = epoch.chart(seconds)
             rows = [epoch.spread(f"{name}, s", values) for name, values in seconds.items()]
-            rows += [{**row, "met": "met" if row["met"] else "NOT MET"} for row in content["targets"]]
+            rows, picture = [*rows, *epoch.ratios(seconds)], epoch.chart(seconds)
         else:
             rows = list(classes.measure(options.classes, options.num_examples, options.repeats))
-            content, picture = {"num_examples": options.num_examples, "rows": rows}, classes.chart(rows)
-        write(folder / f"{suite}.json", json.dumps({**machine, **content}, indent=2) + "\n")
+            picture = classes.chart(rows)
+        content = {**machine, "options": options.model_dump(), "rows": rows}
+        write(folder / f"{suite}.json", json.dumps(content, indent=2) + "\n")
         save(picture, folder / f"{suite}.png")
         log.info("%s\n", terminal.table(rows))
     log.info("%s", terminal.relative(folder))
