@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import hydra
 import numpy as np
+import torch
 import torchmetrics.functional as tm
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
@@ -51,11 +52,13 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
 
     output, y = outputs(model, data)
-    of_kind, pictures = classification(output, y, data.classes) if model.classifies else regression(output, y)
-    result = {"checkpoint": str(checkpoint), "epoch": run.load(checkpoint)["epoch"] + 1, **metrics, **of_kind}
+    found = classification(output, y, data.classes) if model.classifies else regression(output, y)
+    result = {"checkpoint": str(checkpoint), "epoch": run.load(checkpoint)["epoch"] + 1, **metrics, **found}
     write(run.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
-    for name, picture in pictures.items():
-        save(picture, run.path / "figures" / f"evaluation_{name}.png")
+    if model.classifies:
+        matrix = torch.tensor(found["confusion"])
+        save(confusion(matrix, data.classes), run.figures / "evaluation_confusion.png")
+        save(calibration(F.softmax(output), y), run.figures / "evaluation_calibration.png")
     log.info("%s", tables(result))
     recorded = {name: run.record().get(name) for name in metrics}
     if checkpoint == run.best and metrics == recorded:
@@ -63,12 +66,13 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     elif checkpoint == run.best:
         differ = ", ".join(f"{name} {value}" for name, value in recorded.items())
         log.warning("not the test metrics in metrics.json (%s): made elsewhere, or not ended?", differ)
-    log.info("written to %s/: evaluation.json figures/evaluation_*.png", terminal.relative(run.path))
+    written = "evaluation.json figures/evaluation_*.png" if model.classifies else "evaluation.json"
+    log.info("written to %s/: %s", terminal.relative(run.path), written)
     return result
 
 
-def classification(logits: Tensor, y: Tensor, classes: list[str]) -> tuple[dict[str, Any], dict[str, Figure]]:
-    """What there is to say and to show of logits (n, q) for labels y (n,)."""
+def classification(logits: Tensor, y: Tensor, classes: list[str]) -> dict[str, Any]:
+    """Scores of each class and confusions, of logits (n, q) for labels y (n,)."""
     p, q = F.softmax(logits), len(classes)
     matrix = tm.confusion_matrix(p, y, "multiclass", num_classes=q)
     right, guessed, actual = matrix.diag(), matrix.sum(dim=0), matrix.sum(dim=1)
@@ -78,7 +82,7 @@ def classification(logits: Tensor, y: Tensor, classes: list[str]) -> tuple[dict[
         "f1": 2 * right / (guessed + actual).clamp(min=1),
     }
     wrong = (matrix - right.diag()).flatten().argsort(descending=True, stable=True)
-    result = {
+    return {
         "calibration_error": tm.calibration_error(p, y, "multiclass", n_bins=BINS, num_classes=q).item(),
         "classes": {
             name: {score: values[k].item() for score, values in scores.items()}
@@ -90,23 +94,15 @@ def classification(logits: Tensor, y: Tensor, classes: list[str]) -> tuple[dict[
         ],
         "confusion": matrix.tolist(),
     }
-    pictures = {"confusion": confusion(matrix, classes)}
-    return result, pictures | {"calibration": calibration(p.amax(dim=1), p.argmax(dim=1) == y)}
 
 
-def regression(y_hat: Tensor, y: Tensor) -> tuple[dict[str, Any], dict[str, Figure]]:
-    """What there is to say and to show of predictions y_hat (n, q) for targets y (n, q)."""
-    result = {
+def regression(y_hat: Tensor, y: Tensor) -> dict[str, float]:
+    """Sizes of the errors of predictions y_hat (n, q) for targets y (n, q)."""
+    return {
         "rmse": tm.mean_squared_error(y_hat, y, squared=False).item(),
         "mae": tm.mean_absolute_error(y_hat, y).item(),
         "r2": tm.r2_score(y_hat, y).item(),
     }
-    panel = figure(5.6, 3.6)
-    ax = panel.subplots()
-    ax.plot(y_hat.flatten(), (y - y_hat).flatten(), ".", color=COLOURS["train"], markersize=3, alpha=0.5)
-    ax.axhline(0, color=COLOURS["lr"], linewidth=1)
-    ax.set(xlabel="prediction", ylabel="target - prediction", title="test examples")
-    return result, {"residuals": panel}
 
 
 def tables(result: dict[str, Any]) -> str:
@@ -116,10 +112,11 @@ def tables(result: dict[str, Any]) -> str:
     return "".join(f"\n{terminal.table(rows)}\n" for rows in parts if rows)
 
 
-def calibration(confidence: Tensor, correct: Tensor) -> Figure:
-    """Accuracy in equal bins of the confidence (n,); on the diagonal, 70 % sure means right in 70 %."""
+def calibration(p: Tensor, y: Tensor) -> Figure:
+    """Accuracy in equal bins of the highest probability; on the diagonal, 70 % sure means right in 70 %."""
+    confidence, y_hat = p.max(dim=1)
     counts, edges = np.histogram(confidence, BINS, range=(0, 1))
-    right, _ = np.histogram(confidence[correct], edges)
+    right, _ = np.histogram(confidence[y_hat == y], edges)
     middle, used = (edges[:-1] + edges[1:]) / 2, counts > 0
     panel = figure(4.8, 4.8)
     upper, lower = panel.subplots(2, 1, sharex=True, height_ratios=[3, 1])

@@ -168,23 +168,15 @@ def test_the_terminal_is_seen_again_after_a_contestant_that_fails(
     assert capsys.readouterr().out == "seen\n"
 
 
-def test_the_chart_shows_the_median_and_range_of_each_contestant():
-    (ax,) = epoch.chart({"a": [1.0, 4.0, 2.0], "b": [0.5, 0.5, 0.5]}).axes
-    assert [bar.get_width() for bar in ax.patches] == [2.0, 0.5]
-    assert [text.get_text() for text in ax.texts] == ["2", "0.5"]
-    ranges = [line.tolist() for line in ax.collections[0].get_segments()]
-    assert ranges == [[[1.0, 0.0], [4.0, 0.0]], [[0.5, 1.0], [0.5, 1.0]]]
-
-
 @pytest.mark.slow
 def test_both_suites_print_and_write_medians_ratios_and_the_machine(cli, tmp_path):
-    small = ["epoch.rounds=1", "epoch.epochs=1", "classes=[10,100]", "repeats=1", "num_examples=8", "threads=1"]
+    small = ["epoch.rounds=1", "epoch.epochs=1", "classes=[10,100]", "repeats=1", "num_examples=8"]
     small += ["data.train_size=512", "data.val_size=256"]
     status, output = cli("src.benchmark", *small, "hydra.run.dir=out")
     assert status == 0, output
     assert "threads 1, " in output.splitlines()[0]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "benchmark.log", "classes.json", "classes.png", "epoch.json", "epoch.png"
+        "benchmark.log", "classes.json", "epoch.json"
     }  # fmt: skip
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in output.splitlines()]
     assert ["figure", "median", "lowest", "highest", "target", "met"] in lines
@@ -211,7 +203,6 @@ def test_both_suites_print_and_write_medians_ratios_and_the_machine(cli, tmp_pat
     {
         "suite=x": "suite: input should be 'all', 'epoch' or 'classes', got 'x'",
         "repeats=0": "repeats: input should be greater than 0, got 0",
-        "threads=0": "threads: input should be greater than 0, got 0",
         "epoch.rounds=1.5": "epoch.rounds: input should be a valid integer, got 1.5",
         "classes=[]": r"classes: list should have at least 1 item.*, got \[\]",
     }.items(),

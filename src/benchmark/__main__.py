@@ -14,7 +14,6 @@ from pydantic import Field, PositiveInt
 
 from src import terminal
 from src.benchmark import classes, epoch
-from src.charts import save
 from src.runs import write
 from src.runs.config import Options, checked
 from src.training.experiment import provenance
@@ -26,7 +25,6 @@ class Benchmark(Options):
     """The options of the command; conf/benchmark.yaml says what they mean."""
 
     suite: Literal["all", "epoch", "classes"]
-    threads: PositiveInt | None
     epoch: dict[Literal["rounds", "epochs"], PositiveInt]
     classes: Annotated[list[PositiveInt], Field(min_length=1)]
     num_examples: PositiveInt
@@ -37,7 +35,6 @@ class Benchmark(Options):
 @terminal.reporting
 def main(cfg: DictConfig) -> None:
     options = checked(Benchmark, OmegaConf.masked_copy(cfg, list(Benchmark.model_fields)))
-    torch.set_num_threads(options.threads or torch.get_num_threads())
     machine = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), **provenance()["versions"]}
     log.info("%s\n", ", ".join(f"{name} {value}" for name, value in machine.items()))
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -45,13 +42,11 @@ def main(cfg: DictConfig) -> None:
         if suite == "epoch":
             seconds = epoch.measure(cfg, folder, **options.epoch)
             rows = [epoch.spread(f"{name}, s", values) for name, values in seconds.items()]
-            rows, picture = [*rows, *epoch.ratios(seconds)], epoch.chart(seconds)
+            rows += epoch.ratios(seconds)
         else:
             rows = list(classes.measure(options.classes, options.num_examples, options.repeats))
-            picture = classes.chart(rows)
         content = {**machine, "options": options.model_dump(), "rows": rows}
         write(folder / f"{suite}.json", json.dumps(content, indent=2) + "\n")
-        save(picture, folder / f"{suite}.png")
         log.info("%s\n", terminal.table(rows))
     log.info("%s", terminal.relative(folder))
 

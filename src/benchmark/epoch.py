@@ -13,11 +13,9 @@ import numpy as np
 import rich
 import torch
 from lightning.pytorch.callbacks import LambdaCallback
-from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
 from src.benchmark import loops
-from src.charts import COLOURS, figure
 from src.runs import Run
 from src.runs.config import build_data
 from src.training.experiment import assemble, plain
@@ -80,13 +78,3 @@ def ratios(seconds: dict[str, list[float]], targets: dict[str, tuple[float, floa
         row = spread(name, [a / b for a, b in zip(of, base, strict=True)])
         rows.append({**row, "target": f"{low:g} to {high:g}", "met": low <= row["median"] <= high})
     return rows
-
-
-def chart(seconds: dict[str, list[float]]) -> Figure:
-    low, median, high = np.quantile(list(seconds.values()), (0, 0.5, 1), axis=1)
-    panel = figure(5.6, 1.2 + 0.3 * len(seconds))
-    ax = panel.subplots()
-    bars = ax.barh([*seconds], median, xerr=(median - low, high - median), color=COLOURS["train"], alpha=0.6)
-    ax.bar_label(bars, fmt="%.3g", padding=4, fontsize=9)
-    ax.set(xlabel="seconds of an epoch, median and range", xmargin=0.15, ylim=(len(seconds) - 0.5, -0.5))
-    return panel
