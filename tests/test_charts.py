@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from src.charts import CYCLE, save
 from src.charts.curves import compared, curves
-from src.charts.images import WRONG, confusion, first_and_misclassified, gallery, predictions, square, weights
+from src.charts.images import WRONG, confusion, gallery, predictions, square, weights
 
 CLASSES = [f"class{i}" for i in range(10)]
 FIRST = {"epoch": 1.0, "step": 4.0, "lr": 0.1}
@@ -141,14 +141,32 @@ def test_weights_of_several_runs_are_a_row_of_each_under_its_name_on_one_scale()
     np.testing.assert_array_equal(images(picture)["class4"], large[:, 4].view(4, 4).numpy())  # the last one
 
 
+class Spotted:
+    """Test images of 28 x 28 pixels, the second with a bright corner, of which the others are black."""
+
+    classes = CLASSES
+
+    def whole(self, split: str, which: torch.Tensor) -> tuple[torch.Tensor, None]:
+        assert split == "test"
+        X = torch.zeros(5, 1, 28, 28)
+        X[1, 0, 0, 0] = 1.0
+        return X[which], None
+
+
 def test_predictions_show_the_true_label_over_the_predicted_one_red_where_it_is_wrong():
-    images = torch.zeros(2, 28, 28)
-    images[1, 0, 0] = 1.0
-    picture = predictions(images, torch.tensor([0, 1]), torch.tensor([0, 2]), ["a", "b", "c"], "first")
-    assert picture.axes[0].get_title() == "first: true label over predicted label"
-    drawn = [(text.get_text(), text.get_color()) for text in picture.axes[0].texts]
-    assert drawn == [("a", "black"), ("a", "black"), ("b", "black"), ("c", WRONG)]
-    (_, upper), (_, lower) = texts(picture)["b"], texts(picture)["c"]
+    y, y_hat = torch.tensor([0, 1, 2, 3, 4]), torch.tensor([0, 9, 2, 9, 9])
+    drawn = predictions(Spotted(), y, y_hat, 2)
+    captions = {
+        name: [(text.get_text(), text.get_color()) for text in picture.axes[0].texts]
+        for name, picture in drawn.items()
+    }
+    assert captions == {
+        "first": [("class0", "black"), ("class0", "black"), ("class1", "black"), ("class9", WRONG)],
+        "misclassified": [("class1", "black"), ("class9", WRONG), ("class3", "black"), ("class9", WRONG)],
+    }
+    picture = drawn["first"]
+    assert picture.axes[0].get_title() == "first test images: true label over predicted label"
+    (_, upper), (_, lower) = texts(picture)["class1"], texts(picture)["class9"]
     assert upper < lower
     assert picture.axes[0].images[0].get_cmap().name == "gray_r"  # dark on light
     pixels = picture.axes[0].images[0].get_array()
@@ -156,16 +174,7 @@ def test_predictions_show_the_true_label_over_the_predicted_one_red_where_it_is_
     assert corner.shape == (4, 2)  # drawn twice as large
     assert corner[0, 0] > lower
     assert corner[0, 1] > pixels.shape[1] / 2
-
-
-def test_first_and_misclassified_images_are_chosen_in_order():
-    y, y_hat = torch.tensor([0, 1, 2, 3, 4]), torch.tensor([0, 9, 2, 9, 9])
-    chosen = first_and_misclassified(y, y_hat, 2)
-    assert {name: which.tolist() for name, which in chosen.items()} == {
-        "first": [0, 1],
-        "misclassified": [1, 3],
-    }
-    assert set(first_and_misclassified(y, y, 9)) == {"first"}  # no picture without images
+    assert set(predictions(Spotted(), y, y, 9)) == {"first"}  # no picture without images
 
 
 def test_confusion_matrix_shows_the_counts_at_their_places():

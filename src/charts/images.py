@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torchvision.utils import make_grid
 
 from src.charts import figure
+from src.data.module import SplitDataModule
 
 BLACK, WRONG = "black", "#B34700"  # a darker relative of Okabe and Ito's vermilion, for text on white
 COLUMNS = 6
@@ -74,19 +75,22 @@ def weights(runs: dict[str, Tensor], classes: Sequence[str]) -> Figure:
     return panel
 
 
-def predictions(images: Tensor, y: Tensor, y_hat: Tensor, classes: Sequence[str], title: str) -> Figure:
-    """Images (n, ...) in [0, 1] with the true label over the predicted one, which is red where it is wrong."""
-    captions = [
-        [(classes[true], BLACK), (classes[guess], BLACK if true == guess else WRONG)]
-        for true, guess in zip(y.tolist(), y_hat.tolist(), strict=True)
-    ]
-    return gallery(square(images), captions, f"{title}: true label over predicted label")
+def predictions(data: SplitDataModule, y: Tensor, y_hat: Tensor, most: int) -> dict[str, Figure]:
+    """The `first` test images and the first `misclassified` ones, if there are, at most `most` in a picture.
 
-
-def first_and_misclassified(y: Tensor, y_hat: Tensor, most: int) -> dict[str, Tensor]:
-    """At which places the first images are, at most `most`, and the first misclassified ones, if there are."""
-    chosen = {"first": torch.arange(len(y))[:most], "misclassified": (y_hat != y).nonzero()[:most, 0]}
-    return {name: which for name, which in chosen.items() if len(which)}
+    The true label stands over the predicted one, which is red where it is wrong.
+    """
+    places = {"first": torch.arange(len(y))[:most], "misclassified": (y_hat != y).nonzero()[:most, 0]}
+    drawn = {}
+    for name, which in places.items():
+        captions = [
+            [(data.classes[true], BLACK), (data.classes[guess], BLACK if true == guess else WRONG)]
+            for true, guess in zip(y[which], y_hat[which], strict=True)
+        ]
+        if captions:
+            X, _ = data.whole("test", which)
+            drawn[name] = gallery(square(X), captions, f"{name} test images: true label over predicted label")
+    return drawn
 
 
 def confusion(matrix: Tensor, classes: Sequence[str]) -> Figure:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from src import files, terminal
 from src.charts import COLOURS, save
-from src.charts.images import BLACK, WRONG, first_and_misclassified, gallery, predictions, square
+from src.charts.images import BLACK, WRONG, gallery, predictions, square
 from src.data.module import SplitDataModule
 from src.errors import UserError
 from src.maths import functional as F
@@ -127,9 +127,7 @@ def of_test_images(
     p, classes = F.softmax(logits), data.classes
     likeliest = p.argmax(dim=1)
     write_predictions({"image": range(len(y)), "true": [classes[k] for k in y]}, p, classes, costs, folder)
-    for name, which in first_and_misclassified(y, likeliest, first).items():
-        X, _ = data.whole("test", which)
-        picture = predictions(X, y[which], likeliest[which], classes, f"{name} test images")
+    for name, picture in predictions(data, y, likeliest, first).items():
         save(picture, folder / f"{name}.png")
     log.info("accuracy %.4f on %d test images", F.accuracy(p, y), len(y))
     if not costs:
