@@ -16,7 +16,7 @@ from src.charts import save
 from src.data.fashion_mnist import CLASSES, FashionMNIST
 from src.errors import UserError, printable
 from src.predict.__main__ import chart
-from src.predict.pictures import Picture, decode, find, prepare
+from src.predict.pictures import decode, find, prepare
 
 WHITE = 255
 
@@ -40,9 +40,8 @@ def grey(path: Path) -> np.ndarray:
     return np.asarray(decode(path).convert("L")).astype(int)
 
 
-def load(path: Path, name: str = "x") -> Picture:
-    given = decode(path)
-    return Picture(name, given, prepare(given, 28, "auto"))
+def load(path: Path) -> torch.Tensor:
+    return prepare(decode(path), 28, "auto")
 
 
 def seen(levels: np.ndarray, invert: str = "auto", side: int = 28) -> np.ndarray:
@@ -186,7 +185,7 @@ def test_a_rotated_jpeg_shows_the_model_the_upright_object(tmp_path):
     exif[0x0112] = 6  # stored lying on its left side
     Image.fromarray(np.rot90(ramp())).save(tmp_path / "x.jpg", exif=exif, quality=95)
     rotated = load(tmp_path / "x.jpg")
-    assert abs(rotated.seen[0].numpy().astype(int) - seen(ramp())).mean() < 3
+    assert abs(rotated[0].numpy().astype(int) - seen(ramp())).mean() < 3
 
 
 @pytest.mark.parametrize("suffix", ["png", "gif", "webp"])
@@ -210,8 +209,7 @@ def test_a_large_photo_is_reduced_before_anything_else(tmp_path):
 def test_images_of_the_data_set_are_taken_pixel_by_pixel(tmp_path, official):
     for i, image in enumerate(official[:20]):
         Image.fromarray(image[0].numpy()).save(tmp_path / "x.png")
-        picture = load(tmp_path / "x.png")
-        assert torch.equal(picture.seen, image), i
+        assert torch.equal(load(tmp_path / "x.png"), image), i
 
 
 def test_no_image_of_the_data_set_and_every_negative_of_one_is_inverted(official):
@@ -479,14 +477,14 @@ def test_a_picture_that_would_fill_the_memory_is_refused(tmp_path, make, reason)
 
 def test_the_drawing_shows_the_picture_what_the_model_sees_and_the_likeliest_classes(tmp_path):
     Image.fromarray(rectangle(50, 100)).save(tmp_path / "x.png")
-    picture = load(tmp_path / "x.png", "$x$ 中.png")
+    picture, name = load(tmp_path / "x.png"), "$x$ 中.png"
     p = torch.tensor([[0.5, 0.0, 0.0, 0.3, 0.0, 0.0, 0.0, 0.2, 0.0, 0.0]])
-    drawing = chart([picture], p, CLASSES, ["bag"])
+    drawing = chart({name: tmp_path / "x.png"}, {name: picture}, p, CLASSES, ["bag"])
     save(drawing, tmp_path / "drawing.png")  # without a warning of glyphs that the font lacks
     given, shown, odds = drawing.axes
     assert given.get_title(loc="left") == "$x$ □.png"
     assert given.images[0].get_array().shape == (200, 300, 3)
-    assert np.array_equal(shown.images[0].get_array(), picture.seen[0])
+    assert np.array_equal(shown.images[0].get_array(), picture[0])
     assert [text.get_text() for text in odds.texts] == ["0.50 t-shirt", "0.30 dress", "0.20 sneaker"]
     assert [patch.get_width() for patch in odds.patches] == pytest.approx([0.5, 0.3, 0.2])
     assert odds.get_xlabel() == "answer: bag"
@@ -495,9 +493,10 @@ def test_the_drawing_shows_the_picture_what_the_model_sees_and_the_likeliest_cla
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_the_drawing_clips_no_text(tmp_path, count):
     Image.fromarray(ramp()).save(tmp_path / "x.png")
-    picture = load(tmp_path / "x.png", "a long name " * 30)
+    paths = {f"{k} {'a long name ' * 30}": tmp_path / "x.png" for k in range(count)}
+    seen = dict.fromkeys(paths, load(tmp_path / "x.png"))
     p = torch.full((count, 10), 0.1)
-    drawing = chart([picture] * count, p, ["trouser press"] * 10, ["trouser press"] * count)
+    drawing = chart(paths, seen, p, ["trouser press"] * 10, ["trouser press"] * count)
     drawing.draw_without_rendering()
     texts = [text for text in drawing.findobj(Text) if text.get_text() and text.get_visible()]
     assert len(texts) == 1 + count * 5
@@ -509,9 +508,12 @@ def test_the_drawing_clips_no_text(tmp_path, count):
 
 
 def test_pictures_of_any_shape_stand_under_their_names(tmp_path):
-    shapes = [(90, 512), (512, 90), (28, 28)]
-    pictures = [Picture("x", Image.new("RGB", shape), torch.zeros(1, 28, 28)) for shape in shapes]
-    drawing = chart(pictures, torch.full((3, 10), 0.1), CLASSES, None)
+    paths = {f"x{k}": tmp_path / f"x{k}.png" for k in range(3)}
+    for path, shape in zip(paths.values(), [(90, 512), (512, 90), (28, 28)], strict=True):
+        Image.new("RGB", shape).save(path)
+    seen = dict.fromkeys(paths, torch.zeros(1, 28, 28))
+    drawing = chart(paths, seen, torch.full((3, 10), 0.1), CLASSES, None)
     drawing.draw_without_rendering()
-    names = [text for text in drawing.findobj(Text) if text.get_text() == "x"]
+    names = [text for text in drawing.findobj(Text) if text.get_text() in paths]
+    assert len(names) == 3
     assert len({round(text.get_window_extent().y0) for text in names}) == 1

@@ -24,7 +24,7 @@ from src.charts.images import BLACK, WRONG, gallery, predictions, square
 from src.data.module import SplitDataModule
 from src.errors import UserError
 from src.maths import functional as F
-from src.predict.pictures import Picture, decode, find, prepare
+from src.predict.pictures import decode, find, prepare
 from src.runs import Run, restore, write_csv
 from src.runs.config import Options, Places, checked
 from src.training.figures import outputs
@@ -59,23 +59,24 @@ def predict(cfg: DictConfig, folder: Path) -> None:
         raise UserError(f"run {run.path} takes no pictures, as its data have no `resize`; leave inputs out")
     file = options.decision.get("costs")
     costs = read_costs(Path(file), data.classes) if file else None
-    pictures = read(paths, data.resize, options)
-    if pictures:
-        X, _ = data.on_after_batch_transfer([torch.stack([picture.seen for picture in pictures]), None], 0)
+    seen = read(paths, data.resize, options.invert)
+    if seen:
+        X, _ = data.on_after_batch_transfer([torch.stack([*seen.values()]), None], 0)
         with torch.inference_mode():
             p = F.softmax(model(X))
-        answers = write_predictions({"file": [each.name for each in pictures]}, p, data.classes, costs, folder)
-        for i, picture in enumerate(pictures[: options.first]):
+        answers = write_predictions({"file": [*seen]}, p, data.classes, costs, folder)
+        shown = {name: paths[name] for name in [*seen][: options.first]}
+        for i, name in enumerate(shown):
             odds = ", ".join(f"{data.classes[k]} {p[i, k]:.2f}" for k in p[i].topk(3).indices)
-            log.info("%s: %s%s", picture.name, odds, f"; answer {answers[i]}" if answers else "")
-        save(chart(pictures[: options.first], p, data.classes, answers), folder / "inputs.png")
+            log.info("%s: %s%s", name, odds, f"; answer {answers[i]}" if answers else "")
+        save(chart(shown, seen, p, data.classes, answers), folder / "inputs.png")
     elif not paths:
         data.prepare_data()
         data.setup()
         of_test_images(*outputs(model, data), data, costs, options.first, folder)
     if written := sorted(path.name for path in folder.glob("*") if path.suffix != ".log"):
         log.info("written to %s/: %s", terminal.relative(folder), " ".join(written))
-    if unread := len(paths) - len(pictures):
+    if unread := len(paths) - len(seen):
         raise UserError(f"{unread} of {len(paths)} pictures could not be read; the lines above say why")
 
 
@@ -94,18 +95,15 @@ def read_costs(path: Path, classes: list[str]) -> Costs:
     return costs, answers
 
 
-def read(paths: dict[str, Path], side: int, options: Prediction) -> list[Picture]:
-    """Those of the pictures that can be read; the log says why the others cannot."""
-    pictures = []
+def read(paths: dict[str, Path], side: int, invert: str) -> dict[str, Tensor]:
+    """What the model sees of those pictures that can be read; the log says why the others cannot."""
+    seen = {}
     for name, path in paths.items():
         try:
-            given = decode(path)
-            seen = prepare(given, side, options.invert)
+            seen[name] = prepare(decode(path), side, invert)
         except UserError as reason:
             log.error("cannot read %s: %s", name, reason)
-        else:  # only the first are drawn as they were given: thousands of photos would fill the memory
-            pictures.append(Picture(name, given if len(pictures) < options.first else None, seen))
-    return pictures
+    return seen
 
 
 def write_predictions(
@@ -149,10 +147,12 @@ def of_test_images(
         save(gallery(square(data.whole("test", shown)[0]), captions, title), folder / "decisions.png")
 
 
-def chart(pictures: list[Picture], p: Tensor, classes: list[str], answers: list[str] | None) -> Figure:
-    """Of each picture: as it was given, what the model sees, and the three likeliest classes by p (n, q)."""
-    columns = min(3, len(pictures))
-    rows = -(-len(pictures) // columns)
+def chart(
+    paths: dict[str, Path], seen: dict[str, Tensor], p: Tensor, classes: list[str], answers: list[str] | None
+) -> Figure:
+    """Of each path: the picture, what the model has seen of it, its three likeliest classes by p (n, q)."""
+    columns = min(3, len(paths))
+    rows = -(-len(paths) // columns)
     width, height = 4.6 * columns, 1.9 * rows + 0.3  # inches
     panel = Figure(figsize=(width, height), dpi=100, facecolor="white")
     panel.subplots_adjust(0.2 / width, 0.3 / height, 1 - 0.2 / width, 1 - 0.65 / height, 0.12, 0.45)
@@ -161,14 +161,14 @@ def chart(pictures: list[Picture], p: Tensor, classes: list[str], answers: list[
     axes = panel.subplots(rows, 3 * columns, squeeze=False).reshape(-1, 3)
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[], frame_on=False)
-    for i, picture in enumerate(pictures):
-        given, seen, odds = axes[i]
-        name = "".join(each if ord(each) in glyphs else "\N{WHITE SQUARE}" for each in picture.name)
-        name = name if len(name) <= 60 else f"{name[:29]}\N{HORIZONTAL ELLIPSIS}{name[-30:]}"
-        given.set_title(name, loc="left", family="monospace", fontsize=8, parse_math=False)
-        given.imshow(picture.given)
+    for i, (name, path) in enumerate(paths.items()):
+        given, small, odds = axes[i]
+        title = "".join(each if ord(each) in glyphs else "\N{WHITE SQUARE}" for each in name)
+        title = title if len(title) <= 60 else f"{title[:29]}\N{HORIZONTAL ELLIPSIS}{title[-30:]}"
+        given.set_title(title, loc="left", family="monospace", fontsize=8, parse_math=False)
+        given.imshow(decode(path))
         given.set_adjustable("datalim")  # the name stands at the same height over each
-        seen.imshow(picture.seen[0].numpy(), cmap="gray", vmin=0, vmax=255)
+        small.imshow(seen[name][0].numpy(), cmap="gray", vmin=0, vmax=255)
         likeliest = p[i].topk(3)
         odds.barh(range(3), likeliest.values.numpy(), color=COLOURS["train"], alpha=0.4)
         odds.set(xlim=(0, 1.15), ylim=(2.5, -0.5))

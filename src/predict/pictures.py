@@ -7,7 +7,6 @@ pixels are averaged, not skipped and sharpened, and the ground, which is not alw
 import os
 import warnings
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,12 +23,6 @@ SIDE = 28  # of the images of FashionMNIST
 LARGEST = 512  # pixels a side; what a picture has more than this is averaged away first
 FILE_BYTES = 1 << 28  # of a picture, at most: some formats are read whole
 CLOSE = 0.05 * 255  # grey levels about the ground that still count as ground
-
-
-class Picture(NamedTuple):
-    name: str
-    given: Image.Image | None  # RGB, upright, at most LARGEST pixels a side
-    seen: Tensor  # (1, s, s) uint8, what the model gets
 
 
 def find(inputs: str) -> dict[str, Path]:
