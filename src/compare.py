@@ -7,7 +7,6 @@ settings and results), curves.png, and of classifiers weights.png. Reads nothing
 
 import argparse
 import math
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ RESULTS = ("val/loss", "val/acc", "test/loss", "test/acc", "error/w", "error/b")
 OUTCOME = ("best_epoch", "epochs", "seconds", "status")
 
 
-def find(paths: Sequence[Path]) -> list[Run]:
+def find(paths: list[Path]) -> list[Run]:
     """The runs that are meant, each once. Raises UserError if they cannot be compared."""
     found: dict[Path, Run] = {}
     for path in paths:

@@ -45,6 +45,17 @@ def test_compared_runs_have_a_colour_each_training_dotted():
         assert [line.get_color() for line in ax.get_lines()] == [colour for colour in CYCLE[:2] for _ in "vt"]
 
 
+def test_compared_runs_have_the_metrics_that_each_of_them_has():
+    watched = [
+        {"epoch": 1.0, "lr": 0.1, "train/loss": 1.0, "test/loss": 1.2, "train/acc": 0.6, "test/acc": 0.5}
+    ]
+    loss, accuracy = compared({"A": ROWS, "B": watched}).axes
+    drawn = [(line.get_label(), list(line.get_ydata())) for line in loss.get_lines()]
+    of_a = [("train/loss", [1.0, 0.5]), ("val/loss", [1.1, 0.6])]
+    assert drawn == [*of_a, ("train/loss", [1.0]), ("test/loss", [1.2])]
+    assert len(accuracy.get_lines()) == 4
+
+
 @pytest.mark.parametrize("scale", ["linear", "log"])
 def test_loss_axis_has_the_scale_asked_for(scale):
     loss, accuracy, _ = curves(ROWS, scale).axes

@@ -22,8 +22,6 @@ log = logging.getLogger(__name__)
 
 
 class Benchmark(Options):
-    """The options of the command; conf/benchmark.yaml says what they mean."""
-
     suite: Literal["all", "epoch", "classes"]
     epoch: dict[Literal["rounds", "epochs"], PositiveInt]
     classes: Annotated[list[PositiveInt], Field(min_length=1)]

@@ -73,9 +73,9 @@ def compared(runs: dict[str, Sequence[dict[str, float]]]) -> Figure:
         for colour, rows in zip(CYCLE, runs.values(), strict=False):
             for name in names:
                 points = [(row["epoch"], row[name]) for row in rows if name in row]
-                style = ":" if name.startswith("train") or name == "error/b" else "-"
-                marker = "." if len(points) == 1 else None
-                ax.plot(*zip(*points, strict=True), style, marker=marker, color=colour, label=name)
+                style = {"linestyle": ":" if name.startswith("train") or name == "error/b" else "-"}
+                style["marker"] = "." if len(points) == 1 else None
+                ax.plot(*zip(*points, strict=True), **style, color=colour, label=name)
     handles = [Line2D([], [], color=colour, label=name) for colour, name in zip(CYCLE, runs, strict=False)]
     errors = ["error/w", "error/b"] in metrics.values()
     meaning = ("w", "b") if errors else ("validation, or test without it", "training")

@@ -18,7 +18,6 @@ COLUMNS = 6
 SIDE = 56  # pixels that an image has at least, so that captions have their place
 LINE = 0.2  # height of a line of text, as a share of the side of an image
 INCHES = 1.3  # width of an image with the gap beside it
-Caption = tuple[str, str]  # text, colour
 
 
 def square(X: Tensor) -> Tensor:
@@ -28,14 +27,13 @@ def square(X: Tensor) -> Tensor:
     return F.pad(X, (0, side * side - X.shape[1])).view(-1, side, side)
 
 
-def gallery(images: Tensor, captions: Sequence[Sequence[Caption]], title: str) -> Figure:
-    """Images (n, s, s) in [0, 1], dark on light, each under its captions, lines of text, drawn as one."""
+def gallery(images: Tensor, captions: Sequence[list[tuple[str, str]]], title: str) -> Figure:
+    """Images (n, s, s) in [0, 1], dark on light, each under its lines of (text, colour), drawn as one."""
     images = F.interpolate(images[:, None], scale_factor=-(-SIDE // images.shape[-1]))
     side = images.shape[-1]
     columns, gap, line = min(COLUMNS, len(images)), round(0.06 * side), LINE * side
-    cells = F.pad(
-        images, (gap, gap, round(line * (len(captions[0]) + 0.3)), 0)
-    )  # (n, 1, captions + s, s + 2 gap)
+    head = round(line * (len(captions[0]) + 0.3))
+    cells = F.pad(images, (gap, gap, head, 0))  # (n, 1, head + s, s + 2 gap)
     pixels = make_grid(cells, nrow=columns, padding=0)[0]
     height, width = cells.shape[2:]
     inches = INCHES * pixels.shape[0] / width

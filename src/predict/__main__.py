@@ -5,7 +5,6 @@ Of the test images, or of one's own pictures; decision.costs=FILE adds the answe
 
 import csv
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -107,7 +106,7 @@ def read(paths: dict[str, Path], side: int, invert: str) -> dict[str, Tensor]:
 
 
 def write_predictions(
-    examples: dict[str, Sequence], p: Tensor, classes: list[str], costs: Costs | None, folder: Path
+    examples: dict[str, list], p: Tensor, classes: list[str], costs: Costs | None, folder: Path
 ) -> list[str] | None:
     """Write predictions.csv; return the answers of least expected cost, if there are costs."""
     columns = {**examples, "predicted": [classes[k] for k in p.argmax(dim=1)]}
@@ -124,7 +123,7 @@ def of_test_images(
 ) -> None:
     p, classes = F.softmax(logits), data.classes
     likeliest = p.argmax(dim=1)
-    write_predictions({"image": range(len(y)), "true": [classes[k] for k in y]}, p, classes, costs, folder)
+    write_predictions({"image": [*range(len(y))], "true": [classes[k] for k in y]}, p, classes, costs, folder)
     for name, picture in predictions(data, y, likeliest, first).items():
         save(picture, folder / f"{name}.png")
     log.info("accuracy %.4f on %d test images", F.accuracy(p, y), len(y))
