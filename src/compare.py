@@ -6,7 +6,7 @@ settings and results), curves.png, and of classifiers weights.png. Reads nothing
 """
 
 import argparse
-from collections.abc import Sequence
+import math
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ RESULTS = ("val/loss", "val/acc", "test/loss", "test/acc", "error/w", "error/b")
 OUTCOME = ("best_epoch", "epochs", "seconds", "status")
 
 
-def find(paths: Sequence[Path]) -> list[Run]:
+def find(paths: list[Path]) -> list[Run]:
     """The runs that are meant, each once. Raises UserError if they cannot be compared."""
     found: dict[Path, Run] = {}
     for path in paths:
@@ -36,11 +36,8 @@ def find(paths: Sequence[Path]) -> list[Run]:
     for run in runs:
         if not (run.metrics_csv.exists() and run.best.exists()):
             raise UserError(f"{run.path} has no epoch to compare yet")
-    if len(runs) < 2:
-        named = f"{runs[0].path} alone" if runs else f"{paths[0]}, where no run is finished,"
-        raise UserError(f"{named} cannot be compared; name two runs or more, or a sweep with two finished jobs")
-    if len(runs) > MOST:
-        raise UserError(f"{len(runs)} runs are too many for one picture; name at most {MOST}, or a sweep")
+    if not 2 <= len(runs) <= MOST:
+        raise UserError(f"name 2 to {MOST} runs, or a sweep with 2 finished jobs or more; found {len(runs)}")
     if len(kinds) > 1:
         (one, a), (other, b), *_ = kinds.items()
         raise UserError(f"{a.path} is about {one}, {b.path} about {other}: they have no measure in common")
@@ -48,39 +45,33 @@ def find(paths: Sequence[Path]) -> list[Run]:
 
 
 def best(runs: list[Run]) -> list[Run]:
-    """Of the finished runs, by folder, the MOST of lowest val/loss, or if some have none, the last ones."""
-    runs = sorted(runs, key=lambda run: (len(run.path.name), run.path.name))  # 9 before 10
-    finished = {run: record for run in runs if (record := run.record()).get("status") == "finished"}
-    if not all("val/loss" in record for record in finished.values()):
-        return list(finished)[-MOST:]
-    kept = sorted(finished, key=lambda run: finished[run]["val/loss"])[:MOST]
-    return [run for run in finished if run in kept]
+    """Of the finished runs the MOST of lowest val/loss, in the order of their numbers."""
+    finished = [run for run in runs if run.record().get("status") == "finished"]
+    kept = sorted(finished, key=lambda run: run.record().get("val/loss", math.inf))[:MOST]
+    return sorted(kept, key=lambda run: (len(run.path.name), run.path.name))  # 9 before 10
 
 
 def settings(run: Run) -> dict[str, Any]:
     """What makes the run the experiment that it is: dotted key -> value; `model` is its class."""
     cfg = run.recorded()
-    found = {"seed": cfg["seed"]}
+    found = {"seed": cfg["seed"], "model": ".".join(cfg["model"].pop("_target_").split(".")[-2:])}
     for group in ("model", "data", "trainer"):
-        for key, value in cfg[group].items():
-            if key == "_target_":
-                found[group] = ".".join(value.split(".")[-2:])
-            elif key not in PLACES:
-                found[printable(f"{group}.{key}")] = value
+        found |= {f"{group}.{key}": value for key, value in cfg[group].items() if key not in PLACES}
     return found
 
 
 def legend(letter: str, run: Run, chosen: dict[str, Any]) -> str:
-    """The run's letter and what it differs in or, if that is nothing or long, its folder."""
+    """The run's letter and what it differs in or, if that is nothing or long, its folder; `$` is no formula."""
     text = ", ".join(
         value.partition(".")[0] if key == "model" else f"{key.rpartition('.')[2]} {value}"
         for key, value in chosen.items()
     )
-    return f"{letter}: {printable(text if 0 < len(text) <= 40 else run.path.name)}"
+    return f"{letter}: {printable(text if 0 < len(text) <= 40 else run.path.name)}".replace("$", r"\$")
 
 
 def compare(runs: list[Run], folder: Path) -> str:
     """Write the comparison of the runs, as `find` finds them, into `folder`; returns the table."""
+    (data, *_), models = zip(*(restore(run.recorded(), run.best) for run in runs), strict=True)
     chosen, records = [settings(run) for run in runs], [run.record() for run in runs]
     keys = dict.fromkeys(key for each in chosen for key in each)
     keys = [key for key in keys if any(each.get(key) != chosen[0].get(key) for each in chosen)]
@@ -92,19 +83,17 @@ def compare(runs: list[Run], folder: Path) -> str:
         rows.append({"run": letter, **values, "folder": printable(terminal.relative(run.path.absolute()))})
         names.append(legend(letter, run, {key: each[key] for key in shared}))
 
-    # in the legend of matplotlib, two bare $ would hold a formula
-    curves = {name.replace("$", r"\$"): run.rows() for name, run in zip(names, runs, strict=True)}
-    pictures = {"curves.png": compared(curves)}
-    (data, *_), models = zip(*(restore(run.recorded(), run.best) for run in runs), strict=True)
+    pictures = {"curves": compared({name: run.rows() for name, run in zip(names, runs, strict=True)})}
     if models[0].classifies and all(model.weights() for model in models):
         W = {name: model.weights()[0] for name, model in zip(names, models, strict=True)}
-        pictures["weights.png"] = weights(W, data.classes)
-    for name, picture in pictures.items():
-        save(picture, folder / name)
-    write_csv(folder / "comparison.csv", rows)
+        pictures["weights"] = weights(W, data.classes)
     text = terminal.table(rows)
-    shown = [f"![{name[:-4]}]({name})" for name in pictures]
-    write(folder / "comparison.md", "\n\n".join([f"# {len(runs)} runs compared", text, *shown]) + "\n")
+    page = [f"# {len(runs)} runs compared", text]
+    for name, picture in pictures.items():
+        save(picture, folder / f"{name}.png")
+        page.append(f"![{name}]({name}.png)")
+    write_csv(folder / "comparison.csv", rows)
+    write(folder / "comparison.md", "\n\n".join(page) + "\n")
     return text
 
 

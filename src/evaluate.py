@@ -7,17 +7,18 @@ the confusions and the calibration error; of a linear regression, the sizes of i
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import hydra
 import numpy as np
+import torch
 import torchmetrics.functional as tm
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from torch import Tensor
 
 from src import terminal
-from src.charts import COLOURS, CYCLE, figure, save
+from src.charts import COLOURS, figure, save
 from src.charts.images import confusion
 from src.maths import functional as F
 from src.runs import Run, restore, write
@@ -30,14 +31,10 @@ BINS = 15  # of confidence, as in Guo et al. 2017, On Calibration of Modern Neur
 log = logging.getLogger(__name__)
 
 
-class Trainer(Options):
-    accelerator: Accelerator | None
-
-
 class Evaluation(Options):
     run: str
     checkpoint: str
-    trainer: Trainer
+    trainer: dict[Literal["accelerator"], Accelerator | None]
     data: Places
 
 
@@ -49,100 +46,77 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     settings = run.recorded()
     data, model = restore(settings, checkpoint, options.data.given())
     # one device, also if several have trained it, and nothing else that the run says of its trainer
-    accelerator = options.trainer.accelerator or settings["trainer"].get("accelerator", "cpu")
+    accelerator = options.trainer.get("accelerator") or settings["trainer"].get("accelerator", "cpu")
     trainer = call("trainer", build_trainer, {"accelerator": accelerator, "enable_progress_bar": False})
     trainer.test(model, data, verbose=False)
     metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
 
     output, y = outputs(model, data)
-    of_kind, pictures = classification(output, y, data.classes) if model.classifies else regression(output, y)
-    result = {"checkpoint": str(checkpoint), "epoch": run.load(checkpoint)["epoch"] + 1, **metrics, **of_kind}
+    found = classification(output, y, data.classes) if model.classifies else regression(output, y)
+    result = {"checkpoint": str(checkpoint), "epoch": run.load(checkpoint)["epoch"] + 1, **metrics, **found}
     write(run.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
-    for name, picture in pictures.items():
-        save(picture, run.path / "figures" / f"evaluation_{name}.png")
+    if model.classifies:
+        matrix = torch.tensor(found["confusion"])
+        save(confusion(matrix, data.classes), run.figures / "evaluation_confusion.png")
+        save(calibration(F.softmax(output), y), run.figures / "evaluation_calibration.png")
     log.info("%s", tables(result))
-    if checkpoint == run.best:
-        compare(metrics, run.record())
-    log.info("written to %s/: evaluation.json figures/evaluation_*.png", terminal.relative(run.path))
+    recorded = {name: run.record().get(name) for name in metrics}
+    if checkpoint == run.best and metrics == recorded:
+        log.info("the same test metrics as in metrics.json, to the last digit")
+    elif checkpoint == run.best:
+        differ = ", ".join(f"{name} {value}" for name, value in recorded.items())
+        log.warning("not the test metrics in metrics.json (%s): made elsewhere, or not ended?", differ)
+    written = "evaluation.json figures/evaluation_*.png" if model.classifies else "evaluation.json"
+    log.info("written to %s/: %s", terminal.relative(run.path), written)
     return result
 
 
-def classification(logits: Tensor, y: Tensor, classes: list[str]) -> tuple[dict[str, Any], dict[str, Figure]]:
-    """What there is to say and to show of logits (n, q) for labels y (n,)."""
+def classification(logits: Tensor, y: Tensor, classes: list[str]) -> dict[str, Any]:
+    """Scores of each class and confusions, of logits (n, q) for labels y (n,)."""
     p, q = F.softmax(logits), len(classes)
     matrix = tm.confusion_matrix(p, y, "multiclass", num_classes=q)
-    kinds = {"precision": tm.precision, "recall": tm.recall, "f1": tm.f1_score}
-    each = [kind(p, y, "multiclass", average="none", num_classes=q).tolist() for kind in kinds.values()]
-    scores = {name: dict(zip(kinds, row, strict=True)) for name, *row in zip(classes, *each, strict=True)}
-    wrong = (matrix - matrix.diag().diag()).flatten().argsort(descending=True, stable=True)
-    result = {
+    right, guessed, actual = matrix.diag(), matrix.sum(dim=0), matrix.sum(dim=1)
+    scores = {
+        "precision": right / guessed.clamp(min=1),
+        "recall": right / actual.clamp(min=1),
+        "f1": 2 * right / (guessed + actual).clamp(min=1),
+    }
+    wrong = (matrix - right.diag()).flatten().argsort(descending=True, stable=True)
+    return {
         "calibration_error": tm.calibration_error(p, y, "multiclass", n_bins=BINS, num_classes=q).item(),
-        "classes": scores,
+        "classes": {
+            name: {score: values[k].item() for score, values in scores.items()}
+            for k, name in enumerate(classes)
+        },
         "top_confusions": [
             {"true": classes[i], "predicted": classes[j], "count": matrix[i, j].item()}
             for i, j in (divmod(index, q) for index in wrong[:10].tolist())
         ],
         "confusion": matrix.tolist(),
     }
-    return result, {
-        "confusion": confusion(matrix, classes),
-        "classes": class_scores(scores),
-        "calibration": calibration(p.amax(dim=1), p.argmax(dim=1) == y),
-    }
 
 
-def regression(y_hat: Tensor, y: Tensor) -> tuple[dict[str, Any], dict[str, Figure]]:
-    """What there is to say and to show of predictions y_hat (n, q) for targets y (n, q)."""
-    result = {
+def regression(y_hat: Tensor, y: Tensor) -> dict[str, float]:
+    """Sizes of the errors of predictions y_hat (n, q) for targets y (n, q)."""
+    return {
         "rmse": tm.mean_squared_error(y_hat, y, squared=False).item(),
         "mae": tm.mean_absolute_error(y_hat, y).item(),
         "r2": tm.r2_score(y_hat, y).item(),
     }
-    panel = figure(5.6, 3.6)
-    ax = panel.subplots()
-    ax.plot(y_hat.flatten(), (y - y_hat).flatten(), ".", color=COLOURS["train"], markersize=3, alpha=0.5)
-    ax.axhline(0, color=COLOURS["lr"], linewidth=1)
-    ax.set(xlabel="prediction", ylabel="target - prediction", title="test examples")
-    return result, {"residuals": panel}
 
 
 def tables(result: dict[str, Any]) -> str:
-    parts = [[{name: value for name, value in result.items() if isinstance(value, float)}]]
-    if "classes" in result:
-        parts.append([{"class": name, **scores} for name, scores in result["classes"].items()])
-        parts.append(result["top_confusions"][:5])
-    return "".join(f"\n{terminal.table(rows)}\n" for rows in parts)
+    measures = {name: value for name, value in result.items() if isinstance(value, float)}
+    classes = [{"class": name, **scores} for name, scores in result.get("classes", {}).items()]
+    parts = [measures], classes, result.get("top_confusions", [])[:5]
+    return "".join(f"\n{terminal.table(rows)}\n" for rows in parts if rows)
 
 
-def compare(metrics: dict[str, float], record: dict[str, Any]) -> None:
-    """Say whether the metrics are those that were recorded when the run ended."""
-    if not metrics.keys() <= record.keys():
-        log.info("the run has not ended: metrics.json has no test metrics to compare with")
-    elif metrics == {name: record[name] for name in metrics}:
-        log.info("the same test metrics as in metrics.json, to the last digit")
-    else:
-        recorded = ", ".join(f"{name} {record[name]}" for name in metrics)
-        log.warning("not the test metrics in metrics.json (%s): made on another machine or device?", recorded)
-
-
-def class_scores(classes: dict[str, dict[str, float]]) -> Figure:
-    """Scores in [0, 1] of each class, the class of the lowest F1 first."""
-    order = sorted(classes, key=lambda name: classes[name]["f1"])
-    panel = figure(7.6, 3.8)
-    ax = panel.subplots()
-    for score, style, colour in zip(("precision", "recall", "f1"), ("^", "v", "o-"), CYCLE, strict=False):
-        ax.plot([classes[name][score] for name in order], style, color=colour, label=score)
-    ax.set_xticks(range(len(order)), order, rotation=30, ha="right")
-    ax.set(ylim=(0, 1), title="test images, by class")
-    ax.grid(alpha=0.3)
-    ax.legend(frameon=False, loc="lower right")
-    return panel
-
-
-def calibration(confidence: Tensor, correct: Tensor) -> Figure:
-    """Accuracy in equal bins of the confidence (n,); on the diagonal, 70 % sure means right in 70 %."""
+def calibration(p: Tensor, y: Tensor) -> Figure:
+    """Accuracy in equal bins of the highest probability; on the diagonal, 70 % sure means right in 70 %."""
+    confidence, y_hat = p.max(dim=1)
     counts, edges = np.histogram(confidence, BINS, range=(0, 1))
-    right, _ = np.histogram(confidence[correct], edges)
+    right, _ = np.histogram(confidence[y_hat == y], edges)
     middle, used = (edges[:-1] + edges[1:]) / 2, counts > 0
     panel = figure(4.8, 4.8)
     upper, lower = panel.subplots(2, 1, sharex=True, height_ratios=[3, 1])

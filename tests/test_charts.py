@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from src.charts import CYCLE, save
 from src.charts.curves import compared, curves
-from src.charts.images import WRONG, confusion, first_and_misclassified, gallery, predictions, square, weights
+from src.charts.images import WRONG, confusion, gallery, predictions, square, weights
 
 CLASSES = [f"class{i}" for i in range(10)]
 FIRST = {"epoch": 1.0, "step": 4.0, "lr": 0.1}
@@ -39,10 +39,21 @@ def test_compared_runs_have_a_colour_each_training_dotted():
         assert drawn == [
             (f"{stage}/{metric}", [row[f"{stage}/{metric}"] for row in rows])
             for rows in runs.values()
-            for stage in ("val", "train")
+            for stage in ("train", "val")
         ]
-        assert [line.get_linestyle() for line in ax.get_lines()] == ["-", ":"] * 2
+        assert [line.get_linestyle() for line in ax.get_lines()] == [":", "-"] * 2
         assert [line.get_color() for line in ax.get_lines()] == [colour for colour in CYCLE[:2] for _ in "vt"]
+
+
+def test_compared_runs_have_the_metrics_that_each_of_them_has():
+    watched = [
+        {"epoch": 1.0, "lr": 0.1, "train/loss": 1.0, "test/loss": 1.2, "train/acc": 0.6, "test/acc": 0.5}
+    ]
+    loss, accuracy = compared({"A": ROWS, "B": watched}).axes
+    drawn = [(line.get_label(), list(line.get_ydata())) for line in loss.get_lines()]
+    of_a = [("train/loss", [1.0, 0.5]), ("val/loss", [1.1, 0.6])]
+    assert drawn == [*of_a, ("train/loss", [1.0]), ("test/loss", [1.2])]
+    assert len(accuracy.get_lines()) == 4
 
 
 @pytest.mark.parametrize("scale", ["linear", "log"])
@@ -57,7 +68,7 @@ def test_curves_of_a_linear_regression_show_the_errors_of_the_estimates():
     ]
     loss, error, _ = curves(rows).axes
     assert lines(loss) == {"train": [1.0, 0.5]}
-    assert lines(error) == {"error of w": [0.1, 0.05], "error of b": [0.2, 0.1]}
+    assert lines(error) == {"w": [0.1, 0.05], "b": [0.2, 0.1]}
 
 
 def test_a_metric_that_one_epoch_alone_has_is_drawn_there():
@@ -108,16 +119,11 @@ def texts(picture: Figure) -> dict[str, tuple[float, float]]:
     return {text.get_text(): text.get_position() for text in picture.axes[0].texts}
 
 
-def image_under(picture: Figure, caption: str, side: int) -> np.ndarray:
-    """The pixels (side, side) of the image below that caption."""
-    pixels = picture.axes[0].images[0].get_array().filled(np.nan)
-    x, y = texts(picture)[caption]
-    seen = ~np.isnan(pixels[:, round(x)])
-    top = next(row for row in range(round(y), len(seen)) if seen[row])
-    left = round(x) - next(k for k in range(pixels.shape[1]) if np.isnan(pixels[top, round(x) - k])) + 1
-    width = next((k for k in range(pixels.shape[1] - left) if np.isnan(pixels[top, left + k])), 0)
-    image = pixels[top : top + width, left : left + width]
-    return image[:: width // side, :: width // side]
+def images(picture: Figure) -> dict[str, np.ndarray]:
+    """Title -> image, of a picture with several of them."""
+    drawn = {ax.get_title(loc="left"): ax.images[0] for ax in picture.axes if ax.get_title(loc="left")}
+    assert len({image.get_clim() for image in drawn.values()}) == 1
+    return {title: image.get_array() for title, image in drawn.items()}
 
 
 def test_weights_are_the_columns_of_w_under_their_classes_on_one_scale_around_zero():
@@ -126,9 +132,11 @@ def test_weights_are_the_columns_of_w_under_their_classes_on_one_scale_around_ze
     picture = weights({"": W}, CLASSES)
     image = picture.axes[0].images[0]
     assert (image.get_clim(), image.get_cmap().name) == ((-5, 5), "RdBu_r")  # red is positive
+    drawn = images(picture)
+    assert list(drawn) == CLASSES
     for k, name in enumerate(CLASSES):  # weights are counted row by row
-        np.testing.assert_array_equal(image_under(picture, name, 3), W[:, k].view(3, 3).numpy())
-    assert [text.get_text() for text in picture.axes[1].get_yticklabels()] == ["−5", "0", "5"]
+        np.testing.assert_array_equal(drawn[name], W[:, k].view(3, 3).numpy())
+    assert [text.get_text() for text in picture.axes[-1].get_yticklabels()] == ["−5", "0", "5"]
 
 
 def test_weights_of_several_runs_are_a_row_of_each_under_its_name_on_one_scale():
@@ -136,37 +144,48 @@ def test_weights_of_several_runs_are_a_row_of_each_under_its_name_on_one_scale()
     large = torch.cat([2 * small, torch.ones(7, 10)])  # (16, 10), images of another side
     picture = weights({"A": small, "B": large}, CLASSES)
     assert picture.axes[0].images[0].get_clim()[1] == large.abs().max().item()
-    places = texts(picture)
-    assert places["A"][1] < places["B"][1]
-    assert places["A"][0] == places["B"][0]
-    rows = [text for text in picture.axes[0].texts if text.get_text() == "class4"]
-    assert [text.get_position()[1] > places[name][1] for text, name in zip(rows, "AB", strict=True)] == [
-        True
-    ] * 2
-    np.testing.assert_array_equal(image_under(picture, "class4", 4), large[:, 4].view(4, 4).numpy())  # the last
+    titles = [ax.get_title(loc="left") for ax in picture.axes[:20]]
+    assert titles == ["A\nclass0", *CLASSES[1:], "B\nclass0", *CLASSES[1:]]
+    places = [ax.get_subplotspec() for ax in picture.axes[:20]]
+    assert [(place.rowspan.start, place.colspan.start) for place in places] == list(np.ndindex(2, 10))
+    np.testing.assert_array_equal(images(picture)["A\nclass0"], small[:, 0].view(3, 3).numpy())
+    np.testing.assert_array_equal(images(picture)["class4"], large[:, 4].view(4, 4).numpy())  # the last one
+
+
+class Spotted:
+    """Test images of 28 x 28 pixels, the second with a bright corner, of which the others are black."""
+
+    classes = CLASSES
+
+    def whole(self, split: str, which: torch.Tensor) -> tuple[torch.Tensor, None]:
+        assert split == "test"
+        X = torch.zeros(5, 1, 28, 28)
+        X[1, 0, 0, 0] = 1.0
+        return X[which], None
 
 
 def test_predictions_show_the_true_label_over_the_predicted_one_red_where_it_is_wrong():
-    images = torch.zeros(2, 28, 28)
-    images[1, 0, 0] = 1.0
-    picture = predictions(images, torch.tensor([0, 1]), torch.tensor([0, 2]), ["a", "b", "c"], "first")
-    assert picture.texts[0].get_text() == "first: true label over predicted label"
-    drawn = [(text.get_text(), text.get_color()) for text in picture.axes[0].texts]
-    assert drawn == [("a", "black"), ("a", "black"), ("b", "black"), ("c", WRONG)]
-    (_, upper), (_, lower) = texts(picture)["b"], texts(picture)["c"]
+    y, y_hat = torch.tensor([0, 1, 2, 3, 4]), torch.tensor([0, 9, 2, 9, 9])
+    drawn = predictions(Spotted(), y, y_hat, 2)
+    captions = {
+        name: [(text.get_text(), text.get_color()) for text in picture.axes[0].texts]
+        for name, picture in drawn.items()
+    }
+    assert captions == {
+        "first": [("class0", "black"), ("class0", "black"), ("class1", "black"), ("class9", WRONG)],
+        "misclassified": [("class1", "black"), ("class9", WRONG), ("class3", "black"), ("class9", WRONG)],
+    }
+    picture = drawn["first"]
+    assert picture.axes[0].get_title() == "first test images: true label over predicted label"
+    (_, upper), (_, lower) = texts(picture)["class1"], texts(picture)["class9"]
     assert upper < lower
     assert picture.axes[0].images[0].get_cmap().name == "gray_r"  # dark on light
-    np.testing.assert_array_equal(image_under(picture, "c", 28), images[1].numpy())
-
-
-def test_first_and_misclassified_images_are_chosen_in_order():
-    y, y_hat = torch.tensor([0, 1, 2, 3, 4]), torch.tensor([0, 9, 2, 9, 9])
-    chosen = first_and_misclassified(y, y_hat, 2)
-    assert {name: which.tolist() for name, which in chosen.items()} == {
-        "first": [0, 1],
-        "misclassified": [1, 3],
-    }
-    assert set(first_and_misclassified(y, y, 9)) == {"first"}  # no picture without images
+    pixels = picture.axes[0].images[0].get_array()
+    corner = np.argwhere(pixels == 1)  # of the second image, right of the first one, below its captions
+    assert corner.shape == (4, 2)  # drawn twice as large
+    assert corner[0, 0] > lower
+    assert corner[0, 1] > pixels.shape[1] / 2
+    assert set(predictions(Spotted(), y, y, 9)) == {"first"}  # no picture without images
 
 
 def test_confusion_matrix_shows_the_counts_at_their_places():
@@ -181,7 +200,7 @@ def test_no_image_or_label_lies_beyond_its_picture(side):
     names = ["ankle boot"] * 10
     within(weights({"": torch.randn(side * side, 10)}, names))
     within(weights({"A: lr 0.1": torch.randn(side * side, 10), "B": torch.randn(4, 10)}, names))
-    within(gallery(torch.rand(7, side, side), [[("ankle boot", "black")] * 3] * 7, 6, "title"))
+    within(gallery(torch.rand(7, side, side), [[("ankle boot", "black")] * 3] * 7, "title"))
     within(confusion(torch.full((10, 10), 9999), names))
 
 
@@ -189,4 +208,4 @@ def test_weights_and_examples_that_fill_no_square_are_drawn_row_by_row():
     W = torch.arange(1.0, 8.0)[:, None].expand(7, 2)
     assert square(W.T)[0].tolist() == [[1, 2, 3], [4, 5, 6], [7, 0, 0]]
     assert square(torch.ones(2, 1, 4, 4)).shape == (2, 4, 4)
-    assert image_under(weights({"": W}, ["a", "b"]), "b", 3).tolist() == [[1, 2, 3], [4, 5, 6], [7, 0, 0]]
+    assert images(weights({"": W}, ["a", "b"]))["b"].tolist() == [[1, 2, 3], [4, 5, 6], [7, 0, 0]]

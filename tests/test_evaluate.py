@@ -89,7 +89,7 @@ def test_calibration_error_is_the_mean_gap_between_confidence_and_accuracy():
     # 4 images at 0.9 of which 2 are right, 4 at 0.6 of which all are: 1/2 |0.9 - 0.5| + 1/2 |0.6 - 1| = 0.4
     p = torch.tensor([[0.9, 0.1]] * 4 + [[0.6, 0.4]] * 4)
     y = torch.tensor([0, 0, 1, 1, 0, 0, 0, 0])
-    result, _ = classification(p.log(), y, ["cat", "dog"])
+    result = classification(p.log(), y, ["cat", "dog"])
     assert result["calibration_error"] == pytest.approx(0.4, abs=1e-6)
     assert result["confusion"] == [[6, 0], [2, 0]]
     assert result["classes"]["dog"] == {"precision": 0, "recall": 0, "f1": 0}
@@ -98,8 +98,7 @@ def test_calibration_error_is_the_mean_gap_between_confidence_and_accuracy():
 def test_errors_of_a_regression_by_hand():
     # residuals 1, -1, 2: mean square 2, mean absolute 4/3; targets 1, 2, 6 have mean 3, squares 4 + 1 + 9 = 14
     y_hat, y = torch.tensor([[0.0], [3.0], [4.0]]), torch.tensor([[1.0], [2.0], [6.0]])
-    result, _ = regression(y_hat, y)
-    assert result == pytest.approx({"rmse": 2**0.5, "mae": 4 / 3, "r2": 1 - 6 / 14})
+    assert regression(y_hat, y) == pytest.approx({"rmse": 2**0.5, "mae": 4 / 3, "r2": 1 - 6 / 14})
 
 
 def test_last_and_other_checkpoints_can_be_evaluated(run, tmp_path):
@@ -116,7 +115,7 @@ def test_last_and_other_checkpoints_can_be_evaluated(run, tmp_path):
 def test_pictures_are_drawn_beside_those_of_the_run(run):
     evaluated(run)
     drawn = {path.name: Image.open(path) for path in (run.path / "figures").iterdir()}
-    assert set(drawn) == {f"evaluation_{name}.png" for name in ("confusion", "classes", "calibration")}
+    assert set(drawn) == {f"evaluation_{name}.png" for name in ("confusion", "calibration")}
     for picture in drawn.values():
         assert len(picture.convert("L").getcolors()) > 20  # not an empty sheet
 
@@ -135,7 +134,7 @@ def test_the_command_prints_tables_and_leaves_no_other_trace(cli, run, tmp_path)
     said = f"written to {run.path.relative_to(tmp_path)}/: evaluation.json figures/evaluation_*.png"
     assert output.splitlines()[-1] == said
     new = {path.relative_to(tmp_path) for path in tmp_path.rglob("*")} - before
-    figures = {Path(f"run/figures/evaluation_{name}.png") for name in ("confusion", "classes", "calibration")}
+    figures = {Path(f"run/figures/evaluation_{name}.png") for name in ("confusion", "calibration")}
     output_of_the_command = {path for path in new if path.name.startswith("output")}
     assert new - output_of_the_command == {Path("run/evaluation.json"), Path("run/figures"), *figures}
 

@@ -14,7 +14,6 @@ from pydantic import Field, PositiveInt
 
 from src import terminal
 from src.benchmark import classes, epoch
-from src.charts import save
 from src.runs import write
 from src.runs.config import Options, checked
 from src.training.experiment import provenance
@@ -23,10 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class Benchmark(Options):
-    """The options of the command; conf/benchmark.yaml says what they mean."""
-
     suite: Literal["all", "epoch", "classes"]
-    threads: PositiveInt | None
     epoch: dict[Literal["rounds", "epochs"], PositiveInt]
     classes: Annotated[list[PositiveInt], Field(min_length=1)]
     num_examples: PositiveInt
@@ -37,25 +33,18 @@ class Benchmark(Options):
 @terminal.reporting
 def main(cfg: DictConfig) -> None:
     options = checked(Benchmark, OmegaConf.masked_copy(cfg, list(Benchmark.model_fields)))
-    torch.set_num_threads(options.threads or torch.get_num_threads())
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    machine = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu}
-    machine |= provenance()["versions"]
+    machine = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), **provenance()["versions"]}
     log.info("%s\n", ", ".join(f"{name} {value}" for name, value in machine.items()))
     folder = Path(HydraConfig.get().runtime.output_dir)
     for suite in ["classes", "epoch"] if options.suite == "all" else [options.suite]:
         if suite == "epoch":
             seconds = epoch.measure(cfg, folder, **options.epoch)
-            measured = {name: {"unit": "s", "values": values} for name, values in seconds.items()}
-            content = {**options.epoch, "measured": measured, "targets": epoch.ratios(seconds)}
-            picture = epoch.chart(seconds)
             rows = [epoch.spread(f"{name}, s", values) for name, values in seconds.items()]
-            rows += [{**row, "met": "met" if row["met"] else "NOT MET"} for row in content["targets"]]
+            rows += epoch.ratios(seconds)
         else:
             rows = list(classes.measure(options.classes, options.num_examples, options.repeats))
-            content, picture = {"num_examples": options.num_examples, "rows": rows}, classes.chart(rows)
-        write(folder / f"{suite}.json", json.dumps({**machine, **content}, indent=2) + "\n")
-        save(picture, folder / f"{suite}.png")
+        content = {**machine, "options": options.model_dump(), "rows": rows}
+        write(folder / f"{suite}.json", json.dumps(content, indent=2) + "\n")
         log.info("%s\n", terminal.table(rows))
     log.info("%s", terminal.relative(folder))
 

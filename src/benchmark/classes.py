@@ -11,12 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as torch_F
 from torch.profiler import ProfilerActivity, profile
 
-from src.charts import CYCLE, figure
 from src.maths import functional as F
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler is chatty
@@ -61,14 +59,3 @@ def peak_bytes(function: Callable[[], object]) -> int:
         events = json.loads(Path(folder, "trace.json").read_text())["traceEvents"]
     events = sorted((event for event in events if event["name"] == "[memory]"), key=lambda event: event["ts"])
     return max(itertools.accumulate(event["args"]["Bytes"] for event in events))
-
-
-def chart(rows: list[dict]) -> Figure:
-    panel = figure(9.2, 3.4)
-    for ax, column in zip(panel.subplots(1, 2), ("milliseconds", "peak megabytes"), strict=True):
-        for form, colour in zip(FORMS, CYCLE, strict=False):
-            points = [(row["classes"], row[column]) for row in rows if row["loss and gradient"] == form]
-            ax.loglog(*zip(*points, strict=True), marker="o", color=colour, label=form)
-        ax.set(xlabel="classes", title=column)
-    panel.axes[0].legend(frameon=False)
-    return panel

@@ -13,11 +13,9 @@ import numpy as np
 import rich
 import torch
 from lightning.pytorch.callbacks import LambdaCallback
-from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
 from src.benchmark import loops
-from src.charts import COLOURS, figure
 from src.runs import Run
 from src.runs.config import build_data
 from src.training.experiment import assemble, plain
@@ -33,20 +31,20 @@ TARGETS = {  # bounds on the median; on two CPU cores, with the default callback
 def measure(cfg: DictConfig, folder: Path, rounds: int, epochs: int) -> dict[str, list[float]]:
     """Seconds by contestant: in each round the median of `epochs`, after one to warm up.
 
-    Ours and the textbook loop validate, the bare loop only trains. On a GPU, if any, ours and bare run too.
+    Ours and the textbook loop validate, the bare loop only trains.
     """
     root, count, threads = str(cfg.data.root), 1 + epochs, torch.get_num_threads()
     train_size, val_size = cfg.data.train_size or 60_000 - cfg.data.val_size, cfg.data.val_size
-    build_data(plain({**cfg, "model": {}})).prepare_data()
+    contestants = {
+        "textbook": partial(loops.textbook, root, train_size, val_size, count),
+        "bare": partial(loops.bare, root, train_size, count),
+    }
+    trainer = {**cfg.trainer, "max_epochs": count}
     with tempfile.TemporaryDirectory(dir=folder) as runs:
-        contestants = {"textbook": partial(loops.textbook, root, train_size, val_size, count)}
-        for device in ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]:
-            accelerator, suffix = ("cpu", "") if device == "cpu" else ("gpu", ", GPU")
-            contestants[f"bare{suffix}"] = partial(loops.bare, root, train_size, count, device=device)
-            trainer = {**cfg.trainer, "accelerator": accelerator, "max_epochs": count}
-            for name, model in cfg.models.items():
-                settings = plain({**cfg, "model": model, "trainer": trainer})
-                contestants[f"{name}{suffix}"] = partial(ours, settings, runs)
+        for name, model in cfg.models.items():
+            settings = plain({**cfg, "model": model, "trainer": trainer})
+            contestants[name] = partial(ours, settings, runs)
+        build_data(settings).prepare_data()
         seconds, times = {name: [] for name in contestants}, []
         rich.reconfigure(force_terminal=True, quiet=True)  # the progress bar is drawn, and nobody sees it
         try:
@@ -80,13 +78,3 @@ def ratios(seconds: dict[str, list[float]], targets: dict[str, tuple[float, floa
         row = spread(name, [a / b for a, b in zip(of, base, strict=True)])
         rows.append({**row, "target": f"{low:g} to {high:g}", "met": low <= row["median"] <= high})
     return rows
-
-
-def chart(seconds: dict[str, list[float]]) -> Figure:
-    low, median, high = np.quantile(list(seconds.values()), (0, 0.5, 1), axis=1)
-    panel = figure(5.6, 1.2 + 0.3 * len(seconds))
-    ax = panel.subplots()
-    bars = ax.barh([*seconds], median, xerr=(median - low, high - median), color=COLOURS["train"], alpha=0.6)
-    ax.bar_label(bars, fmt="%.3g", padding=4, fontsize=9)
-    ax.set(xlabel="seconds of an epoch, median and range", xmargin=0.15, ylim=(len(seconds) - 0.5, -0.5))
-    return panel

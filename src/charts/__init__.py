@@ -1,4 +1,4 @@
-"""Charts that more than one room draws; here what all of them share: colours, an empty figure, the PNG file.
+"""Charts that more than one command draws; here what all of them share: colours, an empty figure, the PNG file.
 
 A chart of one command stands with that command. Colours are Okabe and Ito's, told apart by the colour-blind.
 """
@@ -23,15 +23,10 @@ def figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=100, layout="constrained", facecolor="white")
 
 
-def png(figure: Figure) -> bytes:
-    """The figure as the content of a PNG file."""
+def save(figure: Figure, path: Path) -> None:
+    """Write the figure as PNG in one step: a reader finds the old picture or the new one."""
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # once; Figure.savefig draws everything twice
+    canvas.draw()  # once; Figure.savefig lays everything out twice
     content = io.BytesIO()
     Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3]).save(content, "PNG", compress_level=1)
-    return content.getvalue()
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write the figure as PNG in one step: who looks meanwhile sees the old picture or the new."""
-    replace(path, png(figure))
+    replace(path, content.getvalue())

@@ -15,7 +15,7 @@ from torchmetrics.functional import confusion_matrix
 
 from src.charts import COLOURS, figure, save
 from src.charts.curves import curves
-from src.charts.images import confusion, first_and_misclassified, predictions, weights
+from src.charts.images import confusion, predictions, weights
 from src.runs import Run
 from src.training.history import history, logged
 from src.training.tensorboard import add_classes, writers
@@ -118,11 +118,8 @@ def pictures(
     matrix = confusion_matrix(y_hat, y, task="multiclass", num_classes=len(data.classes))
     drawn = {"weights": weights({"": W[0]}, data.classes)} if W else {}
     drawn["confusion"] = confusion(matrix, data.classes)
-    for name, which in first_and_misclassified(y, y_hat, most).items():
-        X, _ = data.split_examples("test", which)
-        title = f"{name} test images"
-        drawn[f"predictions_{name}"] = predictions(X, y[which], y_hat[which], data.classes, title)
-    return drawn
+    examples = predictions(data, y, y_hat, most)
+    return drawn | {f"predictions_{name}": picture for name, picture in examples.items()}
 
 
 def fit(X: Tensor, y: Tensor, W: Tensor, b: Tensor, truth: tuple[Tensor, Tensor], most: int = 4) -> Figure:
