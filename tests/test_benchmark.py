@@ -68,7 +68,7 @@ def test_a_figure_that_is_no_number_meets_no_target():
 def test_the_bare_loop_learns(data_root):
     """Else its time would mean nothing."""
     losses = []
-    loops.bare(str(data_root), 55_000, 3, losses.append)
+    loops.bare(str(data_root), 55_000, 3, "cpu", losses.append)
     assert len(losses) == 3
     assert 0.3 < losses[-1] < 0.8  # log 10 = 2.3 at the start
 

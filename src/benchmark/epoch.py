@@ -19,6 +19,7 @@ from src.benchmark import loops
 from src.runs import Run
 from src.runs.config import build_data
 from src.training.experiment import assemble, plain
+from src.training.tensorboard import writers
 
 TARGETS = {  # bounds on the median; on two CPU cores, with the default callbacks, logger and progress bar
     "scratch / bare": (0, 2.2),  # 1.1 is arithmetic, 0.2 validation and files, 0.7 Lightning's own loop
@@ -34,10 +35,11 @@ def measure(cfg: DictConfig, folder: Path, rounds: int, epochs: int) -> dict[str
     Ours and the textbook loop validate, the bare loop only trains.
     """
     root, count, threads = str(cfg.data.root), 1 + epochs, torch.get_num_threads()
+    device = "cuda" if cfg.trainer.accelerator == "gpu" else "cpu"  # of the bare loop; ours are at trainer=gpu
     train_size, val_size = cfg.data.train_size or 60_000 - cfg.data.val_size, cfg.data.val_size
     contestants = {
         "textbook": partial(loops.textbook, root, train_size, val_size, count),
-        "bare": partial(loops.bare, root, train_size, count),
+        "bare": partial(loops.bare, root, train_size, count, device),
     }
     trainer = {**cfg.trainer, "max_epochs": count}
     with tempfile.TemporaryDirectory(dir=folder) as runs:
@@ -65,6 +67,8 @@ def ours(settings: dict, folder: str | Path, ended: Callable) -> None:
     clock = LambdaCallback(on_train_epoch_start=ended, on_train_end=ended)
     trainer, model, data = assemble(settings, Run(tempfile.mkdtemp(dir=folder)), clock)
     trainer.fit(model, data)
+    for writer in writers(trainer):
+        writer.close()
 
 
 def spread(name: str, values: list[float]) -> dict:

@@ -42,14 +42,14 @@ def textbook(root: str, train_size: int, val_size: int, epochs: int, ended: Call
         ended(sum(right))
 
 
-def bare(root: str, train_size: int, epochs: int, ended: Callable) -> None:
+def bare(root: str, train_size: int, epochs: int, device: str, ended: Callable) -> None:
     """All images as one tensor, a random order, autograd, an update by hand, and nothing else."""
     data = torchvision.datasets.FashionMNIST(root, train=True)
-    X, y = data.data[:train_size].flatten(1) / 255, data.targets[:train_size]
-    W = torch.normal(0, SIGMA, (784, 10), requires_grad=True)
-    b = torch.zeros(10, requires_grad=True)
+    X, y = data.data[:train_size].to(device).flatten(1) / 255, data.targets[:train_size].to(device)
+    W = torch.normal(0, SIGMA, (784, 10), device=device, requires_grad=True)
+    b = torch.zeros(10, device=device, requires_grad=True)
     for epoch in range(epochs):
-        for batch in torch.randperm(train_size).split(BATCH_SIZE):
+        for batch in torch.randperm(train_size, device=device).split(BATCH_SIZE):
             loss = F.cross_entropy(X[batch] @ W + b, y[batch])
             dW, db = torch.autograd.grad(loss, (W, b))
             with torch.no_grad():
