@@ -116,7 +116,7 @@ def contestants(monkeypatch) -> list[tuple[str, int]]:
 
     def loop(name):
         def run(root, *counts, ended) -> None:
-            *sizes, epochs = counts
+            *sizes, epochs = (each for each in counts if each != "cpu")
             assert sizes == [55_000, 5000][: len(sizes)]  # as many examples as ours
             called.append((name, torch.get_num_threads()))
             for _ in range(epochs):
