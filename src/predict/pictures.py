@@ -36,11 +36,12 @@ def find(inputs: str) -> dict[str, Path]:
     if os.path.lexists(inputs) and not os.path.isdir(inputs):
         return {printable(given.name): given}
     pattern = given / "*" if given.name == "**" else given
-    try:  # unlike the glob module, Path.glob follows no link for **: two links can make a tree without an end
-        matches = Path(given.anchor).glob(str(pattern.relative_to(given.anchor)))
-        paths = sorted(given.iterdir() if os.path.isdir(inputs) else matches)
-    except (ValueError, IndexError):  # no pattern: nothing at all, or **.png
+    if os.path.isdir(inputs):
+        paths = sorted(given.iterdir())
+    elif not inputs or any("**" in part and part != "**" for part in given.parts):  # Python 3.11 refuses **.png
         paths = []
+    else:  # unlike the glob module, Path.glob follows no link for **: two links can make a tree without an end
+        paths = sorted(Path(given.anchor).glob(str(pattern.relative_to(given.anchor))))
     paths = [path for path in paths if path.suffix.lower() in SUFFIXES]
     paths = [path for path in paths if all(part[0] != "." or part in given.parts for part in path.parts)]
     if not paths:
