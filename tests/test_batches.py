@@ -129,6 +129,7 @@ def test_workers_are_out_of_reach_of_a_signal_to_the_group_and_end_when_asked_to
         signal.signal(signal.SIGCHLD, watch)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_only_starting_outlives_a_signal_to_the_group(monkeypatch):
     def slow(*arguments: int) -> None:
         time.sleep(1)

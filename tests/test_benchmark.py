@@ -65,6 +65,7 @@ def test_a_figure_that_is_no_number_meets_no_target():
     assert not row["met"]
 
 
+@pytest.mark.slow
 def test_the_bare_loop_learns(data_root):
     """Else its time would mean nothing."""
     losses = []
@@ -73,6 +74,7 @@ def test_the_bare_loop_learns(data_root):
     assert 0.3 < losses[-1] < 0.8  # log 10 = 2.3 at the start
 
 
+@pytest.mark.slow
 def test_the_textbook_loop_learns_and_validates(data_root):
     right = []
     loops.textbook(str(data_root), 5000, 1000, 2, right.append)
@@ -90,6 +92,7 @@ def test_ours_is_what_train_makes_by_default():
             assert cfg[key] == expected[key], key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_ours_is_a_whole_run_epoch_by_epoch(data_root, tmp_path, name):
     short = [f"data.root={data_root}", "data.train_size=512", "data.val_size=59000", "trainer.max_epochs=3"]

@@ -195,6 +195,7 @@ def test_confusion_matrix_shows_the_counts_at_their_places():
     assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [1, 28, 224])
 def test_no_image_or_label_lies_beyond_its_picture(side):
     names = ["ankle boot"] * 10

@@ -101,6 +101,7 @@ def test_errors_of_a_regression_by_hand():
     assert regression(y_hat, y) == pytest.approx({"rmse": 2**0.5, "mae": 4 / 3, "r2": 1 - 6 / 14})
 
 
+@pytest.mark.slow
 def test_last_and_other_checkpoints_can_be_evaluated(run, tmp_path):
     best, last = evaluated(run), evaluated(run, "checkpoint=last")
     assert (best["epoch"], last["epoch"]) == (run.record()["best_epoch"], 6)

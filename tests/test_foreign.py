@@ -235,6 +235,7 @@ def test_the_name_of_a_run_is_no_formula(tmp_path):
     assert (tmp_path / "out/curves.png").exists()
 
 
+@pytest.mark.slow
 def test_a_message_about_a_run_steers_no_terminal(cli, tmp_path):
     config, name = configuration(), "run\x1b[2J\u202e"
     (tmp_path / name).mkdir()
@@ -358,6 +359,7 @@ def test_a_folder_with_a_link_is_not_gone_on_with(run, victim, name):
         run.recorded()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_deletes_no_file_of_the_users(config, victim, tmp_path):
     small = ["data.train_size=500", "data.val_size=300", "trainer.max_epochs=1", "~callbacks.figures"]
     train(config(*small), tmp_path / "own")

@@ -73,6 +73,7 @@ def test_swing_is_the_mean_change_from_minibatch_to_minibatch(config, monkeypatc
     assert rows[1]["train/swing"] == pytest.approx(mean_change(losses[4:]), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_at_rest_the_weights_do_not_move(sweep):
     run = Run(sweep.path / "2")
     data, model = restore(run.recorded(), run.last)

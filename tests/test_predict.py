@@ -170,6 +170,7 @@ def test_what_cannot_be_done_is_said_in_one_line(predicted, finished, tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [28, 20])
 def test_test_images_as_files_are_predicted_as_in_the_data_set(predicted, data_root, tmp_path, side):
     data = FashionMNIST(root=str(data_root))

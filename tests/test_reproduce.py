@@ -133,6 +133,7 @@ class Inline:
         return future
 
 
+@pytest.mark.slow
 def test_the_page_is_written_and_nothing_raised_if_all_bounds_are_kept(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(reproduce, "processes", lambda number: contextlib.nullcontext(Inline()))
     monkeypatch.setattr(reproduce.logging, "disable", lambda level: None)
@@ -167,6 +168,7 @@ def test_the_command_fails_if_a_run_raises_or_a_bound_is_missed(cli, data_root, 
     assert json.loads((tmp_path / "out/overfit/seed0/metrics.json").read_text())["status"] == "finished"
 
 
+@pytest.mark.slow
 def test_a_preset_without_a_check_is_refused(cli):
     status, output = cli("src.reproduce", "presets=[nope]", data=False)
     assert (status, output.count("\n")) == (1, 1)

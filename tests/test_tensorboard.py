@@ -92,6 +92,7 @@ def test_norms_are_those_of_the_weights_and_of_the_gradient_of_the_last_minibatc
     assert "estimate/b" not in logged
 
 
+@pytest.mark.slow
 def test_estimates_of_a_linear_regression_are_logged(trained):
     run = trained("model=linear_scratch", *LINEAR)
     state = run.load(run.last)["state_dict"]
@@ -101,6 +102,7 @@ def test_estimates_of_a_linear_regression_are_logged(trained):
     assert set(images(run)) == {"best/fit"}
 
 
+@pytest.mark.slow
 def test_pictures_of_the_tested_model_are_those_in_the_folder(tested):
     files = {f"best/{path.stem}": pixels(path) for path in (tested.path / "figures").iterdir()}
     files.pop("best/curves")
@@ -109,6 +111,7 @@ def test_pictures_of_the_tested_model_are_those_in_the_folder(tested):
     assert {step for ((step, _),) in shown.values()} == {4}
 
 
+@pytest.mark.slow
 def test_each_class_has_its_accuracy_and_its_precision_recall_curve(tested):
     run = tested
     data, model = restore(run.recorded(), run.best)

@@ -139,6 +139,7 @@ def test_without_a_logger_the_files_are_written_all_the_same(finished):
     assert len(rows(run)) == 3
 
 
+@pytest.mark.slow
 def test_debug_fast_takes_a_few_minibatches_of_everything_and_draws_the_tested_model(config, tmp_path):
     cfg = config("debug=fast")
     train(cfg, tmp_path / "run")

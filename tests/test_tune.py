@@ -126,6 +126,7 @@ def test_an_empty_space_is_refused():
         distributions({})
 
 
+@pytest.mark.slow
 def test_every_trial_is_a_run_and_the_best_one_a_command(made):
     folder, _ = made
     trials = rows(folder)
@@ -151,6 +152,7 @@ def test_every_trial_is_a_run_and_the_best_one_a_command(made):
     assert recorded.experiment["trainer.max_epochs"] == 5
 
 
+@pytest.mark.slow
 def test_a_line_per_trial_and_the_best_command_are_printed(made):
     folder, printed = made
     lines = printed.splitlines()
@@ -163,6 +165,7 @@ def test_a_line_per_trial_and_the_best_command_are_printed(made):
     assert lines[10:] == [f"written to {folder}/: best.txt history.png importance.png trials.csv"]
 
 
+@pytest.mark.slow
 def test_the_same_seed_searches_the_same_points_however_often_it_starts(tmp_path, untrained):
     for n_trials in (3, 8, 12, 12):
         trials = search(tmp_path / "a", n_trials)
@@ -172,6 +175,7 @@ def test_the_same_seed_searches_the_same_points_however_often_it_starts(tmp_path
     assert points[0] != search(tmp_path / "c", 1, seed=1)[0].params
 
 
+@pytest.mark.slow
 def test_a_study_goes_on_and_leaves_what_it_has(study, untrained):
     before = {path: path.read_bytes() for path in study.glob("[0-5]/**/*") if path.is_file()}
     assert len(before) > 30
@@ -179,6 +183,7 @@ def test_a_study_goes_on_and_leaves_what_it_has(study, untrained):
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.slow
 def test_poor_trials_are_pruned(tmp_path):
     search(tmp_path, 6, **{"pruner.n_startup_trials": 2, "pruner.n_warmup_steps": 2})
     assert {row["status"] for row in rows(tmp_path)} == {"finished", "pruned"}
@@ -189,6 +194,7 @@ def test_poor_trials_are_pruned(tmp_path):
         assert epochs == 5 if row["status"] == "finished" else 2 <= epochs < 5
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_is_recorded_and_the_others_go_on(tmp_path):
     search(tmp_path, 4, space={"data": {"batch_size": "choice(10, 0)"}})
     trials = rows(tmp_path)
@@ -235,6 +241,7 @@ def test_what_cannot_be_tuned_is_refused(tmp_path, key, value, complaint):
     assert not (tmp_path / "0").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "value", "difference"),
     [
@@ -267,6 +274,7 @@ def test_a_folder_whose_record_is_damaged_is_refused(tmp_path):
             search(tmp_path, 1)
 
 
+@pytest.mark.slow
 def test_two_folders_in_one_database_share_nothing(tmp_path, untrained):
     storage = f"sqlite:///{tmp_path}/studies.db"
     one = search(tmp_path / "x/study", 2, storage=storage)
@@ -337,6 +345,7 @@ def signalled() -> Exception:
     return RuntimeError("what a library makes of it")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("failure", "kind", "message"),
     [
@@ -419,6 +428,7 @@ def test_the_trial_of_a_killed_process_is_finished_by_the_next(start, cli, tmp_p
         assert (row["model.lr"], row["val/loss"]) == (other["model.lr"], other["val/loss"])
 
 
+@pytest.mark.slow
 def test_a_search_of_which_no_trial_finishes_fails(cli):
     status, output = cli("src.tune", "n_trials=1", "folder=study", *SMALL, "model.loss=l9", data=False)
     assert status == 1
