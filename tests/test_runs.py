@@ -217,6 +217,20 @@ def test_a_read_only_folder_is_named_and_left_alone(cli, run, tmp_path):
     assert contents(tmp_path / "disk") == before
 
 
+def test_content_is_on_the_disk_before_it_takes_the_place_of_the_old(tmp_path, monkeypatch):
+    calls = []
+    fsync, rename = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        calls.append(os.fstat(descriptor).st_size)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", lambda *paths: calls.append("replaced") or rename(*paths))
+    replace(tmp_path / "file", b"whole")
+    assert calls == [5, "replaced"]
+
+
 def test_a_file_that_cannot_be_replaced_keeps_its_content(tmp_path):
     path = tmp_path / "x.json"
     replace(path, b"old")
