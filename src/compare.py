@@ -17,7 +17,7 @@ from src.charts.curves import compared
 from src.charts.images import weights
 from src.errors import UserError, printable
 from src.runs import Run, claim, restore, write, write_csv
-from src.training.experiment import PLACES
+from src.training.experiment import INCIDENTAL
 
 MOST = len(CYCLE)  # runs with a colour of their own
 RESULTS = ("val/loss", "val/acc", "test/loss", "test/acc", "error/w", "error/b")
@@ -56,7 +56,7 @@ def settings(run: Run) -> dict[str, Any]:
     cfg = run.recorded()
     found = {"seed": cfg["seed"], "model": ".".join(cfg["model"].pop("_target_").split(".")[-2:])}
     for group in ("model", "data", "trainer"):
-        found |= {f"{group}.{key}": value for key, value in cfg[group].items() if key not in PLACES}
+        found |= {f"{group}.{key}": value for key, value in cfg[group].items() if key not in INCIDENTAL}
     return found
 
 

@@ -15,7 +15,7 @@ from pydantic import Field, validate_call
 
 from src.errors import UserError
 from src.runs import Run, build, claim, main_process
-from src.runs.config import build_data, build_model, call, restore
+from src.runs.config import SOURCES, build_data, build_model, call, restore
 from src.runs.folder import GROUPS
 from src.training.history import History, history, measures
 from src.training.record import keep_record, provenance
@@ -23,8 +23,7 @@ from src.training.saving import Best, Last
 from src.training.tensorboard import writers
 from src.training.trainer import build_trainer
 
-# keys of data that do not make a run another experiment
-PLACES = ("root", "num_workers", "system_copies", "mirrors", "debian_package")
+INCIDENTAL = (*SOURCES, "num_workers")  # keys of data that do not make a run another experiment
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +197,8 @@ def refuse_another_experiment(before: dict[str, Any], after: dict[str, Any]) -> 
         counts = {"seed": settings["seed"], "trainer.devices": settings["trainer"].get("devices", 1)}
         for group in ("model", "data"):
             counts |= {f"{group}.{name}": value for name, value in settings[group].items()}
-        return {key: value for key, value in counts.items() if key not in {f"data.{name}" for name in PLACES}}
+        incidental = {f"data.{name}" for name in INCIDENTAL}
+        return {key: value for key, value in counts.items() if key not in incidental}
 
     old, new = what_counts(before), what_counts(after)
     for key in {**old, **new}:

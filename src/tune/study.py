@@ -26,13 +26,13 @@ from src import terminal
 from src.charts import COLOURS, figure, save
 from src.errors import UserError
 from src.runs import read_yaml, write, write_csv
-from src.training.experiment import PLACES
+from src.training.experiment import INCIDENTAL
 from src.tune.space import leaves
 
 DATABASE = (SQLAlchemyError, StorageInternalError)  # errors of the storage, wherever they are met
 # Groups and keys that may change from one start of a study to the next: they make no other experiment.
 FREE = ("folder.", "n_trials.", "storage.", "logger.", "trainer.accelerator.", "trainer.threads.")
-FREE += ("trainer.enable_progress_bar.", *(f"data.{name}." for name in PLACES))
+FREE += ("trainer.enable_progress_bar.", *(f"data.{name}." for name in INCIDENTAL))
 STATUS = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 
