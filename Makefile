@@ -22,11 +22,11 @@ train: setup  ## train softmax regression from scratch for 20 epochs
 test: setup  ## run the whole test suite
 	$(VENV)/bin/python -m pytest -n auto --dist worksteal
 
-bench: setup  ## measure against plain loops, then check that no ratio has become much worse (5 minutes)
+bench: setup  ## measure against plain loops, then check that no ratio has become much worse
 	$(VENV)/bin/python -m src.benchmark
 	$(VENV)/bin/python -m pytest -o faulthandler_timeout=3600 tests/guard_benchmark.py
 
-reproduce: setup  ## run every recipe of the notes and check it against its yardstick (15 minutes)
+reproduce: setup  ## run every recipe of the notes and check it against its yardstick (5 minutes)
 	$(VENV)/bin/python -m src.reproduce
 
 lint: setup  ## check style
