@@ -199,10 +199,8 @@ def run(main: Callable[[], None]) -> None:
 
 
 def thread_failed(failure: threading.ExceptHookArgs) -> None:
-    """TensorBoard writes in a thread: a full disk, which the main thread meets too, is one line there."""
-    if isinstance(failure.exc_value, OSError):
-        log.warning("cannot write: %s", explain(failure.exc_value))
-    else:
+    """An error in the thread that writes for TensorBoard, as of a full disk, is met in the main thread too."""
+    if not isinstance(failure.exc_value, OSError):
         threading.__excepthook__(failure)
 
 
