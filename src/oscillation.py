@@ -11,16 +11,13 @@ from typing import Any
 
 import lightning as L
 import torch
-from matplotlib.figure import Figure
 
 from src import terminal
-from src.charts import COLOURS, CYCLE, figure, save
 from src.errors import UserError
 from src.runs import Run, restore, write_csv
 from src.sweeps.folder import Sweep
 
 LAST = 6  # epochs, between which there are five changes
-KINDS = {"within an epoch": "o", "at rest": "x", "between epochs": "s"}  # markers in the chart
 
 
 def mean_change(values: torch.Tensor | list[float]) -> float:
@@ -80,23 +77,6 @@ def measure(sweep: Sweep, places: dict[str, Any] | None = None) -> list[dict[str
     ]
 
 
-def chart(rows: list[dict[str, Any]]) -> Figure:
-    panel = figure(10, 3.6)
-    left, right = panel.subplots(1, 2, width_ratios=[3, 2])
-    settings = [f"{row['lr']:g} x {row['gamma']:g}^t" for row in rows]
-    left.set_prop_cycle(color=CYCLE)
-    for kind, marker in KINDS.items():
-        left.plot(settings, [row[kind] for row in rows], marker, label=kind)
-    left.set(yscale="log", ylabel="mean |change| of the loss", title="how much the loss moves")
-    right.plot(settings, [row["val/acc"] for row in rows], "o-", color=COLOURS["test"])
-    right.set(ylabel="val/acc", title="and how good the model is")
-    panel.legend(loc="outside upper left", ncols=3, frameon=False)
-    for ax in (left, right):
-        ax.tick_params(axis="x", rotation=90)
-        ax.grid(alpha=0.3)
-    return panel
-
-
 def main() -> None:
     parser = argparse.ArgumentParser("python -m src.oscillation", description=__doc__.split("\n")[0])
     parser.add_argument("sweep", type=Path, help="folder of a sweep, outputs/sweeps/NAME")
@@ -106,8 +86,7 @@ def main() -> None:
     rows = measure(sweep, {"root": arguments.data_root} if arguments.data_root else None)
     terminal.say(terminal.table(rows))
     write_csv(sweep.path / "oscillation.csv", rows)
-    save(chart(rows), sweep.path / "oscillation.png")
-    terminal.say(f"written to {terminal.relative(sweep.path)}/: oscillation.csv oscillation.png")
+    terminal.say(f"written to {terminal.relative(sweep.path)}/: oscillation.csv")
 
 
 if __name__ == "__main__":

@@ -23,8 +23,6 @@ from omegaconf import DictConfig
 from pydantic import Field, PositiveInt
 
 from src import terminal
-from src.charts import save
-from src.charts.curves import compared
 from src.errors import Stopped, UserError
 from src.runs import Run, write
 from src.runs.config import CONF, Options, checked
@@ -61,8 +59,7 @@ def run_preset(preset: str, seed: int, overrides: Sequence[str], folder: Path) -
         train(cfg, folder)
         record, last = Run(folder).record(), Run(folder).rows()[-1]
     except (Exception, SystemExit) as error:  # as text: not every exception can be sent to another process
-        bug = "" if isinstance(error, terminal.USER_ERRORS) else f"{type(error).__name__}: "
-        return {"reason": " ".join(f"{bug}{terminal.explain(error)}".split()), "seed": seed}
+        return {"reason": " ".join(terminal.explain(error).split()), "seed": seed}
     if "val/loss" in last:
         record |= {"gap": last["val/loss"] - last["train/loss"], "last val/loss": last["val/loss"]}
     return record
@@ -122,9 +119,6 @@ def reproduce(checks: dict[str, Check], overrides: Sequence[str], workers: int, 
             log.info("%d/%d  %s seed %d  %s", done, len(futures), preset, seed, ours)
     rows = [row(preset, check, records[preset]) for preset, check in checks.items()]
     write(folder / "results.md", terminal.table(rows) + "\n")
-    pair = {name: Run(folder / name / "seed0") for name in ("overfit", "overfit_fixed")}
-    if all(run.metrics_csv.exists() for run in pair.values()):
-        save(compared({name: run.rows() for name, run in pair.items()}), folder / "overfit.png")
     log.info("\n%s\n\n%s", terminal.table(rows), terminal.relative(folder / "results.md"))
     if failed := [row["preset"] for row in rows if row["verdict"] != "pass"]:
         raise UserError(f"failed, or outside the bounds: {', '.join(failed)}")

@@ -121,8 +121,10 @@ def reporting(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T | Non
 
 
 def explain(error: BaseException) -> str:
-    """What was wrong, without the parts of Hydra's messages that help nobody: one line, but for lists."""
+    """What was wrong, with the class of a bug, without what helps nobody in Hydra's: one line, but a list."""
     text = str(error) or type(error).__name__
+    if not isinstance(error, USER_ERRORS):
+        text = f"{type(error).__name__}: {text}"
     if isinstance(error, OSError) and error.strerror:
         run = HydraConfig.get().runtime.output_dir if HydraConfig.initialized() else "the disk"
         text = f"{error.strerror}: {error.filename or run}"

@@ -309,9 +309,18 @@ def test_sd_is_that_of_a_sample_and_absent_for_one_run():
     rows.append({"a": "2", "seed": "0", "status": "finished", "val/loss": 0.5})
     rows.append({"a": "2", "seed": "1", "status": "failed"})
     assert groups(rows, ["a"]) == [
-        {"a": "2", "n": 1, "val/loss": (0.5, None)},
         {"a": "1", "n": 2, "val/loss": (2.0, pytest.approx(2**0.5))},
+        {"a": "2", "n": 1, "val/loss": (0.5,)},
     ]
+
+
+def test_the_order_of_the_jobs_is_kept_where_one_failed():
+    rows = [
+        {"a": a, "seed": seed, "status": "failed" if (a, seed) == ("1", "0") else "finished", "val/loss": 0.5}
+        for seed in "01"
+        for a in "123"
+    ]
+    assert [(group["a"], group["n"]) for group in groups(rows, ["a"])] == [("1", 1), ("2", 2), ("3", 2)]
 
 
 def test_the_folder_can_be_moved(whole, copied):
@@ -395,8 +404,8 @@ def test_a_sweep_over_seeds_alone_has_no_picture_and_names_none(made):
 
 def test_a_picture_says_what_it_shows():
     means = [
-        {"model.lr": "1", "n": 1, "val/loss": (0.7, None)},
-        {"model.lr": "0.1", "n": 1, "val/loss": (0.5, None)},
+        {"model.lr": "0.1", "n": 1, "val/loss": (0.5,)},
+        {"model.lr": "1", "n": 1, "val/loss": (0.7,)},
     ]
     (ax,) = chart(means, ["model.lr"], "val/loss").axes
     assert ax.get_title() == "one run each"
@@ -456,11 +465,12 @@ def test_a_strangers_folder_is_read_and_nothing_in_it_runs(made, cli, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"made", "output0.txt"}
 
 
-@pytest.mark.parametrize("place", ["sweep.yaml", "0", "0/.hydra", "0/.hydra/lock", "0/metrics.json"])
+@pytest.mark.parametrize("place", ["sweep.yaml", "0", "0/.hydra", "0/.hydra/lock", "0/metrics.json", "0/a/b"])
 def test_links_in_a_strangers_folder_are_not_followed(made, tmp_path, place):
     folder = made([{"seed": "0"}], [{"status": "running"}])
     precious = tmp_path / "precious"
     path = folder / place
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir() or path.exists():
         path.rename(precious)
     else:
@@ -560,7 +570,7 @@ def test_resume_takes_settings_of_the_launcher(made, monkeypatch):
         ("hydra.sweep.subdir=x", "hydra.sweep.subdir cannot be set: jobs are numbered; leave it out"),
         ("model.lr=shuffle(0.1,0.2)", "jobs are numbered in their order; leave out shuffle"),
         ("model=glob(linear_*)", "jobs are numbered in their order; leave out shuffle and glob"),
-        ("model.lr=interval(0.1,0.2)", "Can only enumerate CHOICE and RANGE sweeps"),
+        ("model.lr=interval(0.1,0.2)", "BasicSweeper does not support sweep type : INTERVAL"),
     ],
 )
 def test_what_numbered_jobs_cannot_have_is_refused_in_one_line(tmp_path, override, said):

@@ -72,48 +72,26 @@ def test_a_space_reads_like_hydras_sweeps():
     assert distributions(
         {
             "model": {"lr": "tag(log, interval(0.01, 1))", "gamma": "interval(0.8, 1.0)"},
-            "data": {"batch_size": "choice(32, 64)", "train_size": "range(100, 500, 100)"},
+            "data": {"batch_size": "choice(32, 64)"},
             "seed": "int(interval(1, 9))",
         }
     ) == {
         "model.lr": FloatDistribution(0.01, 1, log=True),
         "model.gamma": FloatDistribution(0.8, 1.0),
         "data.batch_size": CategoricalDistribution([32, 64]),
-        "data.train_size": IntDistribution(100, 400, step=100),  # the end of a range is not in it
         "seed": IntDistribution(1, 9),
     }
-
-
-def test_a_range_draws_what_hydras_sweeps_would():
-    def values(text: str) -> list[float]:
-        (found,) = distributions({"key": text}).values()
-        count = round((found.high - found.low) / found.step) + 1
-        kind = int if isinstance(found, IntDistribution) else float
-        assert all(type(each) is kind for each in (found.low, found.high, found.step))
-        return [found.low + k * found.step for k in range(count)]
-
-    assert values("range(0.5, 3.5, 1)") == [0.5, 1.5, 2.5]
-    assert values("range(0.1, 0.5, 0.1)") == pytest.approx([0.1, 0.2, 0.3, 0.4])
-    assert values("range(0.7, 1.0, 0.1)") == pytest.approx([0.7, 0.8, 0.9])  # 3 * 0.1 is more than 0.3
-    assert values("range(1.0, 3.0, 0.5)") == [1, 1.5, 2, 2.5]
-    assert values("range(0, 1, 0.3)") == pytest.approx([0, 0.3, 0.6, 0.9])
-    assert values("range(1, 8, 3)") == [1, 4, 7]
-    assert values("range(1, 7, 3)") == [1, 4]
-    assert values("range(9, 1, -4)") == [5, 9]
-    assert values("range(3)") == [0, 1, 2]
 
 
 def test_a_choice_is_its_texts():
     assert distributions({"key": "choice(1, 'a, b')"})["key"] == CategoricalDistribution([1, "a, b"])
 
 
-EMPTY = ["range(1, 1)", "range(5, 1)", "range(0.1, 0.5, 0)", "range(1, 5, 0)", "range(0, inf)", "range(nan, 1)"]
-EMPTY += ["interval(0, inf)", "tag(log, range(1, 5))", "choice([1, 2], [3])"]
+NO_SPACE = ["0.5", "interval(1, 0)", "tag(log, interval(-1, 1))", "interval(0, inf)", "interval(", "abc", ""]
+NO_SPACE += ["range(1, 5)", "tag(x, interval(0, 1))", "choice([1, 2], [3])", "glob(*)"]
 
 
-@pytest.mark.parametrize(
-    "text", ["0.5", "interval(1, 0)", "tag(log, interval(-1, 1))", "interval(", "abc", "", *EMPTY]
-)
+@pytest.mark.parametrize("text", NO_SPACE)
 def test_what_is_no_space_is_refused(text):
     with pytest.raises(
         UserError, match=r"^space\.model\.lr=.* is no search space .*; try interval\(0\.01, 1\)$"
@@ -146,10 +124,9 @@ def test_every_trial_is_a_run_and_the_best_one_a_command(made):
     again = OmegaConf.to_container(compose_config("train", *command[3:]), resolve=True)
     assert again["model"] == Run(best["folder"]).recorded()["model"]
     assert (folder / "history.png").stat().st_size > 5000
-    assert (folder / "importance.png").stat().st_size > 5000
     recorded = OmegaConf.load(folder / "tune.yaml")
-    assert recorded.experiment["space.model.gamma"] == "interval(0.85, 1.0)"
-    assert recorded.experiment["trainer.max_epochs"] == 5
+    assert recorded["space.model.gamma"] == "interval(0.85, 1.0)"
+    assert recorded["trainer.max_epochs"] == 5
 
 
 @pytest.mark.slow
@@ -162,7 +139,7 @@ def test_a_line_per_trial_and_the_best_command_are_printed(made):
     assert lines[6:8] == ["", "6 trials: 6 finished"]
     assert lines[8] == f"best: trial {best['trial']}, val/loss {float(best['val/loss']):.4f}"
     assert lines[9] == f"  {(folder / 'best.txt').read_text().rstrip()}"
-    assert lines[10:] == [f"written to {folder}/: best.txt history.png importance.png trials.csv"]
+    assert lines[10:] == [f"written to {folder}/: best.txt history.png trials.csv"]
 
 
 @pytest.mark.slow
@@ -268,9 +245,9 @@ def test_a_folder_is_of_one_experiment(study, monkeypatch, key, value, differenc
 
 
 def test_a_folder_whose_record_is_damaged_is_refused(tmp_path):
-    for text in ("study: [", "experiment: {}", "5"):
+    for text in ("study: [", "experiment: {}", "study:", "5", "[study]"):
         (tmp_path / "tune.yaml").write_text(text)
-        with pytest.raises(UserError, match=r"tune\.yaml is damaged, or of an earlier version; choose another"):
+        with pytest.raises(UserError, match=r"tune\.yaml is damaged: "):
             search(tmp_path, 1)
 
 

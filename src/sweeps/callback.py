@@ -1,6 +1,5 @@
 """A sweep while it runs: it records its plan, prints a line for each job, and ends in a summary."""
 
-import itertools
 import shutil
 import sys
 import time
@@ -12,6 +11,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob
 from hydra.experimental.callback import Callback
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from src import terminal
@@ -55,30 +55,27 @@ class ReportSweep(Callback):
             return
         rows = self.sweep.rows()
         row = rows[config.hydra.job.num]
-        ended = {row["job"] for row in rows if row["status"] in ("finished", "failed", "diverged")}
+        ended = {each["job"] for each in rows if each["status"] in ("finished", "failed", "diverged")}
         left = (time.monotonic() - self.started) / max(len(ended - self.before), 1) * (len(rows) - len(ended))
-        scores = {row["job"]: row[SELECTED] for row in rows if row["status"] == "finished" and SELECTED in row}
         place = " ".join(f"{key}={row[key]}" for key in self.sweep.axes) or row["overrides"]
-        scored = row["job"] in scores
-        outcome = f"{SELECTED} {row[SELECTED]:.4f}" if scored else f"{row['status']} {row['reason']}".strip()
-        best = min(scores, key=scores.get, default=None)
-        so_far = "" if best is None else f"best {scores[best]:.4f} (job {best})  "
-        terminal.say(f"{len(ended)}/{len(rows)}  {place}  {outcome}  {so_far}{left:.0f} s left")
+        outcome = f"{SELECTED} {row[SELECTED]:.4f}" if SELECTED in row else f"{row['status']} {row['reason']}"
+        parts = [f"{len(ended)}/{len(rows)}", place, outcome.strip()]
+        if scored := [each for each in rows if SELECTED in each]:
+            best = min(scored, key=lambda each: each[SELECTED])
+            parts.append(f"best {best[SELECTED]:.4f} (job {best['job']})")
+        terminal.say("  ".join([*parts, f"{left:.0f} s left"]))
 
 
 def planned(config: DictConfig) -> dict[str, Any]:
     """What is needed to finish a sweep later, besides its configs: its command, and its jobs in order."""
     parameters = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
     command = list(config.hydra.overrides.task)
-    choices: dict[str, list[str]] = {}
-    for each in OverridesParser.create().parse_overrides([*parameters, *command]):
-        key, value = each.get_key_element(), each.value()
-        if isinstance(value, Glob) or getattr(value, "shuffle", False):
+    overrides = OverridesParser.create().parse_overrides([*parameters, *command])
+    for each in overrides:
+        if isinstance(each.value(), Glob) or getattr(each.value(), "shuffle", False):
             raise UserError(f"{each.input_line}: jobs are numbered in their order; leave out shuffle and glob")
-        values = each.sweep_string_iterator() if each.is_sweep_override() else [each.get_value_element_as_str()]
-        choices[key] = [f"{key}={value}" for value in values]
+    (jobs,) = get_class(config.hydra.sweeper["_target_"]).split_arguments(overrides, max_batch_size=None)
     settings = [text for text in config.hydra.overrides.hydra if not text.startswith("hydra.mode=")]
-    jobs = [list(job) for job in itertools.product(*choices.values())]
     return {"command": [*command, *settings], "jobs": jobs}
 
 

@@ -2,10 +2,10 @@
 
 import math
 import shlex
-import statistics
 import sys
 from collections import Counter
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Annotated, Any
 
 from matplotlib.figure import Figure
@@ -34,7 +34,9 @@ class Sweep:
 
     def __init__(self, path: Path):
         self.path, file = path, path / "sweep.yaml"
-        refuse_link(file)
+        for each in (file, *path.glob("[0-9]*"), *path.glob("[0-9]*/**/*")):
+            if each.is_symlink():
+                raise UserError(f"{each} is a link; a sweep folder must hold files and folders alone")
         if not file.exists():
             raise UserError(f"{path} is no sweep folder (it has no sweep.yaml); try outputs/sweeps/NAME")
         try:
@@ -51,8 +53,6 @@ class Sweep:
         rows = []
         for number, job in enumerate(self.jobs):
             run = Run(self.path / str(number))
-            for path in (run.path, run.config.parent, run.config.with_name("lock"), run.metrics_json):
-                refuse_link(path)
             try:
                 record = run.record()
             except UserError as error:
@@ -71,11 +71,6 @@ class Sweep:
             row["overrides"] = " ".join(f"{key}={value}" for key, value in job.items())
             rows.append(row | {"folder": str(run.path)})
         return rows
-
-
-def refuse_link(path: Path) -> None:
-    if path.is_symlink():
-        raise UserError(f"{path} is a link; a sweep folder must hold files and folders alone")
 
 
 def summarize(path: Path) -> tuple[list[Row], str]:
@@ -97,23 +92,28 @@ def summarize(path: Path) -> tuple[list[Row], str]:
 
 
 def groups(rows: list[Row], axes: list[str]) -> list[Row]:
-    """The finished rows, averaged at each place on the axes: place, n, (mean, sd) of each metric that is shown.
-
-    Best first; those without a validation split come last. sd is that of the sample, None for a single run.
-    """
+    """The finished rows at each place on the axes, in the order of the jobs: place, n, mean_sd of metrics."""
     places: dict[tuple, list[Row]] = {}
     for row in rows:
+        members = places.setdefault(tuple(row[key] for key in axes), [])
         if row["status"] == "finished":
-            places.setdefault(tuple(row[key] for key in axes), []).append(row)
-    found = []
-    for place, members in places.items():
-        group = dict(zip(axes, place, strict=True)) | {"n": len(members)}
-        for name in SHOWN:
-            values = [row[name] for row in members if name in row]
-            if len(values) == len(members):
-                group[name] = statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
-        found.append(group)
-    return sorted(found, key=lambda group: group.get(SELECTED, (math.inf,))[0])
+            members.append(row)
+    return [
+        dict(zip(axes, place, strict=True))
+        | {"n": len(members)}
+        | {
+            name: mean_sd([row[name] for row in members])
+            for name in SHOWN
+            if all(name in row for row in members)
+        }
+        for place, members in places.items()
+        if members
+    ]
+
+
+def mean_sd(values: list[float]) -> tuple[float, ...]:
+    """The mean and the sd of the sample; of a single value, itself alone."""
+    return (fmean(values), stdev(values)) if len(values) > 1 else tuple(values)
 
 
 def described(rows: list[Row], means: list[Row]) -> str:
@@ -122,30 +122,26 @@ def described(rows: list[Row], means: list[Row]) -> str:
     parts = [f"{len(rows)} jobs: {', '.join(f'{n} {state}' for state, n in states.items())}."]
     if means:
         order = f"Best first by {SELECTED}; without a validation split nothing is selected."
-        cells = terminal.table({key: as_text(value) for key, value in group.items()} for group in means)
-        parts += [f"Mean ± sd over the n finished runs of each setting. {order}", cells]
+        ranked = sorted(means, key=lambda group: group.get(SELECTED, (math.inf,))[0])
+        cells = (
+            {key: " ± ".join(f"{x:.4f}" for x in cell) if key in SHOWN else cell for key, cell in group.items()}
+            for group in ranked
+        )
+        parts += [f"Mean ± sd over the n finished runs of each setting. {order}", terminal.table(cells)]
     if troubled := [row for row in rows if row["reason"]]:
         lines = (f"- {row['job']}: `{row['overrides']}`: {row['status']}, {row['reason']}" for row in troubled)
         parts += ["Not finished:", "\n".join(lines)]
     return "\n\n".join(parts)
 
 
-def as_text(value: Any) -> str:
-    if not isinstance(value, tuple):
-        return str(value)
-    mean, sd = value
-    return f"{mean:.4f}" if sd is None else f"{mean:.4f} ± {sd:.4f}"
-
-
 def chart(means: list[Row], axes: list[str], metric: str) -> Figure:
     """Mean and sd of a metric at the values of the first axis: a line, or one for each value of the second."""
-    names = sorted({group[axes[0]] for group in means}, key=by_size)
+    names = list(dict.fromkeys(group[axes[0]] for group in means))
     lines: dict[str, list[tuple]] = {}
-    for group in sorted(means, key=lambda group: [by_size(group[key]) for key in reversed(axes)]):
-        (mean, sd), label = group[metric], " ".join(f"{key}={group[key]}" for key in axes[1:])
-        lines.setdefault(label, []).append((names.index(group[axes[0]]), mean, sd or 0.0))
-    panel = figure(5.6, 3.6)
-    ax = panel.subplots()
+    for group in means:
+        (mean, *sd), label = group[metric], " ".join(f"{key}={group[key]}" for key in axes[1:])
+        lines.setdefault(label, []).append((names.index(group[axes[0]]), mean, sum(sd)))
+    ax = figure(5.6, 3.6).subplots()
     ax.set_prop_cycle(color=CYCLE)
     ax.set_xticks(range(len(names)), names)
     for label, points in lines.items():
@@ -156,12 +152,4 @@ def chart(means: list[Row], axes: list[str], metric: str) -> Figure:
     title = "mean and standard deviation over the runs" if several else "one run each"
     ax.set(title=title, xlabel=axes[0], ylabel=metric)
     ax.grid(alpha=0.3)
-    return panel
-
-
-def by_size(value: str) -> tuple[float, str]:
-    """Key that sorts numbers by size, and whatever is none after them."""
-    try:
-        return float(value), ""
-    except ValueError:
-        return math.inf, value
+    return ax.figure

@@ -128,8 +128,7 @@ def attempt(study: optuna.Study, cfg: DictConfig, run: Run, trial: Trial, total:
         if Stopped.received or isinstance(error, DATABASE):  # the next start finishes the trial
             raise
         logging.getLogger(__name__).exception("trial failed")
-        bug = "" if isinstance(error, terminal.USER_ERRORS) else f"{type(error).__name__}: "
-        outcome = f"failed: {bug}{terminal.explain(error)}; see {terminal.relative(run.path / 'train.log')}"
+        outcome = f"failed: {terminal.explain(error)}; see {terminal.relative(run.path / 'train.log')}"
     finally:
         logging.getLogger().removeHandler(log)
         log.close()

@@ -1,11 +1,10 @@
 """The search space: the words of Hydra's sweeps, as distributions that Optuna draws from."""
 
 import math
-from decimal import Decimal
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSweep
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep
 from hydra.errors import HydraException
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -36,20 +35,11 @@ def distributions(space: dict[str, Any]) -> dict[str, BaseDistribution]:
 
 
 def distribution(sweep: Any) -> BaseDistribution:
-    """Optuna's counterpart of what Hydra has parsed. The end of a range is not in it. Raises ValueError."""
-    tags = getattr(sweep, "tags", set())
+    """Optuna's counterpart of what Hydra has parsed. Raises ValueError if it has none."""
     match sweep:
-        case IntervalSweep(start=low, end=high) if tags <= {"log"} and math.isfinite(low + high):
+        case IntervalSweep(start=low, end=high, tags=tags) if tags <= {"log"} and math.isfinite(low + high):
             kind = IntDistribution if isinstance(low + high, int) else FloatDistribution
             return kind(low, high, log="log" in tags)
-        case RangeSweep() if not tags:
-            numbers = sweep.start, sweep.stop, sweep.step
-            number = int if all(isinstance(each, int) for each in numbers) else float
-            start, stop, step = (Decimal(str(each)) for each in numbers)  # 0.1 is one tenth
-            if step and (count := math.ceil((stop - start) / step)) > 0:
-                low, high = sorted((start, start + (count - 1) * step))
-                kind = IntDistribution if number is int else FloatDistribution
-                return kind(number(low), number(high), step=number(abs(step)))
         case ChoiceSweep(list=values) if not any(isinstance(each, list | dict) for each in values):
             return CategoricalDistribution([getattr(each, "text", each) for each in values])
-    raise ValueError("it must be an interval, which may have the tag log, a range, or a choice of plain values")
+    raise ValueError("it must be an interval, which may have the tag log, or a choice of plain values")

@@ -88,71 +88,53 @@ def study_name(cfg: DictConfig, folder: Path, storage: str | None) -> str:
     experiment = {key: value for key, value in settings.items() if not f"{key}.".startswith(FREE)}
     experiment["storage"] = storage
     if not path.exists():
-        write(path, yaml.safe_dump({"study": uuid.uuid4().hex, "experiment": experiment}, sort_keys=False))
-    try:
-        recorded = read_yaml(path, interpolations=True)
-        name, known = recorded["study"], dict(recorded["experiment"])
-    except (UserError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path} is damaged, or of an earlier version; choose another folder") from error
-    keys = [key for key in {**known, **experiment} if known.get(key) != experiment.get(key)]
-    if keys:
+        write(path, yaml.safe_dump({**experiment, "study": uuid.uuid4().hex}, sort_keys=False))
+    known = read_yaml(path, interpolations=True)
+    if not isinstance(known, dict) or not (name := known.pop("study", None)):
+        raise UserError(f"{path} is damaged: it names no study; choose another folder")
+    if keys := [key for key in {**known, **experiment} if known.get(key) != experiment.get(key)]:
         differing = ", ".join(f"{key}={experiment.get(key)} (there {known.get(key)})" for key in keys)
         raise UserError(f"the study in {folder} is another experiment than {differing}; choose another folder")
     return name
 
 
 def conclude(study: optuna.Study, folder: Path, overrides: list[str]) -> None:
-    """Write trials.csv, history.png, importance.png and best.txt, and print the best trial as a command.
+    """Write trials.csv, history.png and best.txt, and print the best trial as a command.
 
     Raises UserError if no trial has finished.
     """
-    trials = study.get_trials(deepcopy=False)
     rows = [
         {"trial": each.number, "status": STATUS.get(each.state, "running"), "val/loss": each.value}
         | {**each.params, "folder": str(folder / str(each.number))}
-        for each in trials
+        for each in study.get_trials(deepcopy=False)
     ]
     write_csv(folder / "trials.csv", rows)
-    places = {state: [(each.number, each.value) for each in trials if each.state == state] for state in STATUS}
-    if not (finished := places[TrialState.COMPLETE]):
+    counts = Counter(row["status"] for row in rows)
+    if not counts["finished"]:
         raise UserError(f"no trial of {folder} finished; {folder}/trials.csv and the logs in it say why")
-    save(history(finished, places[TrialState.PRUNED]), folder / "history.png")
+    save(history(rows), folder / "history.png")
     best = study.best_trial
-    if len(finished) >= 4 and len(best.params) > 1:
-        evaluator = optuna.importance.PedAnovaImportanceEvaluator()  # needs no scikit-learn
-        shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
-        save(importance(shares), folder / "importance.png")
     parameters = [f"{key}={terminal.quoted(value)}" for key, value in best.params.items()]
     command = shlex.join(["python", "-m", "src.train", *overrides, *parameters])
     write(folder / "best.txt", f"{command}\n")
-    counts = Counter(row["status"] for row in rows)
     terminal.say(f"\n{len(rows)} trials: {', '.join(f'{n} {status}' for status, n in counts.items())}")
     terminal.say(f"best: trial {best.number}, val/loss {best.value:.4f}\n  {command}")
-    written = sorted(path.name for path in folder.iterdir() if path.suffix in (".csv", ".txt", ".png"))
-    terminal.say(f"written to {terminal.relative(folder)}/: {' '.join(written)}")
+    terminal.say(f"written to {terminal.relative(folder)}/: best.txt history.png trials.csv")
 
 
-def history(finished: list[tuple[int, float]], pruned: list[tuple[int, float]]) -> Figure:
+def history(rows: list[dict[str, Any]]) -> Figure:
     """The value of each trial by its number, of a pruned one the last that it had, and the lowest so far."""
     ax = figure(6.4, 3.4).subplots()
-    numbers, values = zip(*finished, strict=True)
+    points: dict[str, list[tuple]] = {}
+    for row in rows:
+        points.setdefault(row["status"], []).append((row["trial"], row["val/loss"]))
+    numbers, values = zip(*points["finished"], strict=True)
     ax.plot(numbers, values, ".", color=COLOURS["lr"], markersize=8, label="finished")
-    if pruned:
-        ax.plot(*zip(*pruned, strict=True), "x", color=COLOURS["wrong"], markersize=4, label="pruned")
+    if "pruned" in points:
+        ax.plot(*zip(*points["pruned"], strict=True), "x", color=COLOURS["wrong"], markersize=4, label="pruned")
     ax.step(numbers, np.minimum.accumulate(values), where="post", color=COLOURS["train"], label="best so far")
     ax.set(xlabel="trial", ylabel="val/loss", yscale="log")
     ax.locator_params(axis="x", integer=True)
     ax.grid(alpha=0.3, which="both")
     ax.legend(frameon=False)
-    return ax.figure
-
-
-def importance(shares: dict[str, float]) -> Figure:
-    """How much of the differences between trials each parameter explains: shares that sum to 1."""
-    ax = figure(6.4, 1 + 0.4 * len(shares)).subplots()
-    bars = ax.barh(list(shares), list(shares.values()), color=COLOURS["train"])
-    ax.invert_yaxis()  # the largest on top
-    ax.bar_label(bars, fmt="%.2f", padding=3)
-    ax.set(xlabel="importance", xlim=(0, 1.12 * max(shares.values())))
-    ax.spines[["top", "right"]].set_visible(False)
     return ax.figure
