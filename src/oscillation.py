@@ -5,7 +5,6 @@ minibatches of the last one (train/swing), and between those at rest, with the w
 """
 
 import argparse
-import statistics
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ import torch
 from src import terminal
 from src.errors import UserError
 from src.runs import Run, restore, write_csv
-from src.sweeps.folder import Sweep
+from src.sweeps.folder import Row, Sweep, groups
 
 LAST = 6  # epochs, between which there are five changes
+MEASURED = ("within an epoch", "at rest", "between epochs", "last val/acc")
 
 
 def mean_change(values: torch.Tensor | list[float]) -> float:
@@ -57,24 +57,20 @@ def at_rest(run: Run, places: dict[str, Any] | None = None) -> float:
         return mean_change([model.loss(model(X), y).item() for X, y in batches])
 
 
-def measure(sweep: Sweep, places: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    """Means over the seeds, a row for each learning rate and decay. Raises UserError if a run lacks them."""
-    groups: dict[tuple[float, float], list[dict[str, float]]] = {}
-    for run in [Run(row["folder"]) for row in sweep.rows() if row["status"] == "finished"]:
-        epochs, model = run.rows()[-LAST:], run.recorded()["model"]
+def measure(sweep: Sweep, places: dict[str, Any] | None = None) -> list[Row]:
+    """The rows of the finished runs, with MEASURED. Raises UserError if there are none, or one lacks it."""
+    rows = [row for row in sweep.rows() if row["status"] == "finished"]
+    for row in rows:
+        run = Run(row["folder"])
+        epochs = run.rows()[-LAST:]
         if len(epochs) < LAST or not epochs[-1].keys() >= {"train/swing", "val/acc"}:
             raise UserError(f"{run.path} lacks train/swing, val/acc or {LAST} epochs; run sweep=lr_gamma")
-        numbers = {"within an epoch": epochs[-1]["train/swing"], "at rest": at_rest(run, places)}
-        numbers["between epochs"] = mean_change([epoch["train/loss"] for epoch in epochs])
-        numbers["val/acc"] = epochs[-1]["val/acc"]
-        groups.setdefault((model["lr"], model["gamma"]), []).append(numbers)
-    if not groups:
+        between = mean_change([epoch["train/loss"] for epoch in epochs])
+        found = epochs[-1]["train/swing"], at_rest(run, places), between, epochs[-1]["val/acc"]
+        row |= zip(MEASURED, found, strict=True)
+    if not rows:
         raise UserError(f"{sweep.path} has no finished run")
-    return [
-        {"lr": lr, "gamma": gamma, "n": len(each)}
-        | {name: statistics.fmean(one[name] for one in each) for name in each[0]}
-        for (lr, gamma), each in sorted(groups.items())
-    ]
+    return rows
 
 
 def main() -> None:
@@ -84,7 +80,7 @@ def main() -> None:
     arguments = parser.parse_args()
     sweep = Sweep(arguments.sweep)
     rows = measure(sweep, {"root": arguments.data_root} if arguments.data_root else None)
-    terminal.say(terminal.table(rows))
+    terminal.say(terminal.table(groups(rows, sweep.axes, MEASURED)))
     write_csv(sweep.path / "oscillation.csv", rows)
     terminal.say(f"written to {terminal.relative(sweep.path)}/: oscillation.csv")
 

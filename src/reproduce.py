@@ -4,15 +4,13 @@ Writes results.md: preset, recipe, our figure, the yardstick, pass or fail. The 
 everything passes.
 """
 
-import contextlib
 import logging
 import math
 import multiprocessing
 import os
 import statistics
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,8 +46,7 @@ class Reproduction(Options):
 
 
 def run_preset(preset: str, seed: int, overrides: Sequence[str], folder: Path) -> Record:
-    """Train in this process. The record has the losses of the last epoch too."""
-    logging.disable(logging.CRITICAL)
+    """Train in this process. The record has the losses of the last epoch too. Raises UserError if it fails."""
     arguments = [f"experiment={preset}", f"seed={seed}", "trainer.enable_progress_bar=false", *overrides]
     try:
         if Stopped.received:  # in an earlier run: this process is to end
@@ -57,9 +54,9 @@ def run_preset(preset: str, seed: int, overrides: Sequence[str], folder: Path) -
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("train", overrides=arguments)
         train(cfg, folder)
-        record, last = Run(folder).record(), Run(folder).rows()[-1]
     except (Exception, SystemExit) as error:  # as text: not every exception can be sent to another process
-        return {"reason": " ".join(terminal.explain(error).split()), "seed": seed}
+        raise UserError(" ".join(terminal.explain(error).split())) from None
+    record, last = Run(folder).record(), Run(folder).rows()[-1]
     if "val/loss" in last:
         record |= {"gap": last["val/loss"] - last["train/loss"], "last val/loss": last["val/loss"]}
     return record
@@ -86,37 +83,28 @@ def row(preset: str, check: Check, records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-@contextlib.contextmanager
-def processes(number: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool whose processes end with the block, at once if that is left by a signal or another error."""
-    with ProcessPoolExecutor(number, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            yield pool
-        except BaseException:
-            for process in multiprocessing.active_children():
-                process.terminate()
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
 def reproduce(checks: dict[str, Check], overrides: Sequence[str], workers: int, folder: Path) -> None:
     """Run all checks, `workers` runs side by side, and write the page. Raises UserError unless all pass."""
-    records: defaultdict[str, list[Record]] = defaultdict(list)
-    runs = [(preset, seed) for preset, check in checks.items() for seed in range(check.seeds)]
-    with processes(workers) as pool:
-        futures = {}
-        for preset, seed in runs:
-            arguments = [*checks[preset].overrides, *overrides], folder / preset / f"seed{seed}"
-            futures[pool.submit(run_preset, preset, seed, *arguments)] = preset, seed
+    records: dict[str, list[Record]] = {preset: [] for preset in checks}
+    spawn = multiprocessing.get_context("spawn")
+    pool, futures = ProcessPoolExecutor(workers, spawn, logging.disable, (logging.CRITICAL,)), {}
+    try:
+        for preset, check in checks.items():
+            for seed in range(check.seeds):
+                arguments = [*check.overrides, *overrides], folder / preset / f"seed{seed}"
+                futures[pool.submit(run_preset, preset, seed, *arguments)] = preset, seed
         for done, future in enumerate(as_completed(futures), start=1):
             preset, seed = futures[future]
-            try:
-                record = future.result()
-            except BrokenExecutor as error:  # a process was killed
-                record = {"reason": str(error), "seed": seed}
-            records[preset].append(record)
-            ours = row(preset, checks[preset], [record])["ours"]
+            error = future.exception()  # of the run, or of the pool if a process was killed
+            records[preset].append({"seed": seed, "reason": str(error)} if error else future.result())
+            ours = row(preset, checks[preset], records[preset][-1:])["ours"]
             log.info("%d/%d  %s seed %d  %s", done, len(futures), preset, seed, ours)
+    except BaseException:  # as a signal; the runs end as well
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
     rows = [row(preset, check, records[preset]) for preset, check in checks.items()]
     write(folder / "results.md", terminal.table(rows) + "\n")
     log.info("\n%s\n\n%s", terminal.table(rows), terminal.relative(folder / "results.md"))

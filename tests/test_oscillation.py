@@ -1,6 +1,8 @@
 """What the loss does between minibatches, and what of it is noise."""
 
+import csv
 import itertools
+import statistics
 from pathlib import Path
 
 import pytest
@@ -88,13 +90,19 @@ def test_the_command_tells_the_causes_apart(cli, sweep, data_root, tmp_path):
     (tmp_path / "sweep").symlink_to(sweep.path)
     status, output = cli("src.oscillation", "sweep", "--data-root", str(data_root), data=False)
     assert status == 0, output
-    names, _, *lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in output.splitlines()[:4]]
-    still, moving = [dict(zip(names, map(float, line), strict=True)) for line in lines]
-    assert (still["lr"], moving["lr"], still["n"]) == (1e-6, 0.5, 2)
+    with open(tmp_path / "sweep/oscillation.csv", newline="") as file:
+        runs = list(csv.DictReader(file))
+    assert [run["model.lr"] for run in runs] == ["1e-06", "1e-06", "0.5", "0.5"]
+    still, moving = ({name: float(run[name]) for name in oscillation.MEASURED} for run in (runs[0], runs[2]))
     assert still["within an epoch"] == pytest.approx(still["at rest"], rel=1e-3)
     assert still["between epochs"] < 1e-4
     assert moving["within an epoch"] > 1.1 * moving["at rest"]
-    assert (tmp_path / "sweep/oscillation.csv").exists()
+    names, _, *lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in output.splitlines()[:4]]
+    assert names == ["model.lr", "n", *oscillation.MEASURED]
+    for line, members in zip(lines, (runs[:2], runs[2:]), strict=True):
+        swings = [float(run["within an epoch"]) for run in members]
+        spread = f"{statistics.mean(swings):.4f} ± {statistics.stdev(swings):.4f}"
+        assert line[:3] == [members[0]["model.lr"], "2", spread]
 
 
 def test_the_data_come_from_where_the_command_says(sweep, monkeypatch):

@@ -1,6 +1,5 @@
 """The page of results: its verdicts, and that every preset has its place on it."""
 
-import contextlib
 import json
 import math
 import signal
@@ -71,11 +70,13 @@ def test_a_killed_process_costs_no_page(tmp_path, monkeypatch, caplog):
     assert sum("terminated abruptly" in message for message in caplog.messages) == 3  # two runs, and the page
 
 
-def test_a_run_that_raises_is_a_record_with_its_reason(tmp_path, monkeypatch):
-    monkeypatch.setattr(reproduce.logging, "disable", lambda level: None)
-    record = reproduce.run_preset("linear_l1", 3, ["nope=1"], tmp_path / "run")
-    assert record.keys() == {"reason", "seed"}
-    assert record["reason"].startswith("Could not override 'nope'.")
+def test_a_run_that_raises_says_why_in_text(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"^Could not override 'nope'\.") as error:
+        reproduce.run_preset("linear_l1", 3, ["nope=1"], tmp_path / "run")
+    assert error.value.__cause__ is None  # it is sent to another process
+    monkeypatch.setattr(reproduce, "compose", lambda *arguments, **settings: {}["weights"])
+    with pytest.raises(UserError, match=r"^KeyError: 'weights'$"):
+        reproduce.run_preset("linear_l1", 3, [], tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -127,6 +128,12 @@ def test_every_preset_runs(config, experiment, tmp_path):
 class Inline:
     """A pool that runs everything in this process."""
 
+    def __init__(self, *settings):
+        pass
+
+    def shutdown(self, cancel_futures: bool) -> None:
+        pass
+
     def submit(self, function, *arguments) -> Future:
         future = Future()
         future.set_result(function(*arguments))
@@ -135,8 +142,7 @@ class Inline:
 
 @pytest.mark.slow
 def test_the_page_is_written_and_nothing_raised_if_all_bounds_are_kept(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(reproduce, "processes", lambda number: contextlib.nullcontext(Inline()))
-    monkeypatch.setattr(reproduce.logging, "disable", lambda level: None)
+    monkeypatch.setattr(reproduce, "ProcessPoolExecutor", Inline)
     caplog.set_level("INFO")
     checks = {"linear_concise": yardsticks()["linear_concise"]}
     reproduce.reproduce(checks, ["~logger", "~callbacks.figures"], 1, tmp_path)

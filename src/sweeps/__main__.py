@@ -45,9 +45,8 @@ def resume(path: Path, overrides: list[str]) -> None:
     command = [text for text in sweep.command if text.partition("=")[0] not in keys]
     configs = f"--config-path={(path / '.conf').absolute()}"
     python = [sys.executable, "-m", "src.train", "--multirun", configs, *command, *again]
-    places = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
-    tracebacks = str(int(terminal.tracebacks))  # the variable itself has been changed for Hydra
-    os.execve(python[0], python, os.environ | {"PYTHONPATH": places, "HYDRA_FULL_ERROR": tracebacks})
+    os.environ["HYDRA_FULL_ERROR"] = str(int(terminal.tracebacks))  # it has been changed for Hydra
+    os.execv(python[0], python)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ import math
 import shlex
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Annotated, Any
@@ -54,20 +55,19 @@ class Sweep:
         for number, job in enumerate(self.jobs):
             run = Run(self.path / str(number))
             try:
-                record = run.record()
+                record = {"status": "not started"} | run.record()
             except UserError as error:
                 record = {"status": "damaged", "reason": str(error)}
-            numbers = {
-                printable(name): value
-                for name, value in record.items()
-                if isinstance(value, float | int) and abs(value) <= sys.float_info.max
-            }
-            status = printable(str(record.get("status", "not started")))
             row = {"job": number} | {key: job.get(key, "") for key in self.axes}
-            row |= {name: value for name, value in numbers.items() if "/" in name}
-            row |= {name: numbers.get(name) for name in ("best_epoch", "epochs", "seconds")}
-            row["status"] = "interrupted" if status == "running" and not run.in_use() else status
-            row["reason"] = printable(" ".join(str(record.get("reason", "")).split()))
+            for name, value in record.items():
+                if (
+                    "/" in name and abs(value) <= sys.float_info.max
+                ):  # else nan, inf, or a stranger's 400 digits
+                    row[printable(name)] = value
+            for name in ("best_epoch", "epochs", "seconds", "status", "reason"):
+                row[name] = printable(" ".join(str(record.get(name, "")).split()))
+            if row["status"] == "running" and not run.in_use():
+                row["status"] = "interrupted"
             row["overrides"] = " ".join(f"{key}={value}" for key, value in job.items())
             rows.append(row | {"folder": str(run.path)})
         return rows
@@ -79,41 +79,39 @@ def summarize(path: Path) -> tuple[list[Row], str]:
     rows = sweep.rows()
     axes = [key for key in sweep.axes if key != "seed"]
     means = groups(rows, axes)
-    metric = SELECTED if any(SELECTED in group for group in means) else "test/loss"
-    drawn = [group for group in means if metric in group] if 1 <= len(axes) <= 2 else []
+    drawn = [group for group in means if SELECTED in group] if 1 <= len(axes) <= 2 else []
     text, files = described(rows, means), "summary.csv .md"
     page = [f"# {path.name}", f"`{shlex.join(['python', '-m', 'src.train', '-m', *sweep.command])}`", text]
     if drawn:
-        save(chart(drawn, axes, metric), path / "summary.png")
+        save(chart(drawn, axes), path / "summary.png")
         page, files = [*page, "![summary](summary.png)"], f"{files} .png"
     write_csv(path / "summary.csv", rows)
     write(path / "summary.md", printable("\n\n".join(page) + "\n", keep="\n"))
     return rows, f"{text}\n\nwritten to {terminal.relative(path)}/: {files}"
 
 
-def groups(rows: list[Row], axes: list[str]) -> list[Row]:
-    """The finished rows at each place on the axes, in the order of the jobs: place, n, mean_sd of metrics."""
+class Spread(tuple[float, ...]):
+    """(mean, sd of the sample) of several values; of one, (value,)."""
+
+    def __new__(cls, values: list[float]):
+        return super().__new__(cls, (fmean(values), stdev(values)) if len(values) > 1 else values)
+
+    def __str__(self) -> str:
+        return " ± ".join(f"{each:.4f}" for each in self)
+
+
+def groups(rows: list[Row], axes: list[str], names: Sequence[str] = SHOWN) -> list[Row]:
+    """The finished rows at each place on the axes, seeds aside, in the order of the jobs: place, n, Spreads."""
     places: dict[tuple, list[Row]] = {}
     for row in rows:
-        members = places.setdefault(tuple(row[key] for key in axes), [])
-        if row["status"] == "finished":
-            members.append(row)
-    return [
-        dict(zip(axes, place, strict=True))
-        | {"n": len(members)}
-        | {
-            name: mean_sd([row[name] for row in members])
-            for name in SHOWN
-            if all(name in row for row in members)
-        }
-        for place, members in places.items()
-        if members
-    ]
-
-
-def mean_sd(values: list[float]) -> tuple[float, ...]:
-    """The mean and the sd of the sample; of a single value, itself alone."""
-    return (fmean(values), stdev(values)) if len(values) > 1 else tuple(values)
+        place = tuple((key, row[key]) for key in axes if key != "seed")
+        places.setdefault(place, []).extend([row] if row["status"] == "finished" else [])
+    found = []
+    for place, members in places.items():
+        values = {name: [row[name] for row in members if name in row] for name in names}
+        spreads = {name: Spread(each) for name, each in values.items() if len(each) == len(members) > 0}
+        found += [{**dict(place), "n": len(members), **spreads}] if members else []
+    return found
 
 
 def described(rows: list[Row], means: list[Row]) -> str:
@@ -122,24 +120,20 @@ def described(rows: list[Row], means: list[Row]) -> str:
     parts = [f"{len(rows)} jobs: {', '.join(f'{n} {state}' for state, n in states.items())}."]
     if means:
         order = f"Best first by {SELECTED}; without a validation split nothing is selected."
-        ranked = sorted(means, key=lambda group: group.get(SELECTED, (math.inf,))[0])
-        cells = (
-            {key: " ± ".join(f"{x:.4f}" for x in cell) if key in SHOWN else cell for key, cell in group.items()}
-            for group in ranked
-        )
-        parts += [f"Mean ± sd over the n finished runs of each setting. {order}", terminal.table(cells)]
+        ranked = sorted(means, key=lambda group: group.get(SELECTED, (math.inf,)))
+        parts += [f"Mean ± sd over the n finished runs of each setting. {order}", terminal.table(ranked)]
     if troubled := [row for row in rows if row["reason"]]:
         lines = (f"- {row['job']}: `{row['overrides']}`: {row['status']}, {row['reason']}" for row in troubled)
         parts += ["Not finished:", "\n".join(lines)]
     return "\n\n".join(parts)
 
 
-def chart(means: list[Row], axes: list[str], metric: str) -> Figure:
-    """Mean and sd of a metric at the values of the first axis: a line, or one for each value of the second."""
+def chart(means: list[Row], axes: list[str]) -> Figure:
+    """Mean and sd of val/loss at the values of the first axis: a line, or one for each value of the second."""
     names = list(dict.fromkeys(group[axes[0]] for group in means))
     lines: dict[str, list[tuple]] = {}
     for group in means:
-        (mean, *sd), label = group[metric], " ".join(f"{key}={group[key]}" for key in axes[1:])
+        (mean, *sd), label = group[SELECTED], " ".join(f"{key}={group[key]}" for key in axes[1:])
         lines.setdefault(label, []).append((names.index(group[axes[0]]), mean, sum(sd)))
     ax = figure(5.6, 3.6).subplots()
     ax.set_prop_cycle(color=CYCLE)
@@ -150,6 +144,6 @@ def chart(means: list[Row], axes: list[str], metric: str) -> Figure:
         ax.legend()
     several = any(group["n"] > 1 for group in means)
     title = "mean and standard deviation over the runs" if several else "one run each"
-    ax.set(title=title, xlabel=axes[0], ylabel=metric)
+    ax.set(title=title, xlabel=axes[0], ylabel=SELECTED)
     ax.grid(alpha=0.3)
     return ax.figure

@@ -5,13 +5,13 @@ Every trial is a run folder below the study's. The validation loss decides; the 
 
 import contextlib
 import logging
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import hydra
 import lightning as L
-import numpy as np
 import optuna
 from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
@@ -98,18 +98,17 @@ def next_trial(study: optuna.Study, search: Search, space: dict[str, BaseDistrib
 
     What a new one tries is a function of the seed, its number and the trials before it.
     """
-    for left in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-        idle = not Run(Path(search.folder, str(left.number))).in_use()
-        # asked again: its process may just have ended it
-        if idle and study.get_trials(deepcopy=False)[left.number].state == TrialState.RUNNING:
-            if left.params.keys() == space.keys():
-                return left
-            study.tell(left.number, state=TrialState.FAIL)  # killed while its parameters were drawn
-    number = len(study.get_trials(deepcopy=False))
-    if number >= search.n_trials:
+    running = study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
+    idle = [each.number for each in running if not Run(Path(search.folder, str(each.number))).in_use()]
+    trials = study.get_trials(deepcopy=False)  # asked again: a process may just have ended its trial
+    for left in (trials[number] for number in idle if trials[number].state == TrialState.RUNNING):
+        if left.params.keys() == space.keys():
+            return left
+        study.tell(left.number, state=TrialState.FAIL)  # killed while its parameters were drawn
+    if len(trials) >= search.n_trials:
         return None
-    seed = np.random.SeedSequence([search.seed, number]).generate_state(1)[0]
-    study.sampler = optuna.samplers.TPESampler(seed=int(seed))
+    seed = random.Random(f"{search.seed} {len(trials)}").getrandbits(32)
+    study.sampler = optuna.samplers.TPESampler(seed=seed)
     return study.ask(space)
 
 
