@@ -59,11 +59,9 @@ class Sweep:
             except UserError as error:
                 record = {"status": "damaged", "reason": str(error)}
             row = {"job": number} | {key: job.get(key, "") for key in self.axes}
-            for name, value in record.items():
-                if (
-                    "/" in name and abs(value) <= sys.float_info.max
-                ):  # else nan, inf, or a stranger's 400 digits
-                    row[printable(name)] = value
+            metrics = {printable(name): value for name, value in record.items() if "/" in name}
+            # without nan, inf and a stranger's integer of 400 digits
+            row |= {name: value for name, value in metrics.items() if abs(value) <= sys.float_info.max}
             for name in ("best_epoch", "epochs", "seconds", "status", "reason"):
                 row[name] = printable(" ".join(str(record.get(name, "")).split()))
             if row["status"] == "running" and not run.in_use():
