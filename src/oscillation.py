@@ -10,8 +10,10 @@ from typing import Any
 
 import lightning as L
 import torch
+from matplotlib.figure import Figure
 
 from src import terminal
+from src.charts import CYCLE, figure, save
 from src.errors import UserError
 from src.runs import Run, restore, write_csv
 from src.sweeps.folder import Row, Sweep, groups
@@ -73,6 +75,23 @@ def measure(sweep: Sweep, places: dict[str, Any] | None = None) -> list[Row]:
     return rows
 
 
+def chart(means: list[Row]) -> Figure:
+    """How much the loss moves at each setting, and how good the model is."""
+    panel = figure(10, 4.2)
+    left, right = panel.subplots(1, 2)
+    settings = [
+        " ".join(f"{key.rpartition('.')[2]}={group[key]}" for key in group if "." in key) for group in means
+    ]
+    for name, ax, colour in zip(MEASURED, (left, left, left, right), CYCLE, strict=False):
+        ax.plot(settings, [group[name][0] for group in means], "o", label=name, color=colour)
+    left.set(yscale="log", ylabel="mean |change| of the loss")
+    for ax in (left, right):
+        ax.tick_params(axis="x", rotation=90)
+        ax.grid(alpha=0.3)
+    panel.legend(loc="outside upper left", ncols=4, frameon=False)
+    return panel
+
+
 def main() -> None:
     parser = argparse.ArgumentParser("python -m src.oscillation", description=__doc__.split("\n")[0])
     parser.add_argument("sweep", type=Path, help="folder of a sweep, outputs/sweeps/NAME")
@@ -80,9 +99,11 @@ def main() -> None:
     arguments = parser.parse_args()
     sweep = Sweep(arguments.sweep)
     rows = measure(sweep, {"root": arguments.data_root} if arguments.data_root else None)
-    terminal.say(terminal.table(groups(rows, sweep.axes, MEASURED)))
+    means = groups(rows, sweep.axes, MEASURED)
+    terminal.say(terminal.table(means))
     write_csv(sweep.path / "oscillation.csv", rows)
-    terminal.say(f"written to {terminal.relative(sweep.path)}/: oscillation.csv")
+    save(chart(means), sweep.path / "oscillation.png")
+    terminal.say(f"written to {terminal.relative(sweep.path)}/: oscillation.csv oscillation.png")
 
 
 if __name__ == "__main__":

@@ -103,6 +103,7 @@ def test_the_command_tells_the_causes_apart(cli, sweep, data_root, tmp_path):
         swings = [float(run["within an epoch"]) for run in members]
         spread = f"{statistics.mean(swings):.4f} ± {statistics.stdev(swings):.4f}"
         assert line[:3] == [members[0]["model.lr"], "2", spread]
+    assert (tmp_path / "sweep/oscillation.png").stat().st_size > 10_000
 
 
 def test_the_data_come_from_where_the_command_says(sweep, monkeypatch):
