@@ -1,7 +1,7 @@
 """The test metrics of a run once more, and what stands behind them: python -m src.evaluate run=DIR
 
-Writes evaluation.json and figures/evaluation_*.png into the run folder: of a classifier, scores of each class,
-the confusions and the calibration error; of a linear regression, the sizes of its errors and R^2.
+Writes evaluation.json and figures/evaluation_confusion.png into the run folder: of a classifier, scores of each
+class, the confusions and the calibration error; of a linear regression, the sizes of its errors and R^2.
 """
 
 import json
@@ -10,23 +10,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import hydra
-import numpy as np
 import torch
 import torchmetrics.functional as tm
-from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from torch import Tensor
 
 from src import terminal
-from src.charts import COLOURS, figure, save
+from src.charts import save
 from src.charts.images import confusion
 from src.maths import functional as F
 from src.runs import Run, restore, write
 from src.runs.config import Options, Places, call, checked
 from src.training.figures import outputs
 from src.training.trainer import Accelerator, build_trainer
-
-BINS = 15  # of confidence, as in Guo et al. 2017, On Calibration of Modern Neural Networks
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +52,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     result = {"checkpoint": str(checkpoint), "epoch": run.load(checkpoint)["epoch"] + 1, **metrics, **found}
     write(run.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
     if model.classifies:
-        matrix = torch.tensor(found["confusion"])
-        save(confusion(matrix, data.classes), run.figures / "evaluation_confusion.png")
-        save(calibration(F.softmax(output), y), run.figures / "evaluation_calibration.png")
+        picture = confusion(torch.tensor(found["confusion"]), data.classes)
+        save(picture, run.figures / "evaluation_confusion.png")
     log.info("%s", tables(result))
     recorded = {name: run.record().get(name) for name in metrics}
     if checkpoint == run.best and metrics == recorded:
@@ -66,7 +61,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     elif checkpoint == run.best:
         differ = ", ".join(f"{name} {value}" for name, value in recorded.items())
         log.warning("not the test metrics in metrics.json (%s): made elsewhere, or not ended?", differ)
-    written = "evaluation.json figures/evaluation_*.png" if model.classifies else "evaluation.json"
+    written = "evaluation.json figures/evaluation_confusion.png" if model.classifies else "evaluation.json"
     log.info("written to %s/: %s", terminal.relative(run.path), written)
     return result
 
@@ -83,7 +78,8 @@ def classification(logits: Tensor, y: Tensor, classes: list[str]) -> dict[str, A
     }
     wrong = (matrix - right.diag()).flatten().argsort(descending=True, stable=True)
     return {
-        "calibration_error": tm.calibration_error(p, y, "multiclass", n_bins=BINS, num_classes=q).item(),
+        # bins as in Guo et al. 2017, On Calibration of Modern Neural Networks
+        "calibration_error": tm.calibration_error(p, y, "multiclass", n_bins=15, num_classes=q).item(),
         "classes": {
             name: {score: values[k].item() for score, values in scores.items()}
             for k, name in enumerate(classes)
@@ -110,23 +106,6 @@ def tables(result: dict[str, Any]) -> str:
     classes = [{"class": name, **scores} for name, scores in result.get("classes", {}).items()]
     parts = [measures], classes, result.get("top_confusions", [])[:5]
     return "".join(f"\n{terminal.table(rows)}\n" for rows in parts if rows)
-
-
-def calibration(p: Tensor, y: Tensor) -> Figure:
-    """Accuracy in equal bins of the highest probability; on the diagonal, 70 % sure means right in 70 %."""
-    confidence, y_hat = p.max(dim=1)
-    counts, edges = np.histogram(confidence, BINS, range=(0, 1))
-    right, _ = np.histogram(confidence[y_hat == y], edges)
-    middle, used = (edges[:-1] + edges[1:]) / 2, counts > 0
-    panel = figure(4.8, 4.8)
-    upper, lower = panel.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    upper.plot([0, 1], [0, 1], color=COLOURS["lr"], linestyle=":", label="calibrated")
-    upper.plot(middle[used], right[used] / counts[used], "o-", color=COLOURS["train"], label="model")
-    upper.set(ylabel="accuracy", ylim=(0, 1.05), title="how sure, and how often right")
-    upper.legend(frameon=False)
-    lower.stairs(counts, edges, fill=True, color=COLOURS["train"])
-    lower.set(xlabel="probability of the predicted class", ylabel="test images", xlim=(0, 1))
-    return panel
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")

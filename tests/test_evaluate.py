@@ -113,11 +113,11 @@ def test_last_and_other_checkpoints_can_be_evaluated(run, tmp_path):
     assert by_path == last | {"checkpoint": str(copy)}
 
 
-def test_pictures_are_drawn_beside_those_of_the_run(run):
+def test_the_confusion_matrix_is_drawn_beside_the_pictures_of_the_run(run):
     evaluated(run)
-    drawn = {path.name: Image.open(path) for path in (run.path / "figures").iterdir()}
-    assert set(drawn) == {f"evaluation_{name}.png" for name in ("confusion", "calibration")}
-    for picture in drawn.values():
+    (path,) = run.figures.iterdir()
+    assert path.name == "evaluation_confusion.png"
+    with Image.open(path) as picture:
         assert len(picture.convert("L").getcolors()) > 20  # not an empty sheet
 
 
@@ -132,12 +132,15 @@ def test_the_command_prints_tables_and_leaves_no_other_trace(cli, run, tmp_path)
         pytest.approx(run.record()[name.strip()], rel=1e-3) for name in names[:2]
     ]
     assert [line[0].strip() for line in lines[2:12]] == CLASSES
-    said = f"written to {run.path.relative_to(tmp_path)}/: evaluation.json figures/evaluation_*.png"
+    said = f"written to {run.path.relative_to(tmp_path)}/: evaluation.json figures/evaluation_confusion.png"
     assert output.splitlines()[-1] == said
     new = {path.relative_to(tmp_path) for path in tmp_path.rglob("*")} - before
-    figures = {Path(f"run/figures/evaluation_{name}.png") for name in ("confusion", "calibration")}
     output_of_the_command = {path for path in new if path.name.startswith("output")}
-    assert new - output_of_the_command == {Path("run/evaluation.json"), Path("run/figures"), *figures}
+    assert new - output_of_the_command == {
+        Path("run/evaluation.json"),
+        Path("run/figures"),
+        Path("run/figures/evaluation_confusion.png"),
+    }
 
 
 @pytest.mark.parametrize(

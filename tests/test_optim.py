@@ -75,21 +75,3 @@ def test_exponential_lr_is_a_geometric_sequence_and_survives_its_state_dict():
     again.step()
     scheduler_again.step()
     assert again.param_groups[0]["lr"] == pytest.approx(0.1 * 0.9**6)
-
-
-@pytest.mark.parametrize("lr", [0.0, -1.0, float("nan")])
-def test_learning_rate_must_be_positive(lr):
-    with pytest.raises(ValueError, match="lr must be > 0, got"):
-        optim.SGD([torch.zeros(1)], lr=lr)
-
-
-def test_weight_decay_must_not_be_negative():
-    with pytest.raises(ValueError, match="weight_decay must be >= 0, got -1"):
-        optim.SGD([torch.zeros(1)], lr=0.1, weight_decay=-1)
-
-
-@pytest.mark.parametrize("gamma", [0.0, 1.1, -0.5])
-def test_gamma_must_be_in_its_range(gamma):
-    optimizer = optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
-    with pytest.raises(ValueError, match=r"gamma must be in \(0, 1\], got"):
-        optim.ExponentialLR(optimizer, gamma)

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from matplotlib.text import Text
 from PIL import Image
 from torchvision.transforms.v2.functional import resize
 
@@ -16,7 +15,7 @@ from src.charts import save
 from src.data.fashion_mnist import CLASSES, FashionMNIST
 from src.errors import UserError, printable
 from src.predict.__main__ import chart
-from src.predict.pictures import decode, find, prepare
+from src.predict.pictures import decode, find, pair, prepare
 
 WHITE = 255
 
@@ -408,7 +407,7 @@ def test_inputs_are_relative_to_the_current_folder_or_to_the_user(folder, monkey
     assert list(find(".")) == ["a.JPG", "b.png", "c.webp"]
 
 
-@pytest.mark.parametrize("inputs", ["", "nope.png", "*.tif", "empty", "**.png"])
+@pytest.mark.parametrize("inputs", ["nope.png", "*.tif", "empty", "**.png"])
 def test_inputs_that_name_no_picture_are_said_to(folder, monkeypatch, inputs):
     monkeypatch.chdir(folder)
     (folder / "empty").mkdir()
@@ -475,45 +474,41 @@ def test_a_picture_that_would_fill_the_memory_is_refused(tmp_path, make, reason)
 # --- the drawing
 
 
-def test_the_drawing_shows_the_picture_what_the_model_sees_and_the_likeliest_classes(tmp_path):
-    Image.fromarray(rectangle(50, 100)).save(tmp_path / "x.png")
-    picture, name = load(tmp_path / "x.png"), "$x$ 中.png"
-    p = torch.tensor([[0.5, 0.0, 0.0, 0.3, 0.0, 0.0, 0.0, 0.2, 0.0, 0.0]])
-    drawing = chart({name: tmp_path / "x.png"}, {name: picture}, p, CLASSES, ["bag"])
+def test_the_picture_stands_beside_what_the_model_sees(tmp_path):
+    Image.fromarray(rectangle(50, 100)).save(tmp_path / "x.png")  # 300 x 200 pixels, in a square of 112
+    image = load(tmp_path / "x.png")
+    given, shown = pair(decode(tmp_path / "x.png"), image).split(112, dim=2)
+    assert torch.equal(shown, image.repeat_interleave(4, 1).repeat_interleave(4, 2).expand(3, -1, -1) / 255)
+    dark = (given < 0.5).nonzero()[:, 1:] - torch.tensor([18.67, 0])  # below the white that fills the square
+    expected = torch.tensor([[30, 15], [80, 115]]) * 112 / 300
+    torch.testing.assert_close(torch.stack([dark.amin(0), dark.amax(0) + 1]), expected, atol=1.5, rtol=0)
+
+
+def rows_of(*names: str, **columns: object) -> list[dict]:
+    probabilities = dict.fromkeys(CLASSES, 0.0) | {"t-shirt": 0.5, "dress": 0.3, "sneaker": 0.2}
+    return [{"file": name, **columns, **probabilities} for name in names]
+
+
+def test_the_drawing_names_the_file_and_the_likeliest_classes(tmp_path, caplog):
+    caplog.set_level("INFO")
+    pairs = torch.rand(2, 3, 112, 224)
+    drawing = chart(rows_of("$x$ 中.png", "a" * 40, answer="bag"), pairs, CLASSES)
     save(drawing, tmp_path / "drawing.png")  # without a warning of glyphs that the font lacks
-    given, shown, odds = drawing.axes
-    assert given.get_title(loc="left") == "$x$ □.png"
-    assert given.images[0].get_array().shape == (200, 300, 3)
-    assert np.array_equal(shown.images[0].get_array(), picture[0])
-    assert [text.get_text() for text in odds.texts] == ["0.50 t-shirt", "0.30 dress", "0.20 sneaker"]
-    assert [patch.get_width() for patch in odds.patches] == pytest.approx([0.5, 0.3, 0.2])
-    assert odds.get_xlabel() == "answer: bag"
+    odds = ["t-shirt 0.50", "dress 0.30", "sneaker 0.20", "answer bag"]
+    names = ["$x$ □.png", f"{'a' * 14}…{'a' * 15}"]
+    assert [text.get_text() for text in drawing.axes[0].texts] == [names[0], *odds, names[1], *odds]
+    assert caplog.messages[0] == "$x$ 中.png: t-shirt 0.50, dress 0.30, sneaker 0.20; answer bag"
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_the_drawing_clips_no_text(tmp_path, count):
-    Image.fromarray(ramp()).save(tmp_path / "x.png")
-    paths = {f"{k} {'a long name ' * 30}": tmp_path / "x.png" for k in range(count)}
-    seen = dict.fromkeys(paths, load(tmp_path / "x.png"))
-    p = torch.full((count, 10), 0.1)
-    drawing = chart(paths, seen, p, ["trouser press"] * 10, ["trouser press"] * count)
+def test_the_drawing_clips_no_text(count):
+    names = [f"{k} {'a long name ' * 30}" for k in range(count)]
+    drawing = chart(rows_of(*names, answer="trouser press"), torch.rand(count, 3, 112, 224), CLASSES)
     drawing.draw_without_rendering()
-    texts = [text for text in drawing.findobj(Text) if text.get_text() and text.get_visible()]
+    texts = [drawing.axes[0].title, *drawing.axes[0].texts]
     assert len(texts) == 1 + count * 5
     boxes = [text.get_window_extent() for text in texts]
     for i, box in enumerate(boxes):
         assert drawing.bbox.x0 <= box.x0 < box.x1 <= drawing.bbox.x1
         assert drawing.bbox.y0 <= box.y0 < box.y1 <= drawing.bbox.y1
         assert not any(box.overlaps(other) for other in boxes[:i])
-
-
-def test_pictures_of_any_shape_stand_under_their_names(tmp_path):
-    paths = {f"x{k}": tmp_path / f"x{k}.png" for k in range(3)}
-    for path, shape in zip(paths.values(), [(90, 512), (512, 90), (28, 28)], strict=True):
-        Image.new("RGB", shape).save(path)
-    seen = dict.fromkeys(paths, torch.zeros(1, 28, 28))
-    drawing = chart(paths, seen, torch.full((3, 10), 0.1), CLASSES, None)
-    drawing.draw_without_rendering()
-    names = [text for text in drawing.findobj(Text) if text.get_text() in paths]
-    assert len(names) == 3
-    assert len({round(text.get_window_extent().y0) for text in names}) == 1

@@ -21,31 +21,34 @@ INCHES = 1.3  # width of an image with the gap beside it
 
 
 def square(X: Tensor) -> Tensor:
-    """Examples (n, ...) as images (n, s, s), row by row; where their features fill no square, the rest is 0."""
+    """Examples (n, ...) as images (n, 1, s, s), row by row; where features fill no square, the rest is 0."""
     X = X.flatten(1)
     side = math.isqrt(X.shape[1] - 1) + 1
-    return F.pad(X, (0, side * side - X.shape[1])).view(-1, side, side)
+    return F.pad(X, (0, side * side - X.shape[1])).view(-1, 1, side, side)
 
 
 def gallery(images: Tensor, captions: Sequence[list[tuple[str, str]]], title: str) -> Figure:
-    """Images (n, s, s) in [0, 1], dark on light, each under its lines of (text, colour), drawn as one."""
-    images = F.interpolate(images[:, None], scale_factor=-(-SIDE // images.shape[-1]))
-    side = images.shape[-1]
-    columns, gap, line = min(COLUMNS, len(images)), round(0.06 * side), LINE * side
+    """Images (n, 1 or 3, h, w) in [0, 1], each under its lines of (text, colour), drawn as one."""
+    images = F.interpolate(images, scale_factor=-(-SIDE // images.shape[2]))
+    n, _, side, wide = images.shape
+    columns, gap, line = min(COLUMNS * side // wide, n), round(0.06 * side), LINE * side
     head = round(line * (len(captions[0]) + 0.3))
-    cells = F.pad(images, (gap, gap, head, 0))  # (n, 1, head + s, s + 2 gap)
-    pixels = make_grid(cells, nrow=columns, padding=0)[0]
+    cells = F.pad(images, (gap, gap, head, 0), value=1)  # (n, c, head + h, w + 2 gap)
     height, width = cells.shape[2:]
-    inches = INCHES * pixels.shape[0] / width
-    panel = Figure(figsize=(INCHES * columns, inches + 0.3), dpi=100, facecolor="white")
+    pixels = make_grid(cells, nrow=columns, padding=0, pad_value=1)  # (3, ...)
+    inches = INCHES * pixels.shape[1] / (side + 2 * gap)
+    panel = Figure(
+        figsize=(max(4.4, inches * pixels.shape[2] / pixels.shape[1]), inches + 0.3), facecolor="white"
+    )
     ax = panel.add_axes((0, 0, 1, inches / (inches + 0.3)))
-    ax.imshow(pixels.numpy(), cmap="gray_r", vmin=0, vmax=1)
+    ax.imshow(pixels.permute(1, 2, 0).numpy())
     ax.set_axis_off()
     ax.set_title(title, fontsize=10)
     for i, lines in enumerate(captions):
         x, y = (i % columns + 0.5) * width, i // columns * height
         for k, (text, colour) in enumerate(lines):
-            ax.text(x, y + line * (k + 0.6), text, color=colour, fontsize=9, ha="center", va="center")
+            place = x, y + line * (k + 0.6)
+            ax.text(*place, text, color=colour, fontsize=9, ha="center", va="center", parse_math=False)
     return panel
 
 
@@ -65,7 +68,7 @@ def weights(runs: dict[str, Tensor], classes: Sequence[str]) -> Figure:
     for ax in axes.flat:
         ax.set_axis_off()
     titles = [f"{run}\n{name}".strip() if k == 0 else name for run in runs for k, name in enumerate(classes)]
-    images = [image for W in runs.values() for image in square(W.T.cpu()).numpy()]
+    images = [image for W in runs.values() for image in square(W.T.cpu())[:, 0].numpy()]
     for ax, title, image in zip(axes.flat, titles, images, strict=False):
         drawn = ax.imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit)
         ax.set_title(title, fontsize=9, loc="left")
@@ -87,7 +90,9 @@ def predictions(data: SplitDataModule, y: Tensor, y_hat: Tensor, most: int) -> d
         ]
         if captions:
             X, _ = data.split_examples("test", which)
-            drawn[name] = gallery(square(X), captions, f"{name} test images: true label over predicted label")
+            drawn[name] = gallery(
+                1 - square(X), captions, f"{name} test images: true label over predicted label"
+            )
     return drawn
 
 

@@ -6,13 +6,13 @@ Of the test images, or of one's own pictures; decision.costs=FILE adds the answe
 import csv
 import logging
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.font_manager import findfont, get_font
 from omegaconf import DictConfig
 from pydantic import BeforeValidator, Field
 from torch import Tensor
@@ -23,20 +23,18 @@ from src.charts.images import BLACK, WRONG, gallery, predictions, square
 from src.data.module import SplitDataModule
 from src.errors import UserError
 from src.maths import functional as F
-from src.predict.pictures import decode, find, prepare
+from src.predict.pictures import decode, find, pair, prepare
 from src.runs import Run, restore, write_csv
 from src.runs.config import Options, Places, checked
 from src.training.figures import outputs
 
 log = logging.getLogger(__name__)
 
-Costs = tuple[Tensor, list[str]]  # (q, a), names of the a answers: the q classes, and others if there are
-
 
 class Prediction(Options):
     run: str
     checkpoint: Literal["best", "last"]
-    inputs: str | None
+    inputs: Annotated[str, Field(min_length=1)] | None
     invert: Annotated[Literal["auto", "true", "false"], BeforeValidator(lambda value: str(value).lower())]
     first: Annotated[int, Field(ge=1, le=300)]
     decision: dict[Literal["costs"], str | None]
@@ -59,28 +57,54 @@ def predict(cfg: DictConfig, folder: Path) -> None:
     file = options.decision.get("costs")
     costs = read_costs(Path(file), data.classes) if file else None
     seen = read(paths, data.resize, options.invert)
+    unread = UserError(
+        f"{len(paths) - len(seen)} of {len(paths)} pictures could not be read; the lines above say why"
+    )
+    if paths and not seen:
+        raise unread
     if seen:
         X, _ = data.on_after_batch_transfer([torch.stack([*seen.values()]), None], 0)
         with torch.inference_mode():
             p = F.softmax(model(X))
-        answers = write_predictions({"file": [*seen]}, p, data.classes, costs, folder)
-        shown = {name: paths[name] for name in [*seen][: options.first]}
-        for i, name in enumerate(shown):
-            odds = ", ".join(f"{data.classes[k]} {p[i, k]:.2f}" for k in p[i].topk(3).indices)
-            log.info("%s: %s%s", name, odds, f"; answer {answers[i]}" if answers else "")
-        save(chart(shown, seen, p, data.classes, answers), folder / "inputs.png")
-    elif not paths:
+        examples = {"file": [*seen]}
+    else:
         data.prepare_data()
         data.setup()
-        of_test_images(*outputs(model, data), data, costs, options.first, folder)
-    if written := sorted(path.name for path in folder.glob("*") if path.suffix != ".log"):
-        log.info("written to %s/: %s", terminal.relative(folder), " ".join(written))
-    if unread := len(paths) - len(seen):
-        raise UserError(f"{unread} of {len(paths)} pictures could not be read; the lines above say why")
+        logits, y = outputs(model, data)
+        p = F.softmax(logits)
+        examples = {"image": range(len(y)), "true": [data.classes[k] for k in y]}
+
+    columns = examples | {"predicted": [data.classes[k] for k in p.argmax(dim=1)]}
+    if costs:
+        prices, answers = costs
+        cheapest = F.expected_cost(p, prices).argmin(dim=1)
+        columns["answer"] = [answers[k] for k in cheapest]
+    columns |= zip(data.classes, p.double().round(decimals=6).T.tolist(), strict=True)
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    write_csv(folder / "predictions.csv", rows)
+
+    if seen:
+        shown = rows[: options.first]
+        pairs = torch.stack([pair(decode(paths[row["file"]]), seen[row["file"]]) for row in shown])
+        save(chart(shown, pairs, data.classes), folder / "inputs.png")
+    else:
+        log.info("accuracy %.4f on %d test images", F.accuracy(p, y), len(y))
+        drawn = predictions(data, y, p.argmax(dim=1), options.first)
+        if costs:
+            drawn |= decisions(data, y, p.argmax(dim=1), cheapest, costs, options.first)
+        for name, picture in drawn.items():
+            save(picture, folder / f"{name}.png")
+    written = sorted(path.name for path in folder.glob("*") if path.suffix != ".log")
+    log.info("written to %s/: %s", terminal.relative(folder), " ".join(written))
+    if len(seen) < len(paths):
+        raise unread
 
 
-def read_costs(path: Path, classes: list[str]) -> Costs:
-    """Costs from a CSV file: true,ANSWER,... then one row for each class. Every class must be an answer too."""
+def read_costs(path: Path, classes: list[str]) -> tuple[Tensor, list[str]]:
+    """Costs (q, a) and the names of the a answers, from a CSV file: true,ANSWER,... and a row for each class.
+
+    Every class must be an answer too; there may be others.
+    """
     try:
         rows = {row.pop("true", None): row for row in csv.DictReader(files.read(path, 1 << 20).splitlines())}
         if absent := ", ".join(name for name in classes if name not in rows.get(name, {})):
@@ -105,77 +129,44 @@ def read(paths: dict[str, Path], side: int, invert: str) -> dict[str, Tensor]:
     return seen
 
 
-def write_predictions(
-    examples: dict[str, list], p: Tensor, classes: list[str], costs: Costs | None, folder: Path
-) -> list[str] | None:
-    """Write predictions.csv; return the answers of least expected cost, if there are costs."""
-    columns = {**examples, "predicted": [classes[k] for k in p.argmax(dim=1)]}
-    if costs:
-        columns["answer"] = [costs[1][k] for k in F.expected_cost(p, costs[0]).argmin(dim=1)]
-    columns |= zip(classes, p.double().round(decimals=6).T.tolist(), strict=True)
-    rows = zip(*columns.values(), strict=True)
-    write_csv(folder / "predictions.csv", [dict(zip(columns, row, strict=True)) for row in rows])
-    return columns.get("answer")
+def chart(rows: list[dict[str, Any]], pairs: Tensor, classes: list[str]) -> Figure:
+    """Of each row of predictions.csv: its file, its three likeliest classes, its answer, and its `pair`."""
+    glyphs, captions = get_font(findfont("DejaVu Sans")).get_charmap(), []
+    for row in rows:
+        likeliest = sorted(classes, key=row.get, reverse=True)[:3]
+        odds = [f"{name} {row[name]:.2f}" for name in likeliest]
+        answer = [f"answer {row['answer']}"] if "answer" in row else []
+        log.info("%s: %s", row["file"], "; ".join([", ".join(odds), *answer]))
+        name = "".join(each if ord(each) in glyphs else "\N{WHITE SQUARE}" for each in row["file"])
+        name = name if len(name) <= 30 else f"{name[:14]}\N{HORIZONTAL ELLIPSIS}{name[-15:]}"
+        blue, green = COLOURS["train"], COLOURS["test"]
+        captions.append([(name, blue), *((text, BLACK) for text in odds), *((text, green) for text in answer)])
+    return gallery(pairs, captions, "your picture, and what the model sees")
 
 
-def of_test_images(
-    logits: Tensor, y: Tensor, data: SplitDataModule, costs: Costs | None, first: int, folder: Path
-) -> None:
-    p, classes = F.softmax(logits), data.classes
-    likeliest = p.argmax(dim=1)
-    write_predictions({"image": [*range(len(y))], "true": [classes[k] for k in y]}, p, classes, costs, folder)
-    for name, picture in predictions(data, y, likeliest, first).items():
-        save(picture, folder / f"{name}.png")
-    log.info("accuracy %.4f on %d test images", F.accuracy(p, y), len(y))
-    if not costs:
-        return
+def decisions(
+    data: SplitDataModule,
+    y: Tensor,
+    y_hat: Tensor,
+    cheapest: Tensor,
+    costs: tuple[Tensor, list[str]],
+    first: int,
+) -> dict[str, Figure]:
+    """The `first` test images that gain most where the cheapest answer is not y_hat, if there are any."""
     prices, answers = costs
-    cheapest = F.expected_cost(p, prices).argmin(dim=1)
-    paid, least = prices[y, likeliest], prices[y, cheapest]
+    paid, least = prices[y, y_hat], prices[y, cheapest]
     log.info("answering the likeliest class     costs %.4f an image", paid.mean())
     log.info("answering the least expected cost costs %.4f an image", least.mean())
-    differ = (cheapest != likeliest).nonzero()[:, 0]
+    differ = (cheapest != y_hat).nonzero()[:, 0]
     log.info("the answers differ on %d of %d images", len(differ), len(y))
     shown = differ[(paid - least)[differ].argsort(descending=True, stable=True)][:first]
     captions = [
-        [(classes[true], BLACK), (classes[i], WRONG), (answers[j], COLOURS["train"])]
-        for true, i, j in zip(y[shown], likeliest[shown], cheapest[shown], strict=True)
+        [(data.classes[y[k]], BLACK), (data.classes[y_hat[k]], WRONG), (answers[cheapest[k]], COLOURS["train"])]
+        for k in shown
     ]
-    if captions:
-        title = "true class, likeliest class (red), answer of least expected cost (blue)"
-        save(gallery(square(data.split_examples("test", shown)[0]), captions, title), folder / "decisions.png")
-
-
-def chart(
-    paths: dict[str, Path], seen: dict[str, Tensor], p: Tensor, classes: list[str], answers: list[str] | None
-) -> Figure:
-    """Of each path: the picture, what the model has seen of it, its three likeliest classes by p (n, q)."""
-    columns = min(3, len(paths))
-    rows = -(-len(paths) // columns)
-    width, height = 4.6 * columns, 1.9 * rows + 0.3  # inches
-    panel = Figure(figsize=(width, height), dpi=100, facecolor="white")
-    panel.subplots_adjust(0.2 / width, 0.3 / height, 1 - 0.2 / width, 1 - 0.65 / height, 0.12, 0.45)
-    panel.suptitle("your picture, what the model sees, likeliest classes", y=1 - 0.1 / height, fontsize=9)
-    glyphs = get_font(findfont(FontProperties(family="monospace"))).get_charmap()
-    axes = panel.subplots(rows, 3 * columns, squeeze=False).reshape(-1, 3)
-    for ax in axes.flat:
-        ax.set(xticks=[], yticks=[], frame_on=False)
-    for i, (name, path) in enumerate(paths.items()):
-        given, small, odds = axes[i]
-        title = "".join(each if ord(each) in glyphs else "\N{WHITE SQUARE}" for each in name)
-        title = title if len(title) <= 60 else f"{title[:29]}\N{HORIZONTAL ELLIPSIS}{title[-30:]}"
-        given.set_title(title, loc="left", family="monospace", fontsize=8, parse_math=False)
-        given.imshow(decode(path))
-        given.set_adjustable("datalim")  # the name stands at the same height over each
-        small.imshow(seen[name][0].numpy(), cmap="gray", vmin=0, vmax=255)
-        likeliest = p[i].topk(3)
-        odds.barh(range(3), likeliest.values.numpy(), color=COLOURS["train"], alpha=0.4)
-        odds.set(xlim=(0, 1.15), ylim=(2.5, -0.5))
-        for rank, (value, k) in enumerate(zip(*likeliest, strict=True)):
-            odds.text(0.02, rank, f"{value:.2f} {classes[k]}", fontsize=8, va="center")
-        if answers:
-            odds.set_xlabel(f"answer: {answers[i]}", fontsize=8, color=COLOURS["test"])
-    return panel
+    title = "true class, likeliest class (red), cheapest answer (blue)"
+    images = 1 - square(data.split_examples("test", shown)[0])
+    return {"decisions": gallery(images, captions, title)} if captions else {}
 
 
 @hydra.main(version_base="1.3", config_path="../../conf", config_name="predict")

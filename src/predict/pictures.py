@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from torchvision.transforms.v2.functional import resize
+from torchvision.transforms.v2.functional import pil_to_tensor, resize
 
 from src.errors import UserError, printable
 from src.files import open_regular
@@ -31,24 +31,22 @@ def find(inputs: str) -> dict[str, Path]:
     What is hidden is left out unless `inputs` names it. The names of the pictures are relative to the folder
     that all have in common, and fit on one line. Raises UserError if there is none.
     """
-    inputs = os.path.expanduser(inputs)
-    given = Path(inputs)
-    if os.path.lexists(inputs) and not os.path.isdir(inputs):
+    given = Path(inputs).expanduser()
+    if os.path.lexists(given) and not given.is_dir():
         return {printable(given.name): given}
-    pattern = given / "*" if given.name == "**" else given
-    if os.path.isdir(inputs):
-        paths = sorted(given.iterdir())
-    elif not inputs or any("**" in part and part != "**" for part in given.parts):  # Python 3.11 refuses **.png
+    given = given / "*" if given.name == "**" else given  # which alone finds folders
+    folder, pattern = (given, "*") if given.is_dir() else (Path(given.anchor), given.relative_to(given.anchor))
+    try:  # unlike the glob module, Path.glob follows no link for **: two links can make a tree without an end
+        paths = sorted(folder.glob(str(pattern)))
+    except ValueError:  # Python 3.11 refuses **.png
         paths = []
-    else:  # unlike the glob module, Path.glob follows no link for **: two links can make a tree without an end
-        paths = sorted(Path(given.anchor).glob(str(pattern.relative_to(given.anchor))))
     paths = [path for path in paths if path.suffix.lower() in SUFFIXES]
     paths = [path for path in paths if all(part[0] != "." or part in given.parts for part in path.parts)]
     if not paths:
         kinds = f"no file, and no folder or pattern of files that end in {' '.join(SUFFIXES)}"
         raise UserError(f"inputs={printable(inputs)} names no picture: {kinds}")
-    folder = os.path.commonpath([path.parent for path in paths])
-    return {printable(str(path.relative_to(folder))): path for path in paths}
+    shared = os.path.commonpath([path.parent for path in paths])
+    return {printable(str(path.relative_to(shared))): path for path in paths}
 
 
 def decode(path: Path) -> Image.Image:
@@ -109,3 +107,11 @@ def trim(grey: Image.Image, ground: float) -> Image.Image:
     corner = (SIDE - width + 1) // 2, (SIDE - height + 1) // 2  # as in FashionMNIST, where the margin is odd
     image.paste(thing.resize((width, height), Image.Resampling.LANCZOS), corner)
     return image
+
+
+def pair(picture: Image.Image, seen: Tensor) -> Tensor:
+    """The picture in a square, and what the model sees of it, side by side, (3, s, 2 s) in [0, 1]."""
+    times = -(-4 * SIDE // seen.shape[-1])  # so that neither is small
+    seen = seen.repeat_interleave(times, dim=1).repeat_interleave(times, dim=2).expand(3, -1, -1)
+    given = ImageOps.pad(picture, seen.shape[1:], color="white")
+    return torch.cat([pil_to_tensor(given), seen], dim=2) / 255
