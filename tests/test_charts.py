@@ -27,13 +27,13 @@ def test_curves_show_every_metric_and_the_learning_rate():
     loss, accuracy, rate = curves(ROWS).axes
     assert lines(loss) == {"train": [1.0, 0.5], "val": [1.1, 0.6]}
     assert lines(accuracy) == {"train": [0.6, 0.8], "val": [0.5, 0.7]}
-    assert list(rate.get_lines()[0].get_ydata()) == [0.1, 0.05]
+    assert (lines(rate), rate.get_yscale()) == ({"lr": [0.1, 0.05]}, "log")
     assert [text.get_text() for text in loss.get_legend().get_texts()] == ["train", "val"]
 
 
 def test_compared_runs_have_a_colour_each_training_dotted():
     runs = {"A": ROWS, "B": [{name: 2 * value for name, value in row.items()} for row in ROWS[:1]]}
-    loss, accuracy = compared(runs).axes
+    loss, accuracy, _ = compared(runs).axes
     for ax, metric in (loss, "loss"), (accuracy, "acc"):
         drawn = [(line.get_label(), list(line.get_ydata())) for line in ax.get_lines()]
         assert drawn == [
@@ -49,7 +49,7 @@ def test_compared_runs_have_the_metrics_that_each_of_them_has():
     watched = [
         {"epoch": 1.0, "lr": 0.1, "train/loss": 1.0, "test/loss": 1.2, "train/acc": 0.6, "test/acc": 0.5}
     ]
-    loss, accuracy = compared({"A": ROWS, "B": watched}).axes
+    loss, accuracy, _ = compared({"A": ROWS, "B": watched}).axes
     drawn = [(line.get_label(), list(line.get_ydata())) for line in loss.get_lines()]
     of_a = [("train/loss", [1.0, 0.5]), ("val/loss", [1.1, 0.6])]
     assert drawn == [*of_a, ("train/loss", [1.0]), ("test/loss", [1.2])]
@@ -98,11 +98,7 @@ def test_curves_clip_no_label(scale, factor, epochs):
         | {"train/acc": 1 - 1 / (e + 1), "error/w": 0.1 * factor / e, "error/b": 0.03 * factor / e**2}
         for e in range(1, epochs + 1)
     ]
-    picture = curves(rows, scale)
-    within(picture)
-    *panels, rate = picture.axes
-    edge = rate.get_tightbbox().x1  # of the label of the learning rate
-    assert edge < min(ax.get_tightbbox().x0 for ax in panels[1:])
+    within(curves(rows, scale))
 
 
 def test_save_replaces_the_picture_in_one_step(tmp_path):

@@ -1,85 +1,77 @@
 """Curves of one run and of several, epoch by epoch."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from src.charts import COLOURS, CYCLE, figure
+from src.charts import CYCLE, figure
 
-PANELS = {
+PANELS = {  # title -> metrics
     "loss": ("train/loss", "val/loss", "test/loss"),
     "accuracy": ("train/acc", "val/acc", "test/acc"),
     "error of the estimates": ("error/w", "error/b"),
+    "learning rate": ("lr",),
 }
+Rows = Sequence[dict[str, float]]  # one dict per epoch: epoch, lr, train/loss, ...
+Points = tuple[tuple[float, ...], tuple[float, ...]]  # epochs, values
 
 
-def panels(names: Iterable[str], height: float, scale: str = "linear") -> tuple[Figure, dict[Axes, list[str]]]:
-    """A figure with an empty panel for each kind of metric that `names` has, and the metrics of each panel."""
-    found = {title: [name for name in known if name in names] for title, known in PANELS.items()}
-    found = {title: metrics for title, metrics in found.items() if metrics}
-    panel = figure(4.6 * len(found), height)
-    axes = panel.subplots(1, len(found), squeeze=False)[0]
-    for ax, title in zip(axes, found, strict=True):
-        scales = {"loss": scale, "accuracy": "linear"}
-        ax.set(title=title, xlabel="epoch", yscale=scales.get(title, "log"))
+def panels(runs: Sequence[Rows], height: float, scale: str = "linear") -> Figure:
+    """A figure with an empty panel for each kind of metric that the runs have."""
+    names = {name for rows in runs for row in rows for name in row}
+    found = [title for title, metrics in PANELS.items() if names.intersection(metrics)]
+    panel = figure(3.8 * len(found), height)
+    for ax, title in zip(panel.subplots(1, len(found), squeeze=False)[0], found, strict=True):
+        ax.set(title=title, xlabel="epoch", yscale={"loss": scale, "accuracy": "linear"}.get(title, "log"))
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         ax.grid(alpha=0.3)
-    return panel, dict(zip(axes, found.values(), strict=True))
-
-
-def curves(rows: Sequence[dict[str, float]], scale: str = "linear") -> Figure:
-    """Loss, and accuracy or the errors of the parameters, against the epoch; the learning rate in grey.
-
-    Args:
-        rows: one dict per epoch: epoch, lr, train/loss, ... What only some have (test/loss of the epoch that
-            was tested) is drawn where it is.
-        scale: of the loss axis, "linear" or "log".
-    """
-    panel, metrics = panels({name for row in rows for name in row}, 3.4, scale)
-    for ax, names in metrics.items():
-        for name in names:
-            stage, _, parameter = name.partition("/")
-            label, colour = stage, COLOURS.get(stage)
-            if stage == "error":
-                label, colour = parameter, COLOURS["train" if parameter == "w" else "val"]
-            points = [(row["epoch"], row[name]) for row in rows if name in row]
-            style = "D" if len(points) < len(rows) else ".-" if len(rows) < 30 else "-"
-            ax.plot(*zip(*points, strict=True), style, label=label, color=colour)
-        ax.legend(edgecolor="none")
-    ax = next(iter(metrics))
-    rate = ax.twinx()
-    rate.plot(
-        [row["epoch"] for row in rows], [row["lr"] for row in rows], ":", color=COLOURS["lr"], linewidth=1
-    )
-    rate.set_ylabel("learning rate", color=COLOURS["lr"])
-    rate.tick_params(colors=COLOURS["lr"])
-    rate.set_ylim(bottom=0)
-    ax.set_zorder(1)  # the legend above the dots
-    ax.patch.set_visible(False)
     return panel
 
 
-def compared(runs: dict[str, Sequence[dict[str, float]]]) -> Figure:
-    """Loss, and accuracy or the errors of the parameters, of several runs against the epoch, a colour for each.
+def points(rows: Rows, ax: Axes) -> Iterator[tuple[int, str, Points]]:
+    """Place, name and points of the metrics of this panel, as far as the run has them."""
+    for k, name in enumerate(PANELS[ax.get_title()]):
+        if found := [(row["epoch"], row[name]) for row in rows if name in row]:
+            yield k, name, tuple(zip(*found, strict=True))
+
+
+def curves(rows: Rows, scale: str = "linear") -> Figure:
+    """Loss, accuracy or the errors of the parameters, and the learning rate, against the epoch.
+
+    The scale of the loss axis is "linear" or "log". What one epoch alone has (test/loss) is drawn there.
+    """
+    panel = panels([rows], 3.4, scale)
+    for ax in panel.axes:
+        for k, name, (epochs, values) in points(rows, ax):
+            style = "D" if len(epochs) < len(rows) else ".-" if len(rows) < 30 else "-"
+            label = name.removeprefix("error/").partition("/")[0]  # the stage, or the parameter
+            ax.plot(epochs, values, style, label=label, color=CYCLE[k])
+        ax.legend(edgecolor="none")
+    return panel
+
+
+def compared(runs: dict[str, Rows]) -> Figure:
+    """The same of several runs, a colour for each.
 
     What a run was watched by (validation, or the test set without it) is solid, training dotted; of the errors,
     that of w is solid, that of b dotted.
     """
-    panel, metrics = panels({name for rows in runs.values() for name in rows[0]}, 3.6 + 0.22 * len(runs))
-    for ax, names in metrics.items():
+    panel = panels([*runs.values()], 3.6 + 0.22 * len(runs))
+    dotted = ("train/loss", "train/acc", "error/b")
+    for ax in panel.axes:
         for colour, rows in zip(CYCLE, runs.values(), strict=False):
-            for name in names:
-                points = [(row["epoch"], row[name]) for row in rows if name in row]
-                style = {"linestyle": ":" if name.startswith("train") or name == "error/b" else "-"}
-                style["marker"] = "." if len(points) == 1 else None
-                ax.plot(*zip(*points, strict=True), **style, color=colour, label=name)
-    handles = [Line2D([], [], color=colour, label=name) for colour, name in zip(CYCLE, runs, strict=False)]
-    errors = ["error/w", "error/b"] in metrics.values()
+            for _, name, (epochs, values) in points(rows, ax):
+                style, marker = ":" if name in dotted else "-", "." if len(epochs) == 1 else None
+                ax.plot(epochs, values, style, marker=marker, color=colour, label=name)
+    errors = any("error" in ax.get_title() for ax in panel.axes)
     meaning = ("w", "b") if errors else ("validation, or test without it", "training")
-    for style, label in zip("-:", meaning, strict=True):
-        handles.append(Line2D([], [], color="black", linestyle=style, label=label))
+    handles = [Line2D([], [], color=colour, label=name) for colour, name in zip(CYCLE, runs, strict=False)]
+    handles += [
+        Line2D([], [], color="black", linestyle=style, label=text)
+        for style, text in zip("-:", meaning, strict=True)
+    ]
     panel.legend(handles=handles, loc="outside lower left", frameon=False, ncols=2)
     return panel
