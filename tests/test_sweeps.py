@@ -276,8 +276,8 @@ def test_a_cluster_with_slurm_composes():
 
 
 def test_other_commands_fail_over_several_values_if_one_fails(cli, tmp_path):
-    arguments = ["num_examples=10", "scales=[1],[a]", "hydra.sweep.dir=several"]
-    status, output = cli("src.stability", "-m", *arguments, data=False)
+    arguments = ["suite=x,y", "hydra.sweep.dir=several"]
+    status, output = cli("src.benchmark", "-m", *arguments, data=False)
     assert status == 1
     assert output.splitlines()[-1].startswith("error: ")
     assert not (tmp_path / "several/summary.csv").exists()

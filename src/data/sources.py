@@ -8,7 +8,6 @@ import gzip
 import hashlib
 import io
 import logging
-import shutil
 import subprocess
 import tempfile
 import time
@@ -18,7 +17,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
-from typing import BinaryIO
 
 from filelock import FileLock
 
@@ -44,13 +42,11 @@ FAILURES = (OSError, EOFError, zlib.error, HTTPException, subprocess.SubprocessE
 
 def provide(
     folder: Path,
-    *,
     system_copies: Sequence[str] = (),
     mirrors: Sequence[str] = (),
     debian_package: str | None = None,
-    files: dict[str, str] = FILES,
 ) -> None:
-    """Return once `folder` holds every one of the `files`, verified.
+    """Return once `folder` holds every one of the FILES, verified.
 
     Files that are missing come from the first source that works: `system_copies` (folders), `mirrors` (URLs of
     folders), `debian_package`. A lock lets processes that start together do the work once.
@@ -58,7 +54,7 @@ def provide(
     Raises UserError if a file is damaged (it is left as it is), `folder` cannot be written, or no source works.
     """
     folder = folder.absolute()
-    if not missing(folder, files):
+    if not missing(folder):
         return
     # each gives the content, compressed or not, of the files it is asked for
     sources: dict[str, Callable] = {f"system copy {each}": partial(from_folder, each) for each in system_copies}
@@ -68,20 +64,23 @@ def provide(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            if wanted := missing(folder, files):  # another process may have been faster
-                fetch(folder, wanted, sources, files)
+            if wanted := missing(folder):  # another process may have been faster
+                title, contents = fetch(folder, wanted, sources)
+                for name, content in contents.items():
+                    replace(folder / name, content)
+                log.info("FashionMNIST comes from %s, verified, and is kept in %s", title, folder)
     except OSError as error:
         reason = f"{error.strerror or error}; make room or choose another with data.root=DIR"
         raise UserError(f"cannot write the data folder {folder}: {reason}") from error
 
 
-def missing(folder: Path, files: dict[str, str] = FILES) -> list[str]:
+def missing(folder: Path) -> list[str]:
     """Names of the files that are not in `folder`. Raises UserError if one is there but damaged."""
     absent = []
-    for name, sha256 in files.items():
+    for name in FILES:
         try:
             with open_regular(folder / name, LARGEST) as file:
-                check(name, file, sha256)
+                check(name, file.read())
         except (FileNotFoundError, NotADirectoryError):
             absent.append(name)
         except UserError as error:
@@ -90,51 +89,38 @@ def missing(folder: Path, files: dict[str, str] = FILES) -> list[str]:
     return absent
 
 
-def check(name: str, file: BinaryIO, sha256: str) -> None:
-    found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
-        raise UserError(f"{name} has a SHA-256 that begins {found[:12]}, expected {sha256[:12]}")
+def check(name: str, content: bytes) -> bytes:
+    found, expected = hashlib.sha256(content).hexdigest(), FILES[name]
+    if found != expected:
+        raise UserError(f"{name} has a SHA-256 that begins {found[:12]}, expected {expected[:12]}")
+    return content
 
 
-def fetch(folder: Path, wanted: list[str], sources: dict[str, Callable], files: dict[str, str]) -> None:
-    """Put the wanted files into the folder, from the first source that has all of them."""
+def fetch(folder: Path, wanted: list[str], sources: dict[str, Callable]) -> tuple[str, dict[str, bytes]]:
+    """Name of the first source that has all the wanted files, and their verified contents, decompressed."""
     reasons = [f"data folder {folder}: no {', '.join(wanted)}"]
     for title, source in sources.items():
         log.info("looking for FashionMNIST in %s", title)
         try:
-            contents = {name: unpack(content) for name, content in source(wanted).items()}
-            for name, content in contents.items():
-                check(name, io.BytesIO(content), files[name])
+            return title, {name: check(name, unpack(content)) for name, content in source(wanted).items()}
         except FAILURES as error:
             reasons.append(f"{title}: {error}")
-            continue
-        try:
-            for name, content in contents.items():
-                replace(folder / name, content)
-        except UserError as error:
-            raise UserError(f"{error}; make room or choose another folder with data.root=DIR") from error
-        log.info("FashionMNIST comes from %s, verified, and is kept in %s", title, folder)
-        return
-    advice = f"Put the four files ({', '.join(files)}) into {folder}, or name a folder that has them"
+    advice = f"Put the four files ({', '.join(FILES)}) into {folder}, or name a folder that has them"
     lines = ["FashionMNIST cannot be had from any source:", *(f"  - {reason}" for reason in reasons)]
     raise UserError("\n".join([*lines, f"{advice}, compressed or not: 'data.system_copies=[DIR]'"]))
 
 
 def unpack(content: bytes) -> bytes:
     """The content, decompressed if need be; a little can unpack to very much, of which no more than LARGEST."""
-    if not content.startswith(b"\x1f\x8b"):  # gzip
-        return content
-    with gzip.open(io.BytesIO(content)) as file:
-        return file.read(LARGEST)
+    gzipped = content.startswith(b"\x1f\x8b")
+    return gzip.open(io.BytesIO(content)).read(LARGEST) if gzipped else content
 
 
 def from_folder(folder: str, names: Sequence[str]) -> dict[str, bytes]:
     contents = {}
     for name in names:
-        found = [path for path in (Path(folder, f"{name}.gz"), Path(folder, name)) if path.exists()]
-        if not found:
-            raise UserError(f"no {name} or {name}.gz in {folder}")
-        with open_regular(found[0], LARGEST) as file:
+        packed = Path(folder, f"{name}.gz")
+        with open_regular(packed if packed.exists() else packed.with_suffix(""), LARGEST) as file:
             contents[name] = file.read()
     return contents
 
@@ -143,19 +129,17 @@ def from_mirror(url: str, names: Sequence[str]) -> dict[str, bytearray]:
     """url/NAME.gz of each name; urllib's time-out alone would let a server trickle for ever."""
     deadline = time.monotonic() + FETCH_SECONDS
     contents = {name: bytearray() for name in names}
-    for name, content in contents.items():
+    for name in names:
         with urllib.request.urlopen(f"{url.rstrip('/')}/{name}.gz", timeout=STALL_SECONDS) as response:
             while chunk := response.read1(1 << 20):
-                content += chunk
-                if len(content) > LARGEST or time.monotonic() > deadline:
+                contents[name] += chunk
+                if len(contents[name]) > LARGEST or time.monotonic() > deadline:
                     raise UserError(f"took longer than {FETCH_SECONDS} s, or {name}.gz has no end")
     return contents
 
 
 def from_debian(package: str, names: Sequence[str]) -> dict[str, bytes]:
     """The files in Debian's (or Ubuntu's) package, with package lists and cache of our own, so without root."""
-    if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
-        raise UserError("apt-get and dpkg-deb are not on this system")
     with tempfile.TemporaryDirectory() as scratch:
         for private in ("lists/partial", "cache/archives/partial"):
             Path(scratch, private).mkdir(parents=True)
