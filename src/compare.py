@@ -20,35 +20,29 @@ from src.runs import Run, claim, restore, write, write_csv
 from src.training.experiment import INCIDENTAL
 
 MOST = len(CYCLE)  # runs with a colour of their own
-RESULTS = ("val/loss", "val/acc", "test/loss", "test/acc", "error/w", "error/b")
-OUTCOME = ("best_epoch", "epochs", "seconds", "status")
+METRICS = ("val/loss", "val/acc", "test/loss", "test/acc", "error/w", "error/b")
+RESULTS = (*METRICS, "best_epoch", "epochs", "seconds", "status")
 
 
 def find(paths: list[Path]) -> list[Run]:
     """The runs that are meant, each once. Raises UserError if they cannot be compared."""
-    found: dict[Path, Run] = {}
+    runs: dict[Path, Run] = {}
     for path in paths:
-        inside = [Run(config.parents[1]) for config in path.glob("*/.hydra/config.yaml")]
-        chosen = best(inside) if inside and not Run(path).config.exists() else [Run(path)]
-        found |= {run.path.resolve(): run for run in chosen}
-    runs = list(found.values())
-    kinds = {run.recorded()["data"]["_target_"].rpartition(".")[2]: run for run in runs}
-    for run in runs:
+        jobs = [Run(config.parents[1]) for config in path.glob("*/.hydra/config.yaml")]
+        finished = [run for run in jobs if run.record().get("status") == "finished"]
+        best = sorted(finished, key=lambda run: run.record().get("val/loss", math.inf))[:MOST]
+        chosen = best if jobs and not Run(path).config.exists() else [Run(path)]
+        runs |= {run.path.resolve(): run for run in chosen}
+    kinds = {run.recorded()["data"]["_target_"].rpartition(".")[2]: path for path, run in runs.items()}
+    for path, run in runs.items():
         if not (run.metrics_csv.exists() and run.best.exists()):
-            raise UserError(f"{run.path} has no epoch to compare yet")
+            raise UserError(f"{path} has no epoch to compare yet")
     if not 2 <= len(runs) <= MOST:
         raise UserError(f"name 2 to {MOST} runs, or a sweep with 2 finished jobs or more; found {len(runs)}")
     if len(kinds) > 1:
-        (one, a), (other, b), *_ = kinds.items()
-        raise UserError(f"{a.path} is about {one}, {b.path} about {other}: they have no measure in common")
-    return runs
-
-
-def best(runs: list[Run]) -> list[Run]:
-    """Of the finished runs the MOST of lowest val/loss, in the order of their numbers."""
-    finished = [run for run in runs if run.record().get("status") == "finished"]
-    kept = sorted(finished, key=lambda run: run.record().get("val/loss", math.inf))[:MOST]
-    return sorted(kept, key=lambda run: (len(run.path.name), run.path.name))  # 9 before 10
+        about = ", ".join(f"{path} is about {kind}" for kind, path in kinds.items())
+        raise UserError(f"{about}: they have no measure in common")
+    return [*runs.values()]
 
 
 def settings(run: Run) -> dict[str, Any]:
@@ -60,11 +54,11 @@ def settings(run: Run) -> dict[str, Any]:
     return found
 
 
-def legend(letter: str, run: Run, chosen: dict[str, Any]) -> str:
+def legend(letter: str, run: Run, differing: dict[str, Any]) -> str:
     """The run's letter and what it differs in or, if that is nothing or long, its folder; `$` is no formula."""
+    values = {key.rpartition(".")[2]: value for key, value in differing.items()}
     text = ", ".join(
-        value.partition(".")[0] if key == "model" else f"{key.rpartition('.')[2]} {value}"
-        for key, value in chosen.items()
+        value.partition(".")[0] if key == "model" else f"{key} {value}" for key, value in values.items()
     )
     return f"{letter}: {printable(text if 0 < len(text) <= 40 else run.path.name)}".replace("$", r"\$")
 
@@ -75,23 +69,23 @@ def compare(runs: list[Run], folder: Path) -> str:
     chosen, records = [settings(run) for run in runs], [run.record() for run in runs]
     keys = dict.fromkeys(key for each in chosen for key in each)
     keys = [key for key in keys if any(each.get(key) != chosen[0].get(key) for each in chosen)]
-    shared = [key for key in keys if all(key in each for each in chosen)]  # the forms have some of their own
-    results = [metric for metric in RESULTS if any(metric in record for record in records)]
+    results = [name for name in RESULTS if any(name in record for record in records)]
     rows, names = [], []
     for letter, run, each, record in zip("ABCDEFGH", runs, chosen, records, strict=False):
-        values = {key: each.get(key) for key in keys} | {key: record.get(key) for key in (*results, *OUTCOME)}
+        values = {key: each.get(key) for key in keys} | {name: record.get(name) for name in results}
         rows.append({"run": letter, **values, "folder": printable(terminal.relative(run.path.absolute()))})
-        names.append(legend(letter, run, {key: each[key] for key in shared}))
+        # the forms of a model have settings of their own
+        shared = {key: each[key] for key in keys if all(key in other for other in chosen)}
+        names.append(legend(letter, run, shared))
 
     pictures = {"curves": compared({name: run.rows() for name, run in zip(names, runs, strict=True)})}
     if models[0].classifies and all(model.weights() for model in models):
         W = {name: model.weights()[0] for name, model in zip(names, models, strict=True)}
         pictures["weights"] = weights(W, data.classes)
-    text = terminal.table(rows)
-    page = [f"# {len(runs)} runs compared", text]
     for name, picture in pictures.items():
         save(picture, folder / f"{name}.png")
-        page.append(f"![{name}]({name}.png)")
+    text = terminal.table(rows)
+    page = [f"# {len(runs)} runs compared", text, *(f"![{name}]({name}.png)" for name in pictures)]
     write_csv(folder / "comparison.csv", rows)
     write(folder / "comparison.md", "\n\n".join(page) + "\n")
     return text

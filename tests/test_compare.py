@@ -82,8 +82,8 @@ def test_of_a_sweep_the_best_finished_jobs_are_compared(trained, tmp_path):
         run.config.write_text(yaml.safe_dump(settings))
     compare(find([tmp_path / "sweep"]), tmp_path / "out")
     rows = comparison(tmp_path / "out")
-    assert [Path(row["folder"]).name for row in rows] == ["1", "2", "3", "4", "6", "7", "9", "10"]
-    assert [row["data.batch_size"] for row in rows] == ["2", "3", "4", "5", "7", "8", "10", "11"]
+    assert [Path(row["folder"]).name for row in rows] == ["6", "2", "1", "7", "4", "3", "9", "10"]
+    assert [row["data.batch_size"] for row in rows] == ["7", "3", "2", "8", "5", "4", "10", "11"]
     assert not (tmp_path / "out/weights.png").exists()  # two weights are no image
     assert (tmp_path / "out/curves.png").exists()
     assert "error/w" in rows[0]

@@ -38,9 +38,7 @@ def main(cfg: DictConfig) -> None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     for suite in ["classes", "epoch"] if options.suite == "all" else [options.suite]:
         if suite == "epoch":
-            seconds = epoch.measure(cfg, folder, **options.epoch)
-            rows = [epoch.spread(f"{name}, s", values) for name, values in seconds.items()]
-            rows += epoch.ratios(seconds)
+            rows = epoch.table(epoch.measure(cfg, folder, **options.epoch))
         else:
             rows = list(classes.measure(options.classes, options.num_examples, options.repeats))
         content = {**machine, "options": options.model_dump(), "rows": rows}

@@ -1,16 +1,15 @@
-"""Seconds of an epoch of ours beside those of the plain loops, and the ratios that they are to keep.
+"""Seconds of an epoch of ours beside those of the plain loops, and the ratios that they must keep.
 
 Contestants take turns: whatever else the machine does meets all of them. A ratio is taken within a round.
 """
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import rich
 import torch
 from lightning.pytorch.callbacks import LambdaCallback
 from omegaconf import DictConfig
@@ -21,7 +20,7 @@ from src.runs.config import build_data
 from src.training.experiment import assemble, plain
 from src.training.tensorboard import writers
 
-TARGETS = {  # bounds on the median; on two CPU cores, with the default callbacks, logger and progress bar
+TARGETS = {  # bounds on the median; on two CPU cores, with the default callbacks and logger
     "scratch / bare": (0, 2.2),  # 1.1 is arithmetic, 0.2 validation and files, 0.7 Lightning's own loop
     "closed_form / bare": (0, 2.0),
     "textbook / scratch": (9, np.inf),
@@ -41,23 +40,19 @@ def measure(cfg: DictConfig, folder: Path, rounds: int, epochs: int) -> dict[str
         "textbook": partial(loops.textbook, root, train_size, val_size, count),
         "bare": partial(loops.bare, root, train_size, count, device),
     }
-    trainer = {**cfg.trainer, "max_epochs": count}
+    trainer = {**cfg.trainer, "max_epochs": count, "enable_progress_bar": False}
     with tempfile.TemporaryDirectory(dir=folder) as runs:
         for name, model in cfg.models.items():
             settings = plain({**cfg, "model": model, "trainer": trainer})
             contestants[name] = partial(ours, settings, runs)
         build_data(settings).prepare_data()
         seconds, times = {name: [] for name in contestants}, []
-        rich.reconfigure(force_terminal=True, quiet=True)  # the progress bar is drawn, and nobody sees it
-        try:
-            for _ in range(rounds):
-                for name, contestant in contestants.items():
-                    torch.set_num_threads(threads)  # ours takes as many as its config says
-                    times.clear()
-                    contestant(ended=lambda *_: times.append(time.perf_counter()))
-                    seconds[name].append(np.median(np.diff(times)[-epochs:]))
-        finally:
-            rich.reconfigure()
+        for _ in range(rounds):
+            for name, contestant in contestants.items():
+                torch.set_num_threads(threads)  # ours takes as many as its config says
+                times.clear()
+                contestant(ended=lambda *_: times.append(time.perf_counter()))
+                seconds[name].append(np.median(np.diff(times)[-epochs:]))
     return seconds
 
 
@@ -71,14 +66,16 @@ def ours(settings: dict, folder: str | Path, ended: Callable) -> None:
         writer.close()
 
 
-def spread(name: str, values: list[float]) -> dict:
-    return {"figure": name, "median": float(np.median(values)), "lowest": min(values), "highest": max(values)}
-
-
-def ratios(seconds: dict[str, list[float]], targets: dict[str, tuple[float, float]] = TARGETS) -> list[dict]:
-    rows = []
+def table(seconds: dict[str, list[float]], targets: dict[str, tuple[float, float]] = TARGETS) -> list[dict]:
+    """A row for each contestant, then one for each ratio of two, which has a target."""
+    rows = [spread(f"{name}, s", values) for name, values in seconds.items()]
     for name, (low, high) in targets.items():
-        of, base = (seconds[contestant] for contestant in name.split(" / "))
-        row = spread(name, [a / b for a, b in zip(of, base, strict=True)])
+        of, base = (np.array(seconds[contestant]) for contestant in name.split(" / "))
+        row = spread(name, of / base)
         rows.append({**row, "target": f"{low:g} to {high:g}", "met": low <= row["median"] <= high})
     return rows
+
+
+def spread(name: str, values: Sequence[float]) -> dict[str, str | float]:
+    median, lowest, highest = map(float, (np.median(values), min(values), max(values)))
+    return {"figure": name, "median": median, "lowest": lowest, "highest": highest}

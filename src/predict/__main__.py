@@ -19,8 +19,7 @@ from torch import Tensor
 
 from src import files, terminal
 from src.charts import COLOURS, save
-from src.charts.images import BLACK, WRONG, gallery, predictions, square
-from src.data.module import SplitDataModule
+from src.charts.images import BLACK, gallery, predictions
 from src.errors import UserError
 from src.maths import functional as F
 from src.predict.pictures import decode, find, pair, prepare
@@ -89,11 +88,13 @@ def predict(cfg: DictConfig, folder: Path) -> None:
         save(chart(shown, pairs, data.classes), folder / "inputs.png")
     else:
         log.info("accuracy %.4f on %d test images", F.accuracy(p, y), len(y))
-        drawn = predictions(data, y, p.argmax(dim=1), options.first)
-        if costs:
-            drawn |= decisions(data, y, p.argmax(dim=1), cheapest, costs, options.first)
-        for name, picture in drawn.items():
+        y_hat = p.argmax(dim=1)
+        for name, picture in predictions(data, y, y_hat, options.first).items():
             save(picture, folder / f"{name}.png")
+        if costs:
+            log.info("answering the likeliest class     costs %.4f an image", prices[y, y_hat].mean())
+            log.info("answering the least expected cost costs %.4f an image", prices[y, cheapest].mean())
+            log.info("the answers differ on %d of %d images", (cheapest != y_hat).sum(), len(y))
     written = sorted(path.name for path in folder.glob("*") if path.suffix != ".log")
     log.info("written to %s/: %s", terminal.relative(folder), " ".join(written))
     if len(seen) < len(paths):
@@ -142,31 +143,6 @@ def chart(rows: list[dict[str, Any]], pairs: Tensor, classes: list[str]) -> Figu
         blue, green = COLOURS["train"], COLOURS["test"]
         captions.append([(name, blue), *((text, BLACK) for text in odds), *((text, green) for text in answer)])
     return gallery(pairs, captions, "your picture, and what the model sees")
-
-
-def decisions(
-    data: SplitDataModule,
-    y: Tensor,
-    y_hat: Tensor,
-    cheapest: Tensor,
-    costs: tuple[Tensor, list[str]],
-    first: int,
-) -> dict[str, Figure]:
-    """The `first` test images that gain most where the cheapest answer is not y_hat, if there are any."""
-    prices, answers = costs
-    paid, least = prices[y, y_hat], prices[y, cheapest]
-    log.info("answering the likeliest class     costs %.4f an image", paid.mean())
-    log.info("answering the least expected cost costs %.4f an image", least.mean())
-    differ = (cheapest != y_hat).nonzero()[:, 0]
-    log.info("the answers differ on %d of %d images", len(differ), len(y))
-    shown = differ[(paid - least)[differ].argsort(descending=True, stable=True)][:first]
-    captions = [
-        [(data.classes[y[k]], BLACK), (data.classes[y_hat[k]], WRONG), (answers[cheapest[k]], COLOURS["train"])]
-        for k in shown
-    ]
-    title = "true class, likeliest class (red), cheapest answer (blue)"
-    images = 1 - square(data.split_examples("test", shown)[0])
-    return {"decisions": gallery(images, captions, title)} if captions else {}
 
 
 @hydra.main(version_base="1.3", config_path="../../conf", config_name="predict")

@@ -26,27 +26,20 @@ CLOSE = 0.05 * 255  # grey levels about the ground that still count as ground
 
 
 def find(inputs: str) -> dict[str, Path]:
-    """Name -> path, sorted: the file `inputs`, the pictures in that folder, or those that match the pattern.
+    """Name -> path, sorted: the file `inputs`, or the pictures in that folder and in the folders in it.
 
-    What is hidden is left out unless `inputs` names it. The names of the pictures are relative to the folder
-    that all have in common, and fit on one line. Raises UserError if there is none.
+    What is hidden in the folder is left out. Names are relative to it, and fit on one line. Raises UserError if
+    there is none.
     """
     given = Path(inputs).expanduser()
     if os.path.lexists(given) and not given.is_dir():
         return {printable(given.name): given}
-    given = given / "*" if given.name == "**" else given  # which alone finds folders
-    folder, pattern = (given, "*") if given.is_dir() else (Path(given.anchor), given.relative_to(given.anchor))
-    try:  # unlike the glob module, Path.glob follows no link for **: two links can make a tree without an end
-        paths = sorted(folder.glob(str(pattern)))
-    except ValueError:  # Python 3.11 refuses **.png
-        paths = []
-    paths = [path for path in paths if path.suffix.lower() in SUFFIXES]
-    paths = [path for path in paths if all(part[0] != "." or part in given.parts for part in path.parts)]
-    if not paths:
-        kinds = f"no file, and no folder or pattern of files that end in {' '.join(SUFFIXES)}"
+    names = (path.relative_to(given) for path in given.rglob("*") if path.suffix.lower() in SUFFIXES)
+    shown = sorted(name for name in names if not any(part.startswith(".") for part in name.parts))
+    if not shown:
+        kinds = f"no file, and no folder of files that end in {' '.join(SUFFIXES)}"
         raise UserError(f"inputs={printable(inputs)} names no picture: {kinds}")
-    shared = os.path.commonpath([path.parent for path in paths])
-    return {printable(str(path.relative_to(shared))): path for path in paths}
+    return {printable(str(name)): given / name for name in shown}
 
 
 def decode(path: Path) -> Image.Image:
