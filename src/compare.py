@@ -1,8 +1,8 @@
 """Runs side by side: python -m src.compare RUN RUN ...
 
 A RUN is the folder of a run, or one with runs in it, such as a sweep: of those, the finished ones, at most the
-best eight. Writes outputs/comparisons/<date>_<time>/: comparison.md and comparison.csv (what differs in
-settings and results), curves.png, and of classifiers weights.png. Reads nothing but the run folders.
+best eight. Writes outputs/comparisons/<date>_<time>/: comparison.csv (what differs in settings and results),
+curves.png, and of classifiers weights.png. Reads nothing but the run folders.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from src.charts import CYCLE, save
 from src.charts.curves import compared
 from src.charts.images import weights
 from src.errors import UserError, printable
-from src.runs import Run, claim, restore, write, write_csv
+from src.runs import Run, claim, restore, write_csv
 from src.training.experiment import INCIDENTAL
 
 MOST = len(CYCLE)  # runs with a colour of their own
@@ -84,11 +84,8 @@ def compare(runs: list[Run], folder: Path) -> str:
         pictures["weights"] = weights(W, data.classes)
     for name, picture in pictures.items():
         save(picture, folder / f"{name}.png")
-    text = terminal.table(rows)
-    page = [f"# {len(runs)} runs compared", text, *(f"![{name}]({name}.png)" for name in pictures)]
     write_csv(folder / "comparison.csv", rows)
-    write(folder / "comparison.md", "\n\n".join(page) + "\n")
-    return text
+    return terminal.table(rows)
 
 
 def main() -> None:
@@ -98,7 +95,7 @@ def main() -> None:
     runs = find(parser.parse_args().runs)  # before there is a folder
     folder = claim(Path(f"outputs/comparisons/{datetime.now():%Y-%m-%d_%H-%M-%S}"), False, "")
     terminal.say(compare(runs, folder))
-    terminal.say(f"written to {terminal.relative(folder.absolute())}/: comparison.md .csv and pictures")
+    terminal.say(f"written to {terminal.relative(folder.absolute())}/: comparison.csv and pictures")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The test metrics of a run once more, and what stands behind them: python -m src.evaluate run=DIR
 
 Writes evaluation.json and figures/evaluation_confusion.png into the run folder: of a classifier, scores of each
-class, the confusions and the calibration error; of a linear regression, the sizes of its errors and R^2.
+class, the confusions and the calibration error.
 """
 
 import json
@@ -47,13 +47,14 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     trainer.test(model, data, verbose=False)
     metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
 
-    output, y = outputs(model, data)
-    found = classification(output, y, data.classes) if model.classifies else regression(output, y)
-    result = {"checkpoint": str(checkpoint), "epoch": run.load(checkpoint)["epoch"] + 1, **metrics, **found}
-    write(run.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
+    result = {"checkpoint": str(checkpoint), "epoch": run.load(checkpoint)["epoch"] + 1, **metrics}
+    written = "evaluation.json"
     if model.classifies:
-        picture = confusion(torch.tensor(found["confusion"]), data.classes)
+        result |= classification(*outputs(model, data), data.classes)
+        picture = confusion(torch.tensor(result["confusion"]), data.classes)
         save(picture, run.figures / "evaluation_confusion.png")
+        written += " figures/evaluation_confusion.png"
+    write(run.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
     log.info("%s", tables(result))
     recorded = {name: run.record().get(name) for name in metrics}
     if checkpoint == run.best and metrics == recorded:
@@ -61,7 +62,6 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     elif checkpoint == run.best:
         differ = ", ".join(f"{name} {value}" for name, value in recorded.items())
         log.warning("not the test metrics in metrics.json (%s): made elsewhere, or not ended?", differ)
-    written = "evaluation.json figures/evaluation_confusion.png" if model.classifies else "evaluation.json"
     log.info("written to %s/: %s", terminal.relative(run.path), written)
     return result
 
@@ -89,15 +89,6 @@ def classification(logits: Tensor, y: Tensor, classes: list[str]) -> dict[str, A
             for i, j in (divmod(index, q) for index in wrong[:10].tolist())
         ],
         "confusion": matrix.tolist(),
-    }
-
-
-def regression(y_hat: Tensor, y: Tensor) -> dict[str, float]:
-    """Sizes of the errors of predictions y_hat (n, q) for targets y (n, q)."""
-    return {
-        "rmse": tm.mean_squared_error(y_hat, y, squared=False).item(),
-        "mae": tm.mean_absolute_error(y_hat, y).item(),
-        "r2": tm.r2_score(y_hat, y).item(),
     }
 
 

@@ -48,7 +48,6 @@ def test_two_classifiers_are_compared_in_what_differs_in_results_and_in_weights(
     (made,) = (tmp_path / "outputs/comparisons").iterdir()
     assert sorted(path.name for path in made.iterdir()) == [
         "comparison.csv",
-        "comparison.md",
         "curves.png",
         "weights.png",
     ]
@@ -64,7 +63,6 @@ def test_two_classifiers_are_compared_in_what_differs_in_results_and_in_weights(
         for metric in ("val/loss", "val/acc", "test/loss", "test/acc"):
             assert float(row[metric]) == record[metric]
             assert f" {record[metric]:.4g} " in finished.output
-            assert f" {record[metric]:.4g} " in (made / "comparison.md").read_text()
     states = [torch.load(run.best, weights_only=True)["state_dict"] for run in runs]
     W = {"A: scratch, lr 0.1": states[0]["W"], "B: concise, lr 0.3": states[1]["linear.weight"].T}
     save(weights(W, CLASSES), tmp_path / "expected.png")

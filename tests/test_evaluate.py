@@ -11,7 +11,7 @@ from PIL import Image
 
 from src.data.fashion_mnist import CLASSES
 from src.errors import UserError
-from src.evaluate import classification, evaluate, regression
+from src.evaluate import classification, evaluate
 from src.runs import Run, restore
 from src.training.experiment import train
 from tests.conftest import compose_config
@@ -93,12 +93,6 @@ def test_calibration_error_is_the_mean_gap_between_confidence_and_accuracy():
     assert result["calibration_error"] == pytest.approx(0.4, abs=1e-6)
     assert result["confusion"] == [[6, 0], [2, 0]]
     assert result["classes"]["dog"] == {"precision": 0, "recall": 0, "f1": 0}
-
-
-def test_errors_of_a_regression_by_hand():
-    # residuals 1, -1, 2: mean square 2, mean absolute 4/3; targets 1, 2, 6 have mean 3, squares 4 + 1 + 9 = 14
-    y_hat, y = torch.tensor([[0.0], [3.0], [4.0]]), torch.tensor([[1.0], [2.0], [6.0]])
-    assert regression(y_hat, y) == pytest.approx({"rmse": 2**0.5, "mae": 4 / 3, "r2": 1 - 6 / 14})
 
 
 @pytest.mark.slow

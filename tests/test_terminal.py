@@ -180,8 +180,8 @@ def test_a_full_or_read_only_disk_is_said_in_one_line(cli, data_root, options, r
     origin = f"data.system_copies=[{data_root}/FashionMNIST/raw]"
     status, output = cli("src.train", "data.root=disk/data", origin, disk=options)
     assert status == 1
-    *looking, line = output.splitlines()
-    assert all(each.startswith("looking for FashionMNIST in system copy") for each in looking)
+    *fetching, line = output.splitlines()
+    assert all(each.startswith("fetching FashionMNIST from system copy") for each in fetching)
     assert line.startswith("error: cannot write ")
     assert "disk/data" in line
     assert reason in line

@@ -71,10 +71,10 @@ class Examples(Dataset):
 def leave_group(worker: int) -> None:
     """Take a worker out of the process group: signals are for the main process, which then ends its workers."""
     os.setpgid(0, 0)
-    for action in (signal.SIG_IGN, signal.SIG_DFL):  # the first forgets what the group received meanwhile
-        for signum in SIGNALS:
-            signal.signal(signum, action)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    for signum in SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)  # forgets what the group received meanwhile
+        signal.signal(signum, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 class BatchLoader(DataLoader):

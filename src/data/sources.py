@@ -14,7 +14,6 @@ import time
 import urllib.request
 import zlib
 from collections.abc import Callable, Sequence
-from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 
@@ -29,6 +28,7 @@ FILES = {  # name -> SHA-256 of the decompressed bytes
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
+ADVICE = "make room or choose another folder with data.root=DIR"
 LARGEST = 1 << 26  # bytes, compressed or not; the largest of the files has 47,040,016
 DEBIAN_NAME = r"^[a-z0-9][a-z0-9+.-]+$"  # Debian Policy, section 5.6.1
 STALL_SECONDS = 20  # a server that sends nothing for so long is given up
@@ -56,22 +56,27 @@ def provide(
     folder = folder.absolute()
     if not missing(folder):
         return
-    # each gives the content, compressed or not, of the files it is asked for
-    sources: dict[str, Callable] = {f"system copy {each}": partial(from_folder, each) for each in system_copies}
-    sources |= {f"mirror {url}": partial(from_mirror, url) for url in mirrors}
-    if debian_package:
-        sources[f"Debian package {debian_package}"] = partial(from_debian, debian_package)
+    # each function gives the content, compressed or not, of the files it is asked for
+    sources = [("system copy", from_folder, each) for each in system_copies]
+    sources += [("mirror", from_mirror, each) for each in mirrors]
+    sources += [("Debian package", from_debian, each) for each in (debian_package,) if each]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
             if wanted := missing(folder):  # another process may have been faster
-                title, contents = fetch(folder, wanted, sources)
-                for name, content in contents.items():
-                    replace(folder / name, content)
-                log.info("FashionMNIST comes from %s, verified, and is kept in %s", title, folder)
+                store(folder, fetch(folder, wanted, sources))
     except OSError as error:
-        reason = f"{error.strerror or error}; make room or choose another with data.root=DIR"
-        raise UserError(f"cannot write the data folder {folder}: {reason}") from error
+        raise UserError(
+            f"cannot write the data folder {folder}: {error.strerror or error}; {ADVICE}"
+        ) from error
+
+
+def store(folder: Path, contents: dict[str, bytes]) -> None:
+    try:
+        for name, content in contents.items():
+            replace(folder / name, content)
+    except UserError as error:
+        raise UserError(f"{error}; {ADVICE}") from error
 
 
 def missing(folder: Path) -> list[str]:
@@ -96,15 +101,15 @@ def check(name: str, content: bytes) -> bytes:
     return content
 
 
-def fetch(folder: Path, wanted: list[str], sources: dict[str, Callable]) -> tuple[str, dict[str, bytes]]:
-    """Name of the first source that has all the wanted files, and their verified contents, decompressed."""
+def fetch(folder: Path, wanted: list[str], sources: list[tuple[str, Callable, str]]) -> dict[str, bytes]:
+    """The wanted files, decompressed and verified, from the first source that has all of them."""
     reasons = [f"data folder {folder}: no {', '.join(wanted)}"]
-    for title, source in sources.items():
-        log.info("looking for FashionMNIST in %s", title)
+    for kind, source, place in sources:
+        log.info("fetching FashionMNIST from %s %s into %s", kind, place, folder)
         try:
-            return title, {name: check(name, unpack(content)) for name, content in source(wanted).items()}
+            return {name: check(name, unpack(content)) for name, content in source(place, wanted).items()}
         except FAILURES as error:
-            reasons.append(f"{title}: {error}")
+            reasons.append(f"{kind} {place}: {error}")
     advice = f"Put the four files ({', '.join(FILES)}) into {folder}, or name a folder that has them"
     lines = ["FashionMNIST cannot be had from any source:", *(f"  - {reason}" for reason in reasons)]
     raise UserError("\n".join([*lines, f"{advice}, compressed or not: 'data.system_copies=[DIR]'"]))
