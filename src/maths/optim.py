@@ -25,7 +25,7 @@ class SGD(torch.optim.Optimizer):
                 p.grad = None
 
     def step(self, closure=None):
-        loss = closure() if closure else None  # which may compute the gradients anew, as torch's may
+        loss = closure() if closure else None  # may compute the gradients anew
         with torch.no_grad():
             for group in self.param_groups:
                 for p in group["params"]:
