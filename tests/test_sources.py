@@ -315,7 +315,7 @@ def test_a_system_without_apt_says_so(folder, monkeypatch):
 
 def test_a_file_in_the_way_of_the_folder_is_reported(tmp_path, copy):
     (tmp_path / "data").write_text("a file")
-    with pytest.raises(UserError, match=r"cannot write the data folder .* choose another folder with data\.root"):
+    with pytest.raises(UserError, match=r"cannot write the data .* choose another folder with data\.root"):
         provide(tmp_path / "data" / "raw", system_copies=[str(copy)])
 
 

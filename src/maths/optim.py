@@ -28,9 +28,10 @@ class SGD(torch.optim.Optimizer):
         loss = closure() if closure else None  # may compute the gradients anew
         with torch.no_grad():
             for group in self.param_groups:
+                lr, weight_decay = group["lr"], group["weight_decay"]
                 for p in group["params"]:
                     if p.grad is not None:
-                        p -= group["lr"] * (p.grad + group["weight_decay"] * p)
+                        p -= lr * (p.grad + weight_decay * p if weight_decay else p.grad)
         return loss
 
 
