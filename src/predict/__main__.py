@@ -19,7 +19,7 @@ from torch import Tensor
 
 from src import files, terminal
 from src.charts import COLOURS, save
-from src.charts.images import BLACK, gallery, predictions
+from src.charts.images import BLACK, WRONG, gallery, predictions, square
 from src.errors import UserError
 from src.maths import functional as F
 from src.predict.pictures import decode, find, pair, prepare
@@ -94,7 +94,11 @@ def predict(cfg: DictConfig, folder: Path) -> None:
         if costs:
             log.info("answering the likeliest class     costs %.4f an image", prices[y, y_hat].mean())
             log.info("answering the least expected cost costs %.4f an image", prices[y, cheapest].mean())
-            log.info("the answers differ on %d of %d images", (cheapest != y_hat).sum(), len(y))
+            differ = (cheapest != y_hat).nonzero()[:, 0]
+            log.info("the answers differ on %d of %d images", len(differ), len(y))
+            if len(shown := differ[: options.first]):
+                X, _ = data.split_examples("test", shown)
+                save(decisions(X, [rows[i] for i in shown]), folder / "decisions.png")
     written = sorted(path.name for path in folder.glob("*") if path.suffix != ".log")
     log.info("written to %s/: %s", terminal.relative(folder), " ".join(written))
     if len(seen) < len(paths):
@@ -143,6 +147,13 @@ def chart(rows: list[dict[str, Any]], pairs: Tensor, classes: list[str]) -> Figu
         blue, green = COLOURS["train"], COLOURS["test"]
         captions.append([(name, blue), *((text, BLACK) for text in odds), *((text, green) for text in answer)])
     return gallery(pairs, captions, "your picture, and what the model sees")
+
+
+def decisions(X: Tensor, rows: list[dict[str, Any]]) -> Figure:
+    """The images X (n, ...), each with its true class, the likeliest, and the answer of least expected cost."""
+    colours = {"true": BLACK, "predicted": WRONG, "answer": COLOURS["train"]}
+    captions = [[(row[name], colour) for name, colour in colours.items()] for row in rows]
+    return gallery(square(X), captions, "true class, likeliest (red), answer of least expected cost (blue)")
 
 
 @hydra.main(version_base="1.3", config_path="../../conf", config_name="predict")
