@@ -17,7 +17,7 @@ from src.charts.curves import compared
 from src.charts.images import weights
 from src.errors import UserError, printable
 from src.runs import Run, claim, restore, write_csv
-from src.training.experiment import INCIDENTAL
+from src.runs.folder import INCIDENTAL
 
 MOST = len(CYCLE)  # runs with a colour of their own
 METRICS = ("val/loss", "val/acc", "test/loss", "test/acc", "error/w", "error/b")

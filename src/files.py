@@ -18,19 +18,12 @@ LARGEST = 1 << 26  # bytes of a text file of a run; ours have a thousandth of th
 
 def open_regular(path: Path, most: int) -> BinaryIO:
     """The open file. Raises UserError for a pipe, a device or more than `most` bytes: those may never end."""
-    try:
-        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
-    except OSError as error:
-        if error.errno in (errno.ENXIO, errno.EISDIR):  # a socket, a folder
-            raise UserError(f"{path} is no regular file") from None
-        raise
-    status = os.fstat(file.fileno())
-    regular = stat.S_ISREG(status.st_mode)
-    if regular and status.st_size <= most:
-        return file
-    file.close()
-    large = f"is too large: it has {status.st_size:,} bytes, more than {most:,}"
-    raise UserError(f"{path} {large if regular else 'is no regular file'}")
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(f"{path} is no regular file")
+    if status.st_size > most:
+        raise UserError(f"{path} is too large: it has {status.st_size:,} bytes, more than {most:,}")
+    return open(path, "rb")
 
 
 def read(path: Path, most: int = LARGEST) -> str:

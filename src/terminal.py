@@ -31,7 +31,6 @@ from src.runs import Run, claim, main_process
 
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
 USER_ERRORS = (UserError, OSError, *HYDRA_ERRORS)  # anything else is a bug of ours and shows its traceback
-SINGLE = ("resume", "evaluate", "predict", "tune")  # commands that Hydra is not to sweep
 T = TypeVar("T")
 
 tracebacks = False  # whether to show those of users' mistakes too
@@ -39,10 +38,10 @@ log = logging.getLogger(__name__)
 
 
 class ConsoleHandler(logging.Handler):
-    """Log lines on rich's console, above a progress bar, if there is one; none of a sweep with a summary."""
+    """Log lines on rich's console, above a progress bar, if there is one; none of the jobs of a sweep."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not summarized():
+        if not in_sweep():
             say(self.format(record))
 
 
@@ -60,10 +59,6 @@ class LogFile(logging.FileHandler):
 def in_sweep() -> bool:
     """Whether this is a job of a sweep."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-
-
-def summarized() -> bool:
-    return in_sweep() and "report_sweep" in HydraConfig.get().callbacks
 
 
 def say(line: str) -> None:
@@ -88,13 +83,14 @@ class ClaimFolder(Callback):
 def reporting(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T | None]:
     """Decorator of a command: a job that fails says why in its own log, and a single one ends the command.
 
-    A sweep that is summarized goes on: its jobs' errors are in its summary, with the tracebacks in their logs.
+    A sweep goes on: its jobs' errors are in its summary, with the tracebacks in their logs.
     """
 
     @functools.wraps(task)
     def job(cfg: DictConfig) -> T | None:
-        if in_sweep() and HydraConfig.get().job.name in SINGLE:
-            raise UserError(f"src.{HydraConfig.get().job.name} does one thing at a time; leave out -m")
+        hydra = HydraConfig.get()
+        if in_sweep() and (hydra.job.name != "train" or "report_sweep" not in hydra.callbacks):
+            raise UserError("only src.train, with its callback report_sweep, runs a sweep; leave out -m")
         try:
             value = task(cfg)
             if Stopped.received:
@@ -103,14 +99,12 @@ def reporting(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T | Non
         except (Exception, Stopped) as error:
             if Stopped.received:
                 stopped = Stopped(Stopped.received)
-                if main_process() and HydraConfig.get().job.name == "train":
-                    run = Run(HydraConfig.get().runtime.output_dir)
+                if main_process() and hydra.job.name == "train":
+                    run = Run(hydra.runtime.output_dir)
                     command = ["python", "-m", "src.resume", f"run={quoted(relative(run.path))}"]
                     what = f"to go on: {shlex.join(command)}" if run.begun() else "nothing saved yet"
                     log.warning("interrupted by %s; %s", stopped, what)
                 raise stopped from error
-            if in_sweep() and not summarized():
-                raise
             user = isinstance(error, USER_ERRORS) and not in_sweep() and not tracebacks
             alone = OmegaConf.select(cfg, "trainer.devices") in (None, 1)
             if main_process() or alone or not user:  # of processes that meet the same error, one says it
@@ -191,8 +185,6 @@ def run(main: Callable[[], None]) -> None:
         if isinstance(error, BrokenPipeError):  # as of `| head`, which has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
-        if isinstance(error, KeyboardInterrupt):
-            sys.exit(128 + signal.SIGINT)
         if isinstance(error, ValueError) and "Config group override" in str(error):
             sys.exit("error: a group of settings cannot be null; ~GROUP leaves it out, as in ~logger")
         if tracebacks or not isinstance(error, USER_ERRORS):

@@ -43,7 +43,9 @@ def summary(run: Run) -> str:
         found.setdefault(stage, {"": stage})[metric] = f"{record[name]:.4f}"
     speed = f"{record['seconds']:.1f} s, {record['examples_per_second']:,.0f} examples/s"
     epochs = f"epoch {record['best_epoch']:.0f} of {record['epochs']} is the best; {speed}"
-    files = [f"{terminal.relative(folder)}/  {' '.join(names)}" for folder, names in run.written().items()]
+    folders = [folder for folder in (run.path, run.best.parent, run.figures) if folder.exists()]
+    names = {folder: sorted(path.name for path in folder.iterdir()) for folder in folders}
+    files = [f"{terminal.relative(folder)}/  {' '.join(names[folder])}" for folder in folders]
     look = shlex.join(["tensorboard", "--logdir", terminal.relative(run.path.parent)])
     return "\n".join(["", terminal.table(found.values()), "", epochs, "", *files, f"look at it: {look}"])
 

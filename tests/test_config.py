@@ -10,7 +10,6 @@ from omegaconf import OmegaConf
 from src.errors import UserError
 from src.runs import Run
 from src.training.experiment import assemble, plain, train
-from src.training.saving import Best
 from tests.conftest import ROOT, build
 
 
@@ -69,13 +68,6 @@ def test_presets_are_the_recipes_of_the_notes(config, experiment, expected):
 
 def test_seed_reaches_the_order_of_the_minibatches(config):
     assert build(config("seed=5"), "data").seed == 5
-
-
-@pytest.mark.parametrize(("val_size", "watched"), [(0, ("epoch", "max")), (100, ("val/loss", "min"))])
-def test_without_a_validation_split_nothing_is_selected(config, tmp_path, val_size, watched):
-    trainer, _, _ = assemble(plain(config(f"data.val_size={val_size}")), Run(tmp_path))
-    (best,) = (callback for callback in trainer.callbacks if isinstance(callback, Best))
-    assert (best.monitor, best.mode) == watched
 
 
 def test_a_refused_value_names_key_value_and_default(config):

@@ -261,7 +261,7 @@ GOING_ON: dict[str, Callable[[dict, Path], object]] = {
     "a program as logger": lambda config, path: config.update(logger=touches(path)),
     "a program as trainer": lambda config, path: config["trainer"].update(touches(path)),
     "a program within a callback": lambda config, path: config["callbacks"].update(
-        last={"_target_": "src.training.saving.Last", "every_n_seconds": touches(path)}
+        last={"_target_": "src.training.saving.Last", "every_n_train_steps": touches(path)}
     ),
     "another path for the history": lambda config, path: config["callbacks"].update(
         history={"_target_": "src.training.history.History", "path": str(path)}
@@ -364,14 +364,10 @@ def test_a_checkpoint_deletes_no_file_of_the_users(config, victim, tmp_path):
     run = Run(tmp_path / "own")
     for path in (run.last, run.best):
         content = torch.load(path, weights_only=True)
-        (key,) = (key for key in content["callbacks"] if key.startswith("Best"))
-        state = content["callbacks"][key]
-        state |= {
-            "best_model_path": str(victim),
-            "kth_best_model_path": str(victim),
-            "dirpath": str(victim.parent),
-        }
-        state["best_k_models"] = {str(victim): state["best_model_score"]}
+        # as Lightning's ModelCheckpoint would believe it
+        state = {"best_model_path": str(victim), "kth_best_model_path": str(victim)}
+        state |= {"dirpath": str(victim.parent), "best_k_models": {str(victim): torch.tensor(9.0)}}
+        content["callbacks"]["Best"] = state
         torch.save(content, path)
     settings = run.recorded()
     settings["trainer"]["max_epochs"] = 3

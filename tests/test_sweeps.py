@@ -275,12 +275,11 @@ def test_a_cluster_with_slurm_composes():
     assert (launcher["partition"], launcher["cpus_per_task"]) == ("cpu", 4)
 
 
-def test_other_commands_fail_over_several_values_if_one_fails(cli, tmp_path):
-    arguments = ["suite=x,y", "hydra.sweep.dir=several"]
-    status, output = cli("src.benchmark", "-m", *arguments, data=False)
+def test_a_sweep_without_its_summary_is_refused(cli):
+    arguments = [*SMALL, "seed=0,1", "~hydra.callbacks.report_sweep", "hydra.sweep.dir=several"]
+    status, output = cli("src.train", "-m", *arguments, data=False)
     assert status == 1
-    assert output.splitlines()[-1].startswith("error: ")
-    assert not (tmp_path / "several/summary.csv").exists()
+    assert output == "error: only src.train, with its callback report_sweep, runs a sweep; leave out -m\n"
 
 
 @pytest.mark.parametrize("command", [["nowhere"], ["resume", "nowhere"]])

@@ -148,6 +148,7 @@ def test_targets_that_the_model_does_not_predict_are_refused_before_the_first_mi
     kind, outputs, targets, complaint = MISFITS[misfit]
     model = getattr(form, kind)(num_inputs=2, num_outputs=outputs)
     data = SyntheticRegression(train_size=20, val_size=10, test_size=10)
+    data.classes = ["no", "yes"]
     data.setup()
     for split, _ in data.splits.values():
         split.y = targets(split.y)

@@ -3,12 +3,13 @@
 from src.files import read_yaml, replace, write, write_csv
 from src.runs.checkpoint import load_checkpoint
 from src.runs.config import build, restore
-from src.runs.folder import Run, claim, lock, main_process
+from src.runs.folder import Run, claim, experiment, lock, main_process
 
 __all__ = [
     "Run",
     "build",
     "claim",
+    "experiment",
     "load_checkpoint",
     "lock",
     "main_process",

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.errors import UserError
 from src.runs.checkpoint import load_checkpoint
+from src.runs.folder import SOURCES
 
 ROLES = {  # group of the config -> (where its classes are defined, what they are)
     "data": ("src.data.", L.LightningDataModule),
@@ -25,7 +26,6 @@ ROLES = {  # group of the config -> (where its classes are defined, what they ar
     "callbacks": ("src.", L.Callback),
     "logger": ("src.", Logger),
 }
-SOURCES = ("root", "system_copies", "mirrors", "debian_package")  # keys of data: where its files come from
 CONF = Path(__file__).parents[2] / "conf"
 # Of Lightning's own callbacks, those that are tested with everything a run promises.
 LIGHTNING = {"lightning.pytorch.callbacks.EarlyStopping": EarlyStopping}

@@ -17,6 +17,8 @@ from src import files
 from src.errors import UserError
 from src.runs.checkpoint import load_checkpoint
 
+SOURCES = ("root", "system_copies", "mirrors", "debian_package")  # keys of data: where its files come from
+INCIDENTAL = (*SOURCES, "num_workers")  # keys of data that do not make a run another experiment
 GROUPS = ("data", "model", "trainer", "callbacks")  # of settings, without which there is no run
 # What a run may leave before it has begun; a folder that holds nothing else is nobody's.
 EARLY = {".hydra", "train.log", "metrics.json", "metrics.csv", "tensorboard", "checkpoints", "figures"}
@@ -117,11 +119,6 @@ class Run:
         except (TypeError, ValueError, csv.Error) as error:
             raise UserError(f"{self.metrics_csv} is damaged: {error}") from error
 
-    def written(self) -> dict[Path, list[str]]:
-        """Sorted names of what is in the folder, in checkpoints/ and in figures/."""
-        folders = [self.path, self.best.parent, self.figures]
-        return {folder: sorted(path.name for path in folder.glob("*")) for folder in folders if folder.exists()}
-
 
 def lock(path: Path, subject: str) -> AcquireReturnProxy:
     """Hold the lock file until what is returned is dropped. Raises UserError if another process holds it."""
@@ -132,6 +129,14 @@ def lock(path: Path, subject: str) -> AcquireReturnProxy:
         raise UserError(f"{subject} is in use by another process; wait until that one ends") from None
     except OSError as error:
         raise files.cannot_write(subject, error) from error
+
+
+def experiment(settings: dict[str, Any]) -> dict[str, Any]:
+    """Dotted key -> value of what makes the run the experiment that it is, however long and where it runs."""
+    found = {"seed": settings["seed"], "trainer.devices": settings["trainer"].get("devices", 1)}
+    for group in ("model", "data"):
+        found |= {f"{group}.{key}": value for key, value in settings[group].items() if key not in INCIDENTAL}
+    return found
 
 
 def main_process() -> bool:

@@ -14,8 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, validate_call
 
 from src.errors import UserError
-from src.runs import Run, build, claim, main_process
-from src.runs.config import SOURCES, build_data, build_model, call, restore
+from src.runs import Run, build, claim, experiment, main_process
+from src.runs.config import build_data, build_model, call, restore
 from src.runs.folder import GROUPS
 from src.training.history import History, history, measures
 from src.training.record import keep_record, provenance
@@ -23,16 +23,11 @@ from src.training.saving import Best, Last
 from src.training.tensorboard import writers
 from src.training.trainer import build_trainer
 
-INCIDENTAL = (*SOURCES, "num_workers")  # keys of data that do not make a run another experiment
-
 log = logging.getLogger(__name__)
 
 
 def plain(cfg: DictConfig | dict[str, Any]) -> dict[str, Any]:
-    """The settings of a run as plain values, with every reference filled in and places as absolute paths.
-
-    Raises UserError if a group is missing.
-    """
+    """The settings of a run, plain values with every reference filled in. UserError if a group is missing."""
     settings = OmegaConf.to_container(OmegaConf.create(cfg), resolve=True, throw_on_missing=True)
     for group in GROUPS:
         if not isinstance(settings.get(group), dict):
@@ -48,10 +43,7 @@ def train(
     """Train as `cfg` says, with further callbacks if given; the val/loss of the best epoch, if there is one.
 
     The run folder must be new, or that of a run that never began; None makes one that is named by the time. It
-    records the `overrides` that made `cfg`.
-
-    Raises UserError for a config that cannot work or data that cannot be had, and Diverged if the loss becomes
-    nan or infinite.
+    records the `overrides` that made `cfg`. Raises UserError, of which Diverged is one.
     """
     settings = plain(cfg)
     if folder is None:
@@ -60,9 +52,7 @@ def train(
     with run.lock():
         if main_process():
             if run.begun():
-                raise UserError(
-                    f"folder {run.path} holds a run already, and no run is overwritten; choose another"
-                )
+                raise UserError(f"folder {run.path} holds a run already; choose another")
             # what a run that never began left here
             for left in (run.best, *run.best.parent.glob("*.part"), *run.tensorboard.glob("events*")):
                 left.unlink(missing_ok=True)
@@ -83,8 +73,8 @@ def assemble(
 ) -> tuple[L.Trainer, L.LightningModule, L.LightningDataModule]:
     """Everything that `fit` needs, built and checked; nothing is written or trained.
 
-    The order of the callbacks is ours: the history and what TensorBoard shows first, then the checkpoints,
-    which keep their state, then `further`. Of TensorBoard, what was logged from `purge_step` on is dropped.
+    The callbacks that log come before the checkpoints, which keep their state, and `further` last. What
+    TensorBoard has from `purge_step` on is dropped.
     """
     devices = settings["trainer"].get("devices", 1)
     if devices != 1 and run.in_sweep():
@@ -100,7 +90,7 @@ def assemble(
     last = configured.pop("last", None) or Last()
     if not settings["trainer"].get("enable_progress_bar", True):
         configured.pop("progress", None)
-    callbacks = [History(), *configured.values(), Best(run, data.validates_on), last, *further]
+    callbacks = [History(), *configured.values(), Best(), last, *further]
     logger = settings.get("logger")
     logger = build("logger", logger, folder=run.path, purge_step=purge_step) if logger else False
     objects = {"folder": run.path, "callbacks": callbacks, "logger": logger}
@@ -127,9 +117,9 @@ def fit(
     """Fit, from the last checkpoint if `resume`, then test the best one. Returns what the run's record says."""
     try:
         trainer.fit(model, data, ckpt_path=run.last if resume else None)
-        row = run.load(run.best)["callbacks"]["History"]["rows"][-1]  # the epoch that made the checkpoint
         seconds = history(trainer).trained()
         trainer.test(model, data, ckpt_path=run.best, verbose=False)
+        row = history(trainer).tested
     finally:
         for writer in writers(trainer):
             writer.close()
@@ -148,14 +138,19 @@ def fit(
 
 
 def resume(cfg: DictConfig | dict[str, Any], folder: str | Path, overrides: list[str]) -> float | None:
-    """Finish the run in `folder`, whose lock the caller holds.
+    """Finish the run in `folder`, whose lock the caller holds; `cfg` is its config with `overrides` applied.
 
-    `cfg` is its recorded config with `overrides` applied. Returns what `src.train.train` does. Raises
-    UserError if the run cannot go on like that; its folder is then as it was.
+    Returns what `train` does. Raises UserError, with the folder as it was, if the run cannot go on like that.
     """
     run, settings = Run(folder), plain(cfg)
     before, earlier = run.recorded(), run.record()
-    refuse_another_experiment(before, settings)
+    old, new = experiment(before), experiment(settings)
+    for key in {**old, **new}:
+        if old.get(key) != new.get(key):
+            raise UserError(
+                f"{key}={new.get(key)} would make this another experiment (it was {old.get(key)}); "
+                "start a new run with src.train"
+            )
     max_epochs = settings["trainer"]["max_epochs"]
     if earlier.get("status") == "finished" and max_epochs <= before["trainer"]["max_epochs"]:
         epochs = f"{earlier['epochs']} epochs; nothing is left to do. To train on: trainer.max_epochs=N"
@@ -166,10 +161,7 @@ def resume(cfg: DictConfig | dict[str, Any], folder: str | Path, overrides: list
 
     restore(settings, run.last)
     checkpoint = run.load(run.last)
-    try:
-        rows, step = checkpoint["callbacks"]["History"]["rows"], checkpoint["global_step"]
-    except (TypeError, KeyError):
-        raise UserError(f"{run.last} is no checkpoint of a run of this project") from None
+    rows = checkpoint["callbacks"]["History"]["rows"]
     if max_epochs < len(rows):
         raise UserError(
             f"trainer.max_epochs={max_epochs}, but {len(rows)} epochs of run {run.path} are trained already"
@@ -183,27 +175,8 @@ def resume(cfg: DictConfig | dict[str, Any], folder: str | Path, overrides: list
     trainer, model, data = assemble(settings, run, started, purge_step=purge_step)
     data.prepare_data()
 
-    resumed = [*earlier.get("resumed", []), {"step": step, "overrides": overrides}]
+    resumed = [*earlier.get("resumed", []), {"step": checkpoint["global_step"], "overrides": overrides}]
     with keep_record(run, {"seed": settings["seed"], **provenance(), "resumed": resumed}) as record:
-        log.info("resumed after %d epochs, %d steps", len(rows), step)
+        log.info("resumed after %d epochs, %d steps", len(rows), checkpoint["global_step"])
         record |= fit(run, trainer, model, data, resume=True)
     return record.get("val/loss")
-
-
-def refuse_another_experiment(before: dict[str, Any], after: dict[str, Any]) -> None:
-    """Raises UserError if the settings differ in more than how long, where and with what output they run."""
-
-    def what_counts(settings: dict[str, Any]) -> dict[str, Any]:
-        counts = {"seed": settings["seed"], "trainer.devices": settings["trainer"].get("devices", 1)}
-        for group in ("model", "data"):
-            counts |= {f"{group}.{name}": value for name, value in settings[group].items()}
-        incidental = {f"data.{name}" for name in INCIDENTAL}
-        return {key: value for key, value in counts.items() if key not in incidental}
-
-    old, new = what_counts(before), what_counts(after)
-    for key in {**old, **new}:
-        if old.get(key) != new.get(key):
-            raise UserError(
-                f"{key}={new.get(key)} would make this another experiment (it was {old.get(key)}); "
-                "start a new run with src.train"
-            )

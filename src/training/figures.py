@@ -18,15 +18,14 @@ from src.charts.curves import curves
 from src.charts.images import confusion, predictions, weights
 from src.runs import Run
 from src.training.history import history, logged
-from src.training.tensorboard import add_classes, writers
+from src.training.tensorboard import writers
 
 
 class Figures(Checkpoint):
     """PNG files in figures/: curves.png, and after the test pictures of the tested model.
 
     In a Jupyter notebook the curves are redrawn in place after every epoch. TensorBoard shows the pictures of
-    the tested model too, as best/NAME, and of a classifier the accuracy and the precision-recall curve of each
-    class.
+    the tested model too, as best/NAME.
 
     Args:
         draw: false draws nothing; "auto" nothing in a sweep, where drawing would take as long as training.
@@ -46,7 +45,8 @@ class Figures(Checkpoint):
 
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         # the last one is drawn after the test, with its results
-        if (self.live or in_notebook()) and trainer.current_epoch + 1 < trainer.max_epochs:
+        ended = trainer.current_epoch + 1 == trainer.max_epochs
+        if (self.live or in_notebook()) and self.draws(trainer) and not ended:
             self.draw_curves(trainer, history(trainer).rows)
 
     def on_test_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
@@ -62,16 +62,12 @@ class Figures(Checkpoint):
             save(picture, path)
             for writer in writers(trainer):
                 writer.add_image(f"best/{name}", np.asarray(Image.open(path)), step, dataformats="HWC")
-        for writer in writers(trainer) if model.classifies else []:
-            add_classes(writer, output, y, data.classes, step)
 
     def draws(self, trainer: L.Trainer) -> bool:
         wanted = not Run(trainer.default_root_dir).in_sweep() if self.draw == "auto" else self.draw
         return wanted and trainer.is_global_zero
 
     def draw_curves(self, trainer: L.Trainer, rows: list[dict[str, float]]) -> None:
-        if not self.draws(trainer):
-            return
         path = Run(trainer.default_root_dir).figures / "curves.png"
         save(curves(rows, self.scale), path)
         if in_notebook():
@@ -95,10 +91,9 @@ def outputs(model: L.LightningModule, data: L.LightningDataModule) -> tuple[Tens
     A part at a time: to allocate the whole split as float32 can take longer than to compute with it.
     """
     parts = torch.arange(len(data.splits["test"][1])).split(1000)
-    found = [
-        (model(X.to(model.device)).cpu(), y) for X, y in (data.split_examples("test", part) for part in parts)
-    ]
-    return torch.cat([output for output, _ in found]), torch.cat([y for _, y in found])
+    examples = (data.split_examples("test", part) for part in parts)
+    output, y = zip(*((model(X.to(model.device)).cpu(), y) for X, y in examples), strict=True)
+    return torch.cat(output), torch.cat(y)
 
 
 def pictures(

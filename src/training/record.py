@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import platform
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,10 +31,10 @@ def keep_record(run: Run, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
     try:
         yield record
     except BaseException as error:
-        record |= {"status": getattr(error, "status", "failed"), "reason": str(error) or type(error).__name__}
-        if Stopped.received or isinstance(error, SystemExit | KeyboardInterrupt):
-            name = signal.Signals(Stopped.received).name if Stopped.received else record["reason"]
-            record |= {"status": "interrupted", "reason": name}
+        cause = Stopped(Stopped.received) if Stopped.received else error
+        ended = isinstance(cause, SystemExit | KeyboardInterrupt)
+        record["status"] = "interrupted" if ended else getattr(cause, "status", "failed")
+        record["reason"] = str(cause) or type(cause).__name__
         with contextlib.suppress(UserError):  # on a full disk the first error is the one to report
             run.save_record(record)
         raise

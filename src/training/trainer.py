@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import lightning as L
 import torch
-from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
+from lightning.pytorch.accelerators import MPSAccelerator
 from lightning.pytorch.profilers import PassThroughProfiler
 from pydantic import Field, PositiveInt, validate_call
 
@@ -49,7 +49,13 @@ def build_trainer(
     Raises UserError for hardware that is not there, and for processes that a launcher has started beside this
     one but that the run does not ask for.
     """
-    check_hardware(accelerator, devices)
+    available = {"cpu": CORES, "gpu": torch.cuda.device_count(), "mps": int(MPSAccelerator.is_available())}
+    available["auto"] = available["gpu"] or available["mps"] or CORES
+    if devices > available[accelerator]:
+        raise UserError(
+            f"trainer.accelerator={accelerator} trainer.devices={devices} cannot be had here, where there are "
+            f"{available[accelerator]}; try trainer.accelerator=cpu trainer.devices=1"
+        )
     torch.set_num_threads(threads)
     for part in ("pytorch", "fabric"):
         logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)  # no announcements and tips
@@ -73,25 +79,12 @@ def build_trainer(
         profiler=Unprofiled(),
     )
     if trainer.world_size != devices or (devices == 1 and not main_process()):
-        ranks = {
-            name: os.environ[name] for name in ("SLURM_NTASKS", "RANK", "LOCAL_RANK") if name in os.environ
-        }
+        ranks = {name: os.environ.get(name) for name in ("SLURM_NTASKS", "RANK", "LOCAL_RANK")}
         raise UserError(
             f"trainer.devices={devices} asks for as many processes, but the environment says {ranks}; start "
             "them with srun --ntasks-per-node=DEVICES or torchrun, or unset what another program has left there"
         )
     return trainer
-
-
-def check_hardware(accelerator: str, devices: int) -> None:
-    """Raises UserError for more devices than there are."""
-    available = {"cpu": CORES, "gpu": torch.cuda.device_count(), "mps": int(MPSAccelerator.is_available())}
-    available["auto"] = max(available.values()) if CUDAAccelerator.is_available() else CORES
-    if devices > available[accelerator]:
-        raise UserError(
-            f"trainer.accelerator={accelerator} trainer.devices={devices} cannot be had here, where there are "
-            f"{available[accelerator]}; try trainer.accelerator=cpu trainer.devices=1"
-        )
 
 
 class Unprofiled(PassThroughProfiler):

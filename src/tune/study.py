@@ -26,7 +26,7 @@ from src import terminal
 from src.charts import COLOURS, figure, save
 from src.errors import UserError
 from src.runs import read_yaml, write, write_csv
-from src.training.experiment import INCIDENTAL
+from src.runs.folder import INCIDENTAL
 from src.tune.space import leaves
 
 DATABASE = (SQLAlchemyError, StorageInternalError)  # errors of the storage, wherever they are met
