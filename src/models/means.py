@@ -28,7 +28,6 @@ class EpochMeans:
             totals[name] = totals.get(name, 0) + value.to(exact(value.device))
 
     def over_processes(self, stage: str, strategy: Strategy) -> dict[str, Tensor]:
-        """The totals of the stage, all processes together."""
         totals = self.totals[stage]
         sums = strategy.reduce(torch.stack(list(totals.values())), reduce_op="sum")
         return dict(zip(totals, sums, strict=True))
@@ -44,7 +43,7 @@ class EpochMeans:
         return {stage: self.over_processes(stage, strategy) for stage in self.totals}
 
     def load_state_dict(self, state: dict[str, Any], strategy: Strategy) -> None:
-        """Take the epoch up again: the first process has all the sums, the others begin with zeros."""
+        """Go on within an epoch: the first process has all the sums, the others begin with zeros."""
         share = float(strategy.is_global_zero)
         self.totals = {
             stage: {name: share * value.to(strategy.root_device) for name, value in totals.items()}

@@ -109,8 +109,8 @@ def restore(
     """
     node = settings["data"] if isinstance(settings["data"], dict) else {}
     ours = _configured_sources(node.get("_target_"))
-    given = {name: value for name, value in (sources or {}).items() if name in ours}
-    data = build("data", {name: value for name, value in node.items() if name not in SOURCES} | ours | given)
+    ours |= {name: value for name, value in (sources or {}).items() if name in ours}
+    data = build("data", {name: value for name, value in node.items() if name not in SOURCES} | ours)
     model = build_model(settings, data)
     states = load_checkpoint(checkpoint)["state_dict"], model.state_dict()
     found, expected = ({name: tuple(tensor.shape) for name, tensor in each.items()} for each in states)
@@ -122,12 +122,10 @@ def restore(
 
 def _configured_sources(target: str | None) -> dict[str, Any]:
     """What conf/data says for the data module; a relative root is in this project, wherever it is read."""
-    for path in sorted((CONF / "data").glob("*.yaml")):
-        node = OmegaConf.to_container(OmegaConf.load(path))
-        if node.get("_target_") == target:
-            sources = {name: value for name, value in node.items() if name in SOURCES}
-            return sources | ({"root": str(CONF.parent / sources["root"])} if "root" in sources else {})
-    return {}
+    nodes = (OmegaConf.to_container(OmegaConf.load(path)) for path in sorted((CONF / "data").glob("*.yaml")))
+    node = next((node for node in nodes if node.get("_target_") == target), {})
+    sources = {name: value for name, value in node.items() if name in SOURCES}
+    return sources | ({"root": str(CONF.parent / sources["root"])} if "root" in sources else {})
 
 
 class Options(pydantic.BaseModel):

@@ -51,7 +51,6 @@ class Run:
         return ours and not self.begun() and names <= EARLY and saved <= {self.best.name, self.last.name}
 
     def in_sweep(self) -> bool:
-        """Whether it is a job of a sweep."""
         return (self.path.parent / "sweep.yaml").exists()
 
     def lock(self) -> contextlib.AbstractContextManager:
@@ -69,7 +68,7 @@ class Run:
             return isinstance(error, Timeout)
 
     def save_config(self, settings: dict[str, Any], overrides: Sequence[str] = ()) -> None:
-        """Save the settings, plain values, and the overrides that led to them, behind earlier ones."""
+        """Save the settings, plain values, and the overrides that made them, behind earlier ones."""
         path = self.config.with_name("overrides.yaml")
         earlier = yaml.safe_load(files.read(path)) if path.exists() else []
         files.write(path, yaml.safe_dump([*earlier, *overrides]))

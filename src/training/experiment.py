@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
+from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback, Timer
 from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, validate_call
 
@@ -90,7 +90,7 @@ def assemble(
     last = configured.pop("last", None) or Last()
     if not settings["trainer"].get("enable_progress_bar", True):
         configured.pop("progress", None)
-    callbacks = [History(), *configured.values(), Best(), last, *further]
+    callbacks = [Timer(), History(), *configured.values(), Best(), last, *further]
     logger = settings.get("logger")
     logger = build("logger", logger, folder=run.path, purge_step=purge_step) if logger else False
     objects = {"folder": run.path, "callbacks": callbacks, "logger": logger}
@@ -117,7 +117,8 @@ def fit(
     """Fit, from the last checkpoint if `resume`, then test the best one. Returns what the run's record says."""
     try:
         trainer.fit(model, data, ckpt_path=run.last if resume else None)
-        seconds = history(trainer).trained()
+        timer = next(each for each in trainer.callbacks if isinstance(each, Timer))
+        seconds = timer.time_elapsed("train")  # those before a resume included
         trainer.test(model, data, ckpt_path=run.best, verbose=False)
         row = history(trainer).tested
     finally:

@@ -13,7 +13,7 @@ from pydantic import validate_call
 from torch import Tensor
 from torchmetrics.functional import confusion_matrix
 
-from src.charts import COLOURS, figure, save
+from src.charts import save
 from src.charts.curves import curves
 from src.charts.images import confusion, predictions, weights
 from src.runs import Run
@@ -52,16 +52,14 @@ class Figures(Checkpoint):
     def on_test_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         if not self.draws(trainer):
             return
-        epochs, data = history(trainer), trainer.datamodule
-        step = epochs.rows[-1]["step"]
-        results = logged(trainer)
-        self.draw_curves(trainer, [row | results if row == epochs.tested else row for row in epochs.rows])
-        output, y = outputs(model, data)
-        for name, picture in pictures(model, data, output, y).items():
+        rows, tested = history(trainer).rows, history(trainer).tested
+        self.draw_curves(trainer, [row | logged(trainer) if row == tested else row for row in rows])
+        for name, picture in pictures(model, trainer.datamodule).items() if model.classifies else ():
             path = Run(trainer.default_root_dir).figures / f"{name}.png"
             save(picture, path)
             for writer in writers(trainer):
-                writer.add_image(f"best/{name}", np.asarray(Image.open(path)), step, dataformats="HWC")
+                image = np.asarray(Image.open(path))
+                writer.add_image(f"best/{name}", image, rows[-1]["step"], dataformats="HWC")
 
     def draws(self, trainer: L.Trainer) -> bool:
         wanted = not Run(trainer.default_root_dir).in_sweep() if self.draw == "auto" else self.draw
@@ -96,48 +94,16 @@ def outputs(model: L.LightningModule, data: L.LightningDataModule) -> tuple[Tens
     return torch.cat(output), torch.cat(y)
 
 
-def pictures(
-    model: L.LightningModule, data: L.LightningDataModule, output: Tensor, y: Tensor, most: int = 18
-) -> dict[str, Figure]:
-    """What there is to see of a trained model and its `outputs`, by file name.
+def pictures(model: L.LightningModule, data: L.LightningDataModule) -> dict[str, Figure]:
+    """What there is to see of a trained classifier of images, by file name.
 
-    Of a classifier of images: its weights, if it has `weights`, as images, the confusion matrix, the first
-    `most` test images and the first `most` misclassified ones. Of a linear regression with known parameters:
-    the fit.
+    Its weights, if it has `weights`, the confusion matrix, the first test images, and the first misclassified.
     """
-    W = [parameter.cpu() for parameter in model.weights() or ()]
-    if not model.classifies:
-        known = W and data.truth is not None
-        return {"fit": fit(*data.split_examples("test"), *W, data.truth)} if known else {}
+    output, y = outputs(model, data)
     y_hat = output.argmax(dim=1)
     matrix = confusion_matrix(y_hat, y, task="multiclass", num_classes=len(data.classes))
-    drawn = {"weights": weights({"": W[0]}, data.classes)} if W else {}
+    W = model.weights()
+    drawn = {"weights": weights({"": W[0].cpu()}, data.classes)} if W else {}
     drawn["confusion"] = confusion(matrix, data.classes)
-    examples = predictions(data, y, y_hat, most)
+    examples = predictions(data, y, y_hat, 18)
     return drawn | {f"predictions_{name}": picture for name, picture in examples.items()}
-
-
-def fit(X: Tensor, y: Tensor, W: Tensor, b: Tensor, truth: tuple[Tensor, Tensor], most: int = 4) -> Figure:
-    """Linear regression, one panel per feature j (the first `most`): y less what the other features explain,
-    against x_j, with the fitted line and the true one.
-
-    Args:
-        X, y: examples, (n, d) and (n, 1).
-        W, b, truth: fitted and true parameters, each (d, 1) and (1,).
-    """
-    shown = min(len(W), most)
-    panel = figure(4.2 * shown, 3.6)
-    axes = panel.subplots(1, shown, squeeze=False)[0]
-    for j, ax in enumerate(axes):
-        rest = y - X @ W + X[:, [j]] * W[j]  # (n, 1), the part left to feature j, and b
-        style = {"color": COLOURS["lr"], "markersize": 2, "alpha": 0.5, "label": "examples"}
-        ax.plot(X[:, j].numpy(), rest[:, 0].numpy(), ".", **style)
-        ends = np.array([X[:, j].min(), X[:, j].max()])
-        slope, true_slope = W[j].item(), truth[0][j].item()
-        ax.plot(ends, ends * true_slope + truth[1].item(), color=COLOURS["val"], linewidth=4, label="true")
-        ax.plot(ends, ends * slope + b.item(), color=COLOURS["train"], label="fitted")
-        ax.set(xlabel=f"x{j}", title=f"w{j} = {slope:.4f} (true {true_slope:g})")
-        ax.grid(alpha=0.3)
-    axes[0].set_ylabel("y without the other features")
-    axes[0].legend(frameon=False)
-    return panel

@@ -1,7 +1,6 @@
 """The metrics of a run, epoch by epoch."""
 
 import logging
-import time
 from typing import Any
 
 import lightning as L
@@ -17,18 +16,15 @@ log = logging.getLogger(__name__)
 class History(Checkpoint):
     """One row of metrics per epoch: in every checkpoint, in metrics.csv, in the log and in the logger.
 
-    A resumed run goes on from the rows of its checkpoint, whatever the file said; the test, which begins from
-    the checkpoint of the best epoch, changes none. The class derives from Checkpoint because Lightning calls
-    those last at the end of an epoch, when the training metrics are known, and in order: `assemble` puts it
-    before the checkpoints, so that no checkpoint exists whose rows are not in the file and in the logger.
+    A resumed run goes on from the rows of its checkpoint. Lightning calls what derives from Checkpoint last,
+    when the training metrics are known, and in order: `assemble` puts the history before the checkpoints, so
+    that none exists whose rows are not in the file and in the logger.
     """
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
         self.tested: dict[str, float] = {}  # that of `rows` whose checkpoint is tested
         self.testing = False
-        self.seconds = 0.0  # of training before this process
-        self.started: float | None = None
 
     def setup(self, trainer: L.Trainer, model: L.LightningModule, stage: str) -> None:
         self.testing = stage == "test"
@@ -36,9 +32,6 @@ class History(Checkpoint):
     def on_fit_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         if self.rows and trainer.is_global_zero:  # resumed: file and logger may be ahead of the checkpoint
             self.write(trainer)
-
-    def on_train_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        self.started = time.monotonic()
 
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         found = dict(sorted(logged(trainer).items()))
@@ -65,18 +58,14 @@ class History(Checkpoint):
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.flush()
 
-    def trained(self) -> float:
-        """Seconds of training, those before a resume included."""
-        return self.seconds + (time.monotonic() - self.started if self.started else 0)
-
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "seconds": self.trained()}
+        return {"rows": self.rows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if self.testing:
             self.tested = state["rows"][-1]
         else:
-            self.rows, self.seconds = state["rows"], state["seconds"]
+            self.rows = state["rows"]
 
 
 def history(trainer: L.Trainer) -> History:

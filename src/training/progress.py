@@ -23,12 +23,9 @@ class FitProgress(ProgressBar):
         self.task = self.bar.add_task("", total=total, completed=trainer.global_step)
         self.bar.start()
 
-    def on_train_epoch_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-        self.bar.update(self.task, description=epoch)
-
     def on_train_batch_end(self, trainer, model, outputs, batch, batch_idx) -> None:
-        self.bar.advance(self.task)
+        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        self.bar.update(self.task, advance=1, description=epoch)
 
     def on_train_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         self.bar.stop()

@@ -19,6 +19,7 @@ from src.training.saving import CheckpointIO
 
 Accelerator = Literal["cpu", "gpu", "mps", "auto"]
 CORES = os.cpu_count() or 1
+NOTHING = contextlib.nullcontext()
 IGNORED = [  # warnings of Lightning's
     ".*LeafSpec.*",  # its own use of a torch name that is on its way out
     ".*does not have many workers.*",  # they would only slow down a data set that is in memory
@@ -44,10 +45,8 @@ def build_trainer(
     """Lightning's Trainer of the run in `folder`, with its callbacks and its logger.
 
     From here on, torch uses `threads` threads on the CPU: one is enough for products of this size, gives the
-    same bits whatever the number of cores, and does not wait for others on a busy machine.
-
-    Raises UserError for hardware that is not there, and for processes that a launcher has started beside this
-    one but that the run does not ask for.
+    same bits whatever the number of cores, and does not wait for others on a busy machine. Raises UserError for
+    hardware that is not there, and for processes that a launcher has started unasked.
     """
     available = {"cpu": CORES, "gpu": torch.cuda.device_count(), "mps": int(MPSAccelerator.is_available())}
     available["auto"] = available["gpu"] or available["mps"] or CORES
@@ -88,9 +87,7 @@ def build_trainer(
 
 
 class Unprofiled(PassThroughProfiler):
-    """No profiler. Lightning's builds a context manager for each of the 17 things it does in a step."""
-
-    NOTHING = contextlib.nullcontext()
+    """One context manager for all; Lightning's builds one for each of the 17 things it does in a step."""
 
     def profile(self, action_name: str) -> contextlib.AbstractContextManager:
-        return self.NOTHING
+        return NOTHING
