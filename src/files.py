@@ -35,17 +35,22 @@ def read(path: Path, most: int = LARGEST) -> str:
             raise UserError(f"{path} is damaged: it is no text in UTF-8") from error
 
 
+class _Loader(yaml.SafeLoader):
+    """Without aliases: a few lines of them can stand for gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it holds an alias")
+        return super().compose_node(parent, index)
+
+
 def read_yaml(path: Path, interpolations: bool = False) -> Any:
     """Dicts and lists of plain values; without `interpolations`, no text that OmegaConf would follow.
 
     Raises FileNotFoundError, and UserError if the file is damaged or holds anything else.
     """
-    text = read(path)
     try:
-        # a few lines of aliases can stand for gigabytes
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ValueError("it holds an alias")
-        content = yaml.safe_load(text)
+        content = yaml.load(read(path), _Loader)
         _check_plain(content, interpolations)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {' '.join(str(error).split())}") from error
