@@ -35,7 +35,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"checkpoint {path} holds objects other than tensors and plain values; it was not loaded, "
             "as loading it could run a program"
         ) from error
-    except (zipfile.BadZipFile, EOFError, LookupError, RuntimeError, ValueError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, EOFError, OSError, LookupError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"checkpoint {path} is damaged or no checkpoint: {reason}") from error
     if not isinstance(content, dict) or not content.keys() >= NEEDED:
