@@ -162,7 +162,10 @@ def resume(cfg: DictConfig | dict[str, Any], folder: str | Path, overrides: list
 
     restore(settings, run.last)
     checkpoint = run.load(run.last)
-    rows = checkpoint["callbacks"]["History"]["rows"]
+    try:
+        rows = checkpoint["callbacks"]["History"]["rows"]
+    except (TypeError, KeyError):
+        raise UserError(f"{run.last} is no checkpoint of a run of this project") from None
     if max_epochs < len(rows):
         raise UserError(
             f"trainer.max_epochs={max_epochs}, but {len(rows)} epochs of run {run.path} are trained already"
