@@ -26,8 +26,8 @@ bench: setup  ## measure against plain loops, then check that no ratio has becom
 	$(VENV)/bin/python -m src.benchmark
 	$(VENV)/bin/python -m pytest -o faulthandler_timeout=3600 tests/guard_benchmark.py
 
-reproduce: setup  ## run every recipe of the notes and check it against its yardstick (5 minutes)
-	$(VENV)/bin/python -m src.reproduce
+reproduce: setup  ## run every recipe of the notes, check it against its yardstick, write docs/results.md (5 minutes)
+	$(VENV)/bin/python -m src.reproduce page=docs/results.md
 
 lint: setup  ## check style
 	$(VENV)/bin/ruff check .

@@ -1,13 +1,14 @@
 """Every recipe of the notes, run and checked against its yardstick: python -m src.reproduce, or make reproduce
 
 Writes results.md: preset, recipe, our figure, the yardstick, pass or fail. The exit status is 0 only if
-everything passes.
+everything passes; page=FILE then has the table too, between its two marks.
 """
 
 import logging
 import math
 import multiprocessing
 import os
+import re
 import statistics
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -22,11 +23,13 @@ from pydantic import Field, PositiveInt
 
 from src import terminal
 from src.errors import Stopped, UserError
+from src.files import read
 from src.runs import Run, write
 from src.runs.config import CONF, Options, checked
 from src.training.experiment import train
 
 log = logging.getLogger(__name__)
+MARKED = re.compile(r"(?<=^<!-- results -->\n).*?(?=^<!-- /results -->$)", re.DOTALL | re.MULTILINE)
 Record = dict[str, Any]  # of a run, with its seed; of one that failed, the reason and the seed alone
 
 
@@ -42,6 +45,7 @@ class Reproduction(Options):
     presets: Annotated[list[str], Field(min_length=1)] | None
     overrides: list[str]
     workers: PositiveInt | None
+    page: str | None
     checks: dict[str, Check]
 
 
@@ -83,8 +87,16 @@ def row(preset: str, check: Check, records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def reproduce(checks: dict[str, Check], overrides: Sequence[str], workers: int, folder: Path) -> None:
-    """Run all checks, `workers` runs side by side, and write the page. Raises UserError unless all pass."""
+def with_table(page: Path, table: str) -> str:
+    """The text of the page with the table between its marks. Raises UserError if it has no marks."""
+    text, replaced = MARKED.subn(lambda found: f"{table}\n", read(page, 1 << 20))
+    if replaced != 1:
+        raise UserError(f"page {page} needs the lines <!-- results --> and <!-- /results -->, once each")
+    return text
+
+
+def reproduce(checks: dict[str, Check], overrides: Sequence[str], workers: int, folder: Path) -> str:
+    """Run all checks, `workers` runs side by side, and write the table. Raises UserError unless all pass."""
     records: dict[str, list[Record]] = {preset: [] for preset in checks}
     spawn = multiprocessing.get_context("spawn")
     pool, futures = ProcessPoolExecutor(workers, spawn, logging.disable, (logging.CRITICAL,)), {}
@@ -110,6 +122,7 @@ def reproduce(checks: dict[str, Check], overrides: Sequence[str], workers: int, 
     log.info("\n%s\n\n%s", terminal.table(rows), terminal.relative(folder / "results.md"))
     if failed := [row["preset"] for row in rows if row["verdict"] != "pass"]:
         raise UserError(f"failed, or outside the bounds: {', '.join(failed)}")
+    return terminal.table(rows)
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="reproduce")
@@ -119,9 +132,16 @@ def main(cfg: DictConfig) -> None:
     presets = options.presets or options.checks
     if unknown := [preset for preset in presets if preset not in options.checks]:
         raise UserError(f"presets: no check for {', '.join(unknown)}; choose from {', '.join(options.checks)}")
+    page = Path(options.page) if options.page else None
+    if page:
+        if options.presets or options.overrides:
+            raise UserError(f"page={page} is for all presets as they are; leave out presets and overrides")
+        with_table(page, "")  # before all the runs
     checks = {preset: options.checks[preset] for preset in presets}
     folder = Path(HydraConfig.get().runtime.output_dir)
-    reproduce(checks, options.overrides, options.workers or os.cpu_count() or 1, folder)
+    table = reproduce(checks, options.overrides, options.workers or os.cpu_count() or 1, folder)
+    if page:
+        write(page, with_table(page, table))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Training from a Jupyter notebook: the lines of the README, in a real kernel."""
+"""Training from a Jupyter notebook: the lines of the manual, in a real kernel."""
 
 import base64
 import io
@@ -15,8 +15,10 @@ from tests.conftest import ROOT
 
 
 @pytest.mark.slow
-def test_the_lines_of_the_readme_draw_the_curves_in_place(data_root, tmp_path: Path):
-    (lines,) = re.findall(r"```python\n(from hydra.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def test_the_lines_of_the_manual_draw_the_curves_in_place(data_root, tmp_path: Path):
+    (lines,) = re.findall(
+        r"```python\n(from hydra.*?)```", (ROOT / "docs/tensorboard.md").read_text(), re.DOTALL
+    )
     small = '"data.train_size=1000", "trainer.max_epochs=3"'
     lines, replaced = re.subn(r"overrides=\[.*?\]", f"overrides=[{small}]", lines)
     assert replaced == 1
