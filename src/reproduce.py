@@ -95,7 +95,9 @@ def with_table(page: Path, table: str) -> str:
     return text
 
 
-def reproduce(checks: dict[str, Check], overrides: Sequence[str], workers: int, folder: Path) -> str:
+def reproduce(
+    checks: dict[str, Check], overrides: Sequence[str], workers: int, folder: Path, page: Path | None = None
+) -> None:
     """Run all checks, `workers` runs side by side, and write the table. Raises UserError unless all pass."""
     records: dict[str, list[Record]] = {preset: [] for preset in checks}
     spawn = multiprocessing.get_context("spawn")
@@ -122,7 +124,8 @@ def reproduce(checks: dict[str, Check], overrides: Sequence[str], workers: int, 
     log.info("\n%s\n\n%s", terminal.table(rows), terminal.relative(folder / "results.md"))
     if failed := [row["preset"] for row in rows if row["verdict"] != "pass"]:
         raise UserError(f"failed, or outside the bounds: {', '.join(failed)}")
-    return terminal.table(rows)
+    if page:
+        write(page, with_table(page, terminal.table(rows)))
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="reproduce")
@@ -139,9 +142,7 @@ def main(cfg: DictConfig) -> None:
         with_table(page, "")  # before all the runs
     checks = {preset: options.checks[preset] for preset in presets}
     folder = Path(HydraConfig.get().runtime.output_dir)
-    table = reproduce(checks, options.overrides, options.workers or os.cpu_count() or 1, folder)
-    if page:
-        write(page, with_table(page, table))
+    reproduce(checks, options.overrides, options.workers or os.cpu_count() or 1, folder, page)
 
 
 if __name__ == "__main__":

@@ -183,7 +183,7 @@ def page(tmp_path) -> Path:
 
 
 def reproduced(monkeypatch, page: Path, record: dict[str, float]) -> None:
-    monkeypatch.setattr(reproduce, "processes", lambda number: contextlib.nullcontext(Inline()))
+    monkeypatch.setattr(reproduce, "ProcessPoolExecutor", Inline)
     monkeypatch.setattr(reproduce, "run_preset", lambda preset, seed, *rest: {**record, "seed": seed})
     reproduce.reproduce({"name": CHECK}, [], 1, page.parent / "out", page)
 
