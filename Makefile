@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 .DEFAULT_GOAL := help
-.PHONY: help setup train test bench reproduce lint format tensorboard clean
+.PHONY: help setup train test test-cluster bench reproduce lint format tensorboard clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(INSTALLED)  ## make .venv with everything in it
 
@@ -21,6 +21,9 @@ train: setup  ## train softmax regression from scratch for 20 epochs
 
 test: setup  ## run the whole test suite
 	$(VENV)/bin/python -m pytest -n auto --dist worksteal
+
+test-cluster: setup  ## test on a real Slurm and PostgreSQL, which it installs and starts (root, Debian)
+	$(VENV)/bin/python -m pytest -n 0 tests/cluster/on_*.py
 
 bench: setup  ## measure against plain loops, then check that no ratio has become much worse
 	$(VENV)/bin/python -m src.benchmark
