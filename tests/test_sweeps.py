@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import statistics
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -259,6 +260,77 @@ def test_a_cluster_of_one_machine(cli, tmp_path):
     finished, folder = launched(cli, tmp_path, *jobs)
     assert finished.status == 0, finished.output
     assert states(folder) == ["finished"] * 2
+
+
+def test_a_killed_job_is_a_row_and_an_interrupted_command_ends_the_others(start, tmp_path):
+    jobs = [*SMALL, "seed=0,1,2", "trainer.max_epochs=100000", "hydra/launcher=submitit_local"]
+    command = start("src.train", "-m", *jobs, "hydra.sweep.dir=sweep", data=False, fresh=True)
+    runs = [Run(tmp_path / f"sweep/{number}") for number in range(3)]
+    for run in runs:
+        command.until(run.last.exists)
+    command.until("3 jobs submitted as process ")
+    victim = child(yaml.safe_load((tmp_path / "sweep/.jobs.yaml").read_text())[1])
+    os.kill(victim, signal.SIGKILL)
+    command.until("seed=1  interrupted ")
+    command.kill(signal.SIGINT, group=True)
+    assert command.wait(60) == 130, command.output()
+    assert states(tmp_path / "sweep") == ["interrupted"] * 3
+    assert not any(run.in_use() for run in runs)
+    assert "to go on: python -m src.sweeps resume sweep" in runs[1].record()["reason"]
+    assert [run.record()["reason"] for run in (runs[0], runs[2])] == ["SIGTERM"] * 2
+    assert "Traceback" not in command.output()
+
+
+def child(process: str) -> int:
+    """The process that this one has started."""
+    (started,) = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return int(started)
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        ("TIMEOUT", "to go on: python -m src.sweeps resume made hydra.launcher.timeout_min=MINUTES"),
+        ("OUT_OF_MEMORY", "to go on: python -m src.sweeps resume made hydra.launcher.mem_gb=GB"),
+        ("NODE_FAIL", "to go on: python -m src.sweeps resume made"),
+        ("GONE", "to go on: python -m src.sweeps resume made"),
+    ],
+)
+def test_what_slurm_says_of_a_lost_job_is_its_reason(made, monkeypatch, tmp_path, capsys, state, reason):
+    from src.sweeps import cluster  # submitit alone takes half a second
+
+    folder = made([{"seed": str(seed)} for seed in range(4)], [{}, {"status": "running"}, {"status": "failed"}])
+    answers = ["5_1|RUNNING|None", "5_0|COMPLETED|None", "5_2|COMPLETED|None", "5_3|PENDING|PartitionDown"]
+    answers = ["no", answers, [f"5_{number}|{state}|None" for number in range(4) if state != "GONE"]]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cluster, "POLL", 0)
+
+    def squeue(command: list[str], **options) -> subprocess.CompletedProcess:
+        assert command[0] == "squeue"
+        assert command[-1] == "--jobs=5"
+        lines = answers.pop(0)
+        lost = "slurm_load_jobs error: Unable to contact slurm controller" if lines == "no" else ""
+        text = "" if lost else "\n".join(lines)
+        return subprocess.CompletedProcess(command, 1 if lost else 0, text, lost)
+
+    monkeypatch.setattr(cluster.subprocess, "run", squeue)
+    report = ReportSweep()
+    report.sweep, report.before, report.started = Sweep(folder.relative_to(tmp_path)), set(), 0
+    cluster.wait(cluster.Slurm(), {number: f"5_{number}" for number in range(4)}, report)
+    assert not answers
+    statuses, reasons = zip(*((row["status"], row["reason"]) for row in report.sweep.rows()), strict=True)
+    assert statuses == ("finished", "interrupted", "failed", "interrupted")
+    assert reasons == (
+        "",
+        f"Slurm job 5_1 {state}; {reason}",
+        "",
+        f"Slurm job 5_3 {state}, see made/.submitit; {reason}",
+    )
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].endswith(" waits: squeue does not answer")
+    assert said[3] == "Slurm job 5_3 waits: PartitionDown"
+    ended = [line.split("  ")[1] for line in said if " left" in line]
+    assert ended == ["seed=0", "seed=2", "seed=1", "seed=3"]
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -565,14 +637,18 @@ def test_resume_takes_settings_of_the_launcher(made, monkeypatch):
     ("override", "said"),
     [
         ("hydra.sweep.subdir=x", "hydra.sweep.subdir cannot be set: jobs are numbered; leave it out"),
+        (
+            "+hydra.launcher.signal_delay_s=60",
+            "hydra.launcher.signal_delay_s cannot be set: a job out of time is saved",
+        ),
         ("model.lr=shuffle(0.1,0.2)", "jobs are numbered in their order; leave out shuffle"),
         ("model=glob(linear_*)", "jobs are numbered in their order; leave out shuffle and glob"),
         ("model.lr=interval(0.1,0.2)", "BasicSweeper does not support sweep type : INTERVAL"),
     ],
 )
 def test_what_numbered_jobs_cannot_have_is_refused_in_one_line(tmp_path, override, said):
-    cfg = composed(f"hydra.sweep.dir={tmp_path}/sweep", *[override] * override.startswith("hydra."))
-    if not override.startswith("hydra."):  # only a command takes several values, or a range
+    cfg = composed(f"hydra.sweep.dir={tmp_path}/sweep", *[override] * ("hydra." in override))
+    if "hydra." not in override:  # only a command takes several values, or a range
         cfg.hydra.overrides.task.append(override)
     with pytest.raises(SystemExit, match=re.escape(said)) as error:
         ReportSweep().on_multirun_start(cfg)

@@ -23,7 +23,7 @@ HARMLESS = re.compile(
     r"hydra/launcher=(basic|joblib|submitit_local|submitit_slurm)|hydra\.sweeper\.max_batch_size=\d+|"
     r"\+{0,2}hydra\.sweeper\.params\.[^$]*|hydra\.sweep\.dir=.*|"
     r"hydra\.launcher\.(n_jobs|timeout_min|cpus_per_task|gpus_per_node|tasks_per_node|nodes|mem_gb|"
-    r"partition|qos|account|constraint|array_parallelism|max_num_timeout)=[\w.-]*"
+    r"partition|qos|account|constraint|array_parallelism)=[\w.-]*"
 )
 
 

@@ -1,11 +1,12 @@
 """A sweep while it runs: it records its plan, prints a line for each job, and ends in a summary."""
 
+import re
 import shutil
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -24,6 +25,7 @@ class ReportSweep(Callback):
     """Hydra callback: claims the sweep folder, records the plan, and prints a line for each job that ends."""
 
     held, folder = None, None  # of the process that runs the sweep; jobs in others have a copy of the callback
+    running: ClassVar["ReportSweep | None"] = None  # likewise
     sweep: Sweep | None = None
 
     def __init__(self, resume: bool = False):
@@ -35,6 +37,9 @@ class ReportSweep(Callback):
         try:
             if OmegaConf.to_container(config.hydra.sweep)["subdir"] != "${hydra.job.num}":
                 raise UserError("hydra.sweep.subdir cannot be set: jobs are numbered; leave it out")
+            settings = " ".join(config.hydra.overrides.hydra)
+            if found := re.search(r"hydra\.launcher\.(signal_delay_s|max_num_timeout)", settings):
+                raise UserError(f"{found[0]} cannot be set: a job out of time is saved, and not started again")
             plan = None if self.resume else planned(config)
             if plan:
                 folder = claim(folder, named, "hydra.sweep.dir")
@@ -47,14 +52,21 @@ class ReportSweep(Callback):
             sys.exit(printable(f"error: {terminal.explain(error)}", keep="\n"))
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir={terminal.quoted(folder)}")  # for the jobs
         config.hydra.sweep.dir = str(folder)
-        ReportSweep.folder, self.sweep, self.started = folder, Sweep(folder), time.monotonic()
+        module, _, name = config.hydra.launcher["_target_"].rpartition(".")
+        if "submitit" in module:  # the plugin's own gives up at the first job without a result
+            config.hydra.launcher["_target_"] = f"hydra_plugins.cluster.{name}"
+        ReportSweep.running, ReportSweep.folder = self, folder
+        self.sweep, self.started = Sweep(folder), time.monotonic()
         self.before = {row["job"] for row in self.sweep.rows() if row["status"] == "finished"}
 
     def on_job_end(self, config: DictConfig, **kwargs) -> None:
-        if not self.sweep or config.hydra.job.num in self.before:  # a single run, or nothing to do
-            return
+        if self.sweep and config.hydra.job.num not in self.before:  # else a single run, or nothing to do
+            self.job_ended(config.hydra.job.num)
+
+    def job_ended(self, number: int) -> None:
+        """Print the line of a job."""
         rows = self.sweep.rows()
-        row = rows[config.hydra.job.num]
+        row = rows[number]
         ended = {each["job"] for each in rows if each["status"] in ("finished", "failed", "diverged")}
         left = (time.monotonic() - self.started) / max(len(ended - self.before), 1) * (len(rows) - len(ended))
         place = " ".join(f"{key}={row[key]}" for key in self.sweep.axes) or row["overrides"]

@@ -1,0 +1,33 @@
+"""Where Hydra looks for plugins: submitit's launchers, as src.sweeps uses them. src.sweeps.cluster says how."""
+
+import contextlib
+import signal
+
+from hydra.core.utils import JobReturn
+
+with contextlib.suppress(ImportError):  # without the extra `launchers` there are none
+    from hydra_plugins.hydra_submitit_launcher import submitit_launcher
+
+    class Waiting:
+        """Waits for every job, however it ends; those that the user stops are cancelled."""
+
+        cluster: str
+
+        def launch(self, job_overrides: list[list[str]], initial_job_idx: int) -> list[JobReturn]:
+            from src.sweeps import cluster  # Hydra looks for plugins at every start
+
+            return cluster.launch(self, job_overrides, initial_job_idx)
+
+        def __call__(self, *arguments) -> JobReturn:
+            """The job, in its own process. It ends as a run at a terminal does: SIGTERM saves, and stops it."""
+            from src import terminal
+
+            signal.signal(signal.SIGTERM, terminal.stop)
+            signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # time will be up; SIGTERM follows when it is
+            return super().__call__(*arguments)
+
+    class LocalLauncher(Waiting, submitit_launcher.LocalLauncher):
+        cluster = "local"
+
+    class SlurmLauncher(Waiting, submitit_launcher.SlurmLauncher):
+        cluster = "slurm"
