@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.accelerators import MPSAccelerator
 from lightning.pytorch.profilers import PassThroughProfiler
 from pydantic import Field, PositiveInt, validate_call
@@ -60,7 +61,10 @@ def build_trainer(
         logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)  # no announcements and tips
     for message in IGNORED:
         warnings.filterwarnings("ignore", message=message)
-    trainer = L.Trainer(
+    check_processes(devices)
+    # which Lightning does not see in an interactive allocation
+    cluster = [SLURMEnvironment()] if tasks() > 1 else []
+    return L.Trainer(
         max_epochs=max_epochs,
         accelerator=accelerator,
         devices=devices,
@@ -74,16 +78,30 @@ def build_trainer(
         log_every_n_steps=0,  # everything is logged once per epoch
         num_sanity_val_steps=0,  # the model checks its inputs itself
         use_distributed_sampler=False,  # src.data.batches divides the examples exactly
-        plugins=[CheckpointIO()],
+        plugins=[CheckpointIO(), *cluster],
         profiler=Unprofiled(),
     )
-    if trainer.world_size != devices or (devices == 1 and not main_process()):
-        ranks = {name: os.environ.get(name) for name in ("SLURM_NTASKS", "RANK", "LOCAL_RANK")}
+
+
+def tasks() -> int:
+    """How many processes srun has started for the run, of which this is one; those of torchrun do not count."""
+    return 1 if "RANK" in os.environ else int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
+
+
+def check_processes(devices: int) -> None:
+    """Raises UserError unless the run has the processes that it asks for, or Lightning is to start them."""
+    found = devices
+    if "RANK" in os.environ:
+        found = int(os.environ.get("WORLD_SIZE", 1))
+    elif tasks() > 1 or SLURMEnvironment.detect():
+        found = tasks() if os.environ.get("SLURM_STEP_NUM_NODES", "1") == "1" else 0
+    if found != devices or (devices == 1 and not main_process()):
+        names = "RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS"
+        said = {name: os.environ[name] for name in names if name in os.environ}
         raise UserError(
-            f"trainer.devices={devices} asks for as many processes, but the environment says {ranks}; start "
-            "them with srun --ntasks-per-node=DEVICES or torchrun, or unset what another program has left there"
+            f"trainer.devices={devices} asks for as many processes, but the environment says {said}; start "
+            "them with srun --nodes=1 --ntasks-per-node=DEVICES or torchrun, or unset what another program left"
         )
-    return trainer
 
 
 class Unprofiled(PassThroughProfiler):
