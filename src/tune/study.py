@@ -1,9 +1,9 @@
 """The study of a folder: its database, the experiment that it is of, and its results."""
 
 import contextlib
+import hashlib
 import shlex
 import sqlite3
-import uuid
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ import yaml
 from filelock import FileLock
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import DuplicatedStudyError, StorageInternalError
 from optuna.trial import TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -55,14 +55,22 @@ def joined(cfg: DictConfig, folder: Path) -> Iterator[optuna.Study]:
                 cfg.storage or "sqlite:///study.db",
                 {"poolclass": NullPool, **own},  # no connection stays open
             )
+            new = not (folder / "tune.yaml").exists()
             name = study_name(cfg, folder, shared)
-            study = optuna.create_study(storage=storage, pruner=pruner, study_name=name, load_if_exists=True)
+            study = optuna.create_study(storage=storage, pruner=pruner, study_name=name, load_if_exists=not new)
         yield study
     except ImportError as error:
         if "DB access module" not in str(error):
             raise
-        driver = getattr(error.__cause__, "name", None)
-        raise UserError(f"{database} needs the driver {driver}; try pip install {driver}") from error
+        driver = make_url(cfg.storage).get_driver_name()
+        extra = "'.[postgres]'" if driver.startswith("psycopg") else driver
+        raise UserError(f"{database} needs the driver {driver}; try pip install {extra}") from error
+    except DuplicatedStudyError as error:
+        (folder / "tune.yaml").unlink()  # which has just been made
+        raise UserError(
+            f"{database} has a study of folder={cfg.folder} with this experiment, but that folder here is new; "
+            "machines that work on one study must share its folder, for another study choose another folder"
+        ) from error
     except DATABASE as error:
         cause = error if isinstance(error, SQLAlchemyError) else error.__cause__ or error
         reason = str(getattr(cause, "orig", None) or cause).splitlines()[0]
@@ -80,15 +88,17 @@ def address(url: Any) -> str | None:
 
 
 def study_name(cfg: DictConfig, folder: Path, storage: str | None) -> str:
-    """What the database calls the study of this folder: a name that no other study has.
+    """What the database calls the study of this folder and experiment.
 
     tune.yaml records it with the experiment. Raises UserError if the experiment there is another one.
     """
     path, settings = folder / "tune.yaml", leaves(OmegaConf.to_container(cfg, resolve=False))
     experiment = {key: value for key, value in settings.items() if not f"{key}.".startswith(FREE)}
+    identity = hashlib.sha256(repr((cfg.folder, sorted(experiment.items()))).encode()).hexdigest()
     experiment["storage"] = storage
     if not path.exists():
-        write(path, yaml.safe_dump({**experiment, "study": uuid.uuid4().hex}, sort_keys=False))
+        study = f"{folder.name[:100]} {identity[:16]}"
+        write(path, yaml.safe_dump({**experiment, "study": study}, sort_keys=False))
     known = read_yaml(path, interpolations=True)
     if not isinstance(known, dict) or not (name := known.pop("study", None)):
         raise UserError(f"{path} is damaged: it names no study; choose another folder")
