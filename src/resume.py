@@ -17,22 +17,22 @@ from src import terminal
 from src.errors import UserError
 from src.runs import Run, main_process
 from src.train import summary
-from src.training.experiment import resume
 
 log = logging.getLogger(__name__)
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="resume")
 @terminal.reporting
-def from_recorded(cfg: DictConfig) -> float | None:
+def from_recorded(cfg: DictConfig) -> None:
+    from src.training import resume  # torch: a wrong command line is answered without it
+
     folder = cfg.run
     with open_dict(cfg):
         del cfg.run
     overrides = [text for text in HydraConfig.get().overrides.task if not text.startswith("run=")]
-    value = resume(cfg, folder, overrides)
+    run = resume(folder, cfg, overrides)
     if main_process():
-        log.info("%s", summary(Run(folder)))
-    return value
+        log.info("%s", summary(run))
 
 
 def main() -> None:

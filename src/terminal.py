@@ -1,7 +1,9 @@
 """The terminal: how log lines, errors and the exit status of every entry point reach it."""
 
+import atexit
+import contextlib
+import difflib
 import functools
-import io
 import logging
 import os
 import re
@@ -9,7 +11,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import TypeVar
@@ -21,13 +23,10 @@ from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from src.errors import Stopped, UserError, printable
-from src.runs import Run, claim, main_process
+from src.runs import Run, claim, leaves, main_process
 
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
 USER_ERRORS = (UserError, OSError, *HYDRA_ERRORS)  # anything else is a bug of ours and shows its traceback
@@ -96,7 +95,7 @@ def reporting(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T | Non
             if Stopped.received:
                 raise Stopped(Stopped.received)
             return value
-        except (Exception, Stopped) as error:
+        except (Exception, Stopped, KeyboardInterrupt) as error:
             if Stopped.received:
                 stopped = Stopped(Stopped.received)
                 if main_process() and hydra.job.name == "train":
@@ -123,31 +122,23 @@ def explain(error: BaseException) -> str:
         run = HydraConfig.get().runtime.output_dir if HydraConfig.initialized() else "the disk"
         text = f"{error.strerror}: {error.filename or run}"
     if isinstance(error, HYDRA_ERRORS):
-        text = re.split(r"\n\s*(?:Config search path|full_key|object_type)", text)[0]
-        if isinstance(error.__cause__, OmegaConfBaseException):
+        text = re.split(r"\n\s*(?:Config search path|full_key|object_type|To append)", text)[0]
+        if isinstance(error.__cause__, ConfigAttributeError | ConfigKeyError):
+            text += f" {meant(error.__cause__)}"
+        elif isinstance(error.__cause__, OmegaConfBaseException):
             text += f": {explain(error.__cause__)}"
         text = " ".join(text.split())
     return text
 
 
-def table(rows: Iterable[dict[str, object]]) -> str:
-    """A Markdown table, aligned so that it can be read as text too: a column for each key of any row.
-
-    Floats have four significant digits; what a row does not have, or None, is left empty.
-    """
-    rows = list(rows)
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    drawn = Table(*map(_cell, columns), box=box.MARKDOWN)
-    for row in rows:
-        drawn.add_row(*(_cell(row.get(key)) for key in columns))
-    page = Console(file=io.StringIO(), width=10_000, markup=False, emoji=False, highlight=False)
-    page.print(drawn)
-    return "\n".join(line.strip() for line in page.file.getvalue().strip().splitlines())
-
-
-def _cell(value: object) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str("" if value is None else value)
-    return printable(text).replace("|", r"\|")
+def meant(error: ConfigAttributeError | ConfigKeyError) -> str:
+    """The key that was probably meant by one that does not exist."""
+    group, _, key = error.full_key.rpartition(".")
+    beside = OmegaConf.to_container(error.parent_node, resolve=False)
+    known = {path.rpartition(".")[2]: path for path in reversed([*beside, *leaves(beside)])}
+    if close := difflib.get_close_matches(key, known, n=1):
+        return f"Did you mean {group}{'.' * bool(group)}{known[close[0]]}?"
+    return f"{group or 'The config'} has {', '.join(name for name in beside if name[0] != '_')}."
 
 
 def relative(path: Path) -> str:
@@ -168,6 +159,8 @@ def run(main: Callable[[], None]) -> None:
     129 after SIGHUP and 130 after Ctrl-C, which src.training.saving.Last handles while a model trains.
     """
     global tracebacks
+    status = [1]  # unless it becomes another: that of an error which shows its traceback
+    atexit.register(leave, status)
     # a process that the main one starts inherits what is set below, and is to say no more than that one
     tracebacks = os.environ.get("HYDRA_FULL_ERROR") == "1" and main_process()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises to us instead of printing
@@ -177,6 +170,28 @@ def run(main: Callable[[], None]) -> None:
     threading.excepthook = thread_failed
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # a terminal without ± shows ?
+    try:
+        call(main)
+        status[0] = 0
+    except SystemExit as error:
+        status[0] = error.code if isinstance(error.code, int) else bool(error.code)
+        raise
+
+
+def leave(status: list[int]) -> None:
+    """End the process without the tear-down of its modules, which takes half as long as to import them.
+
+    The first function that is registered is the last to be called: all that others have opened is closed.
+    """
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(BrokenPipeError):
+            stream.flush()
+    os._exit(status[0])
+
+
+def call(main: Callable[[], None]) -> None:
+    """Call the entry point; any error becomes a SystemExit, but for bugs of ours."""
     try:
         main()
     except BaseException as error:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from src import terminal
 from src.runs import Run, main_process, write
 from src.sweeps import callback
-from src.training.experiment import resume, train
+from src.sweeps.folder import Sweep
 
 log = logging.getLogger(__name__)
 
@@ -21,34 +21,34 @@ log = logging.getLogger(__name__)
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 @terminal.reporting
 def main(cfg: DictConfig) -> float | None:
+    from src.training import resume, train  # torch: a wrong command line is answered without it
+
     run = Run(HydraConfig.get().runtime.output_dir)
     if main_process():
         write(run.config.with_name("hydra.yaml"), OmegaConf.to_yaml(HydraConfig.get()))
+    if terminal.in_sweep() and cfg.get("logger") is not None:
+        place = Sweep(run.path.parent).place(int(run.path.name))
+        cfg.logger.name = place.replace("/", "_")[:100]
     if terminal.in_sweep() and run.begun():  # a job of a sweep that was interrupted
-        with run.lock():
-            value = resume(cfg, run.path, [])
+        resume(run.path, cfg)
     else:
-        value = train(cfg, run.path, overrides=HydraConfig.get().overrides.task)
+        train(cfg, run.path, overrides=HydraConfig.get().overrides.task)
     if main_process():
         log.info("%s", summary(run))
-    return value
+    return run.metrics.get("val/loss")
 
 
 def summary(run: Run) -> str:
     """The end of a run: its results, and where everything is."""
     record = run.record()
-    found: dict[str, dict[str, object]] = {}
-    for name in sorted((name for name in record if "/" in name), key=lambda name: name.startswith("error")):
-        stage, _, metric = name.partition("/")
-        found.setdefault(stage, {"": stage})[metric] = f"{record[name]:.4f}"
     speed = f"{record['seconds']:.1f} s, {record['examples_per_second']:,.0f} examples/s"
     epochs = f"epoch {record['best_epoch']:.0f} of {record['epochs']} is the best; {speed}"
     folders = [folder for folder in (run.path, run.best.parent, run.figures) if folder.exists()]
     names = {folder: sorted(path.name for path in folder.iterdir()) for folder in folders}
     files = [f"{terminal.relative(folder)}/  {' '.join(names[folder])}" for folder in folders]
     look = shlex.join(["tensorboard", "--logdir", terminal.relative(run.path.parent)])
-    return "\n".join(["", terminal.table(found.values()), "", epochs, "", *files, f"look at it: {look}"])
+    return "\n".join(["", run.table(), "", epochs, "", *files, f"look at it: {look}"])
 
 
 if __name__ == "__main__":
-    callback.run(main)
+    terminal.run(lambda: callback.summarized(main))

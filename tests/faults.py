@@ -72,7 +72,7 @@ def flat(value: object, name: str = "") -> dict[str, object]:
 
 def curves(run: Run) -> dict[str, list[tuple[int, float]]]:
     """What TensorBoard shows: curve -> [(step, value)]."""
-    events = EventAccumulator(str(run.tensorboard)).Reload()
+    events = EventAccumulator(str(run.path)).Reload()
     return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 

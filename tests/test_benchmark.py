@@ -12,7 +12,8 @@ from src.benchmark import epoch, loops
 from src.benchmark.__main__ import Benchmark
 from src.benchmark.classes import FORMS, loss_grad, measure, peak_bytes
 from src.errors import UserError
-from src.runs.config import checked
+from src.runs import Run
+from src.runs.options import checked
 from src.training.experiment import plain
 from tests.conftest import compose_config
 
@@ -105,8 +106,9 @@ def test_ours_is_a_whole_run_epoch_by_epoch(data_root, tmp_path, name):
     epoch.ours(plain({**cfg, "model": cfg.models[name]}), tmp_path, ended)
     assert [exists for _, exists in seen] == [False, True, True, True]  # before the first epoch, after each
     (run,) = tmp_path.iterdir()
-    for path in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "tensorboard"):
+    for path in ("checkpoints/best.ckpt", "checkpoints/last.ckpt"):
         assert (run / path).exists()
+    assert Run(run).events()
     held = [os.path.realpath(f"/dev/fd/{number}") for number in os.listdir("/dev/fd")]
     assert [path for path in held if path.startswith(str(tmp_path))] == []  # nothing is left open
 

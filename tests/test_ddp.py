@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.evaluate import evaluate
+from src.evaluate.scores import evaluate
 from src.runs import Run
 from src.training.experiment import train
 from tests.conftest import Finished, compose_config

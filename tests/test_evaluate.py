@@ -11,8 +11,9 @@ from PIL import Image
 
 from src.data.fashion_mnist import CLASSES
 from src.errors import UserError
-from src.evaluate import classification, evaluate
-from src.runs import Run, restore
+from src.evaluate.scores import classification, evaluate
+from src.runs import Run
+from src.runs.config import restore
 from src.training.experiment import train
 from tests.conftest import compose_config
 

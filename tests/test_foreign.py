@@ -12,12 +12,13 @@ import pytest
 import torch
 import yaml
 
-from src.compare import compare, find
+from src.compare.comparison import compare, find
 from src.errors import UserError
-from src.evaluate import evaluate
+from src.evaluate.scores import evaluate
 from src.models.scratch import LinearRegression, SoftmaxRegression
-from src.predict.__main__ import predict
-from src.runs import Run, restore
+from src.predict.prediction import predict
+from src.runs import Run
+from src.runs.config import restore
 from src.training.experiment import resume, train
 from tests.conftest import ROOT, compose_config
 
@@ -304,7 +305,7 @@ def test_going_on_builds_each_part_in_its_role_and_takes_no_path(route, run, tmp
     run.config.write_text(yaml.safe_dump(config))
     key = "it must not have|is damaged|there is no such setting|_target_ is|input should be"
     with pytest.raises(UserError, match=key) as refused:
-        resume(run.recorded(), run.path, [])
+        resume(run.path, run.recorded(), [])
     assert "\n" not in str(refused.value)
     assert not path.exists()
 
@@ -349,7 +350,7 @@ def test_a_config_without_an_end_is_refused(run, make):
 
 
 @pytest.mark.parametrize(
-    "name", ["train.log", "figures", "tensorboard", "metrics.csv.part", "checkpoints/last.ckpt"]
+    "name", ["train.log", "figures", "lr=0.1", "metrics.csv.part", "checkpoints/last.ckpt"]
 )
 def test_a_folder_with_a_link_is_not_gone_on_with(run, victim, name):
     (run.path / name).symlink_to(victim.parent if "." not in name else victim)
@@ -371,7 +372,7 @@ def test_a_checkpoint_deletes_no_file_of_the_users(config, victim, tmp_path):
         torch.save(content, path)
     settings = run.recorded()
     settings["trainer"]["max_epochs"] = 3
-    resume(settings, run.path, [])
+    resume(run.path, settings, [])
     assert run.record()["epochs"] == 3
     assert list(victim.parent.iterdir()) == [victim]
     assert victim.read_text() == "dear"

@@ -9,11 +9,12 @@ import pytest
 import torch
 import yaml
 
-from src import oscillation
 from src.errors import UserError
 from src.maths import functional as F
 from src.models.scratch import SoftmaxRegression
-from src.runs import Run, restore
+from src.oscillation import swing as oscillation
+from src.runs import Run
+from src.runs.config import restore
 from src.sweeps.folder import Sweep
 from src.training.experiment import train
 from tests.conftest import compose_config

@@ -14,8 +14,8 @@ from torchvision.transforms.v2.functional import resize
 from src.charts import save
 from src.data.fashion_mnist import CLASSES, FashionMNIST
 from src.errors import UserError, printable
-from src.predict.__main__ import chart
 from src.predict.pictures import decode, find, pair, prepare
+from src.predict.prediction import chart
 
 WHITE = 255
 

@@ -17,8 +17,9 @@ from src.data.module import SplitDataModule
 from src.errors import UserError
 from src.maths import functional as F
 from src.models.concise import SoftmaxRegression
-from src.predict.__main__ import predict, read_costs
-from src.runs import Run, restore
+from src.predict.prediction import predict, read_costs
+from src.runs import Run
+from src.runs.config import restore
 from src.terminal import USER_ERRORS, explain
 from src.training.experiment import train
 from tests.conftest import ROOT, compose_config

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from src import reproduce
 from src.errors import UserError
-from src.reproduce import Check, Reproduction, row
+from src.reproduce import checks as reproduce
+from src.reproduce.checks import Check, Reproduction, row
 from src.runs import Run
-from src.runs.config import checked
+from src.runs.options import checked
 from src.training.experiment import train
 from tests.conftest import ROOT, compose_config
 from tests.test_config import options

@@ -10,8 +10,9 @@ import torch
 
 from src.errors import UserError
 from src.models.regression import Diverged
-from src.runs import Run, load_checkpoint, replace, restore
-from src.runs.config import build_data, build_model
+from src.runs import Run, replace
+from src.runs.checkpoint import load_checkpoint
+from src.runs.config import build_data, build_model, restore
 from src.training.experiment import plain, resume, train
 from tests.conftest import compose_config
 from tests.faults import differences
@@ -174,7 +175,7 @@ def test_data_damaged_between_runs_stop_a_resume_that_changes_nothing(run, data_
     settings = run.recorded()
     settings["trainer"]["max_epochs"], settings["data"]["root"] = 5, str(tmp_path / "data")
     with pytest.raises(UserError, match=f"^data file {labels} is damaged"):
-        resume(settings, run.path, [])
+        resume(run.path, settings, [])
     assert contents(run.path) == before
     assert labels.read_bytes() == content
 
@@ -196,7 +197,7 @@ def test_on_a_disk_that_fills_up_the_checkpoint_before_survives(cli, run, tmp_pa
     assert not list(left.path.rglob("*.part"))
     assert (left.record()["status"], "disk full" in left.record()["reason"]) == ("failed", True)
     # with space again, it goes on
-    resume(left.recorded(), left.path, [])
+    resume(left.path, left.recorded(), [])
     assert differences(left, run) == []
 
 

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from src.stability import outcomes
-from src.terminal import table
+from src.stability.outcomes import outcomes
+from src.tables import table
 
 
 def by_case() -> dict[tuple[str, str], dict]:

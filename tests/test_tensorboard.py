@@ -32,7 +32,7 @@ LINEAR = ["data=synthetic", "data.train_size=50", "data.val_size=20", "trainer.m
 
 
 def events(run: Run) -> EventAccumulator:
-    return EventAccumulator(str(run.tensorboard), size_guidance={"images": 0, "tensors": 0}).Reload()
+    return EventAccumulator(str(run.path), size_guidance={"images": 0, "tensors": 0}).Reload()
 
 
 def images(run: Run) -> dict[str, list[tuple[int, list]]]:
@@ -86,13 +86,13 @@ def test_norms_are_those_of_the_weights_and_of_the_gradient_of_the_last_minibatc
     for name in "Wb":
         assert logged[f"norm/{name}"][-1] == (2, pytest.approx(after[name].norm().item()))
         gradient = (before[name] - after[name]).norm().item() / 0.09
-        assert logged[f"gradient/{name}"][-1] == (2, pytest.approx(gradient, rel=1e-3))
+        assert logged[f"norm/d{name}"][-1] == (2, pytest.approx(gradient, rel=1e-3))
 
 
 @pytest.mark.slow
 def test_pictures_of_the_tested_model_are_those_in_the_folder(tested):
-    files = {f"best/{path.stem}": pixels(path) for path in (tested.path / "figures").iterdir()}
-    files.pop("best/curves")
+    files = {f"tested/{path.stem}": pixels(path) for path in (tested.path / "figures").iterdir()}
+    files.pop("tested/curves")
     shown = images(tested)
     assert {name: content for name, ((_, content),) in shown.items()} == files
     assert {step for ((step, _),) in shown.values()} == {4}
@@ -104,15 +104,16 @@ def test_final_metrics_are_those_of_metrics_json(trained):
     record = run.record()
     assert record["best_epoch"] < 6  # else the last epoch's would do
     logged = {
-        name.removeprefix("best/"): value for name, value in curves(run).items() if name.startswith("best/")
+        name.removeprefix("tested/"): value for name, value in curves(run).items() if name.startswith("tested/")
     }
-    assert logged == {name: [(132, pytest.approx(value))] for name, value in record.items() if "/" in name}
+    expected = {name.replace("/", "_"): [(6, pytest.approx(value))] for name, value in run.metrics.items()}
+    assert logged == expected
 
 
 def test_hyperparameters_are_plain_values_of_the_recipe(trained):
     run = trained("model=concise", *SMALL, "model.lr=0.2", "seed=3", "~callbacks.figures")
     model = {"_target_": "src.models.concise.SoftmaxRegression", "lr": 0.2, "gamma": 0.9, "sigma": 0.01}
-    data = {"_target_": "src.data.fashion_mnist.FashionMNIST", "batch_size": 200, "train_size": 200, "seed": 3}
+    data = {"_target_": "src.data.fashion_mnist.FashionMNIST", "batch_size": 200, "train_size": 200}
     expected = {f"model.{key}": value for key, value in (model | {"weight_decay": 0.0}).items()}
     expected |= {f"data.{key}": value for key, value in (data | {"val_size": 300, "resize": 28}).items()}
     assert hyperparameters(run) == expected | {"seed": 3, "trainer.devices": 1, "trainer.max_epochs": 2}
@@ -142,10 +143,10 @@ def test_what_is_logged_has_no_gap_and_no_fold_after_a_kill(config, trained, tmp
     monkeypatch.undo()
     run = Run(tmp_path / "run")
     assert run.load(run.last)["global_step"] == 3
-    resume(run.recorded(), run.path, [])
+    resume(run.path, run.recorded(), [])
     assert curves(run) == curves(reference)
     assert images(run) == images(reference)
-    assert [step for step, _ in curves(run)["norm/W"]] == [2, 4, 6, 8]
+    assert [step for step, _ in curves(run)["norm/W"]] == [1, 2, 3, 4]
 
 
 class Server:
@@ -197,8 +198,8 @@ def server(data_root: Path, tmp_path_factory) -> Iterator[Server]:
     serving = Server(folder)
     try:
         # it serves what it has read so far: wait until it has read everything
-        while len(serving.get("plugin/scalars/tags")) < 3 or "best/test/acc" not in str(
-            serving.get("plugin/scalars/tags").get("sweeps/two/1/tensorboard")
+        while len(serving.get("plugin/scalars/tags")) < 3 or "tested/test_acc" not in str(
+            serving.get("plugin/scalars/tags").get(JOBS[1])
         ):
             time.sleep(0.2)
         yield serving
@@ -206,18 +207,23 @@ def server(data_root: Path, tmp_path_factory) -> Iterator[Server]:
         serving.stop()
 
 
-RUN, JOBS = "runs/one/tensorboard", ["sweeps/two/0/tensorboard", "sweeps/two/1/tensorboard"]
+RUN, JOBS = "runs/one", ["sweeps/two/0/lr=0.5", "sweeps/two/1/lr=0.001"]
 
 
 @pytest.mark.slow
 def test_tensorboard_serves_a_run(server):
     scalars = server.get("plugin/scalars/tags")
     assert set(scalars) == {RUN, *JOBS}
-    assert {"train/loss", "val/acc", "test/acc", "lr", "norm/W", "gradient/b"} <= set(scalars[RUN])
+    assert {"loss/train", "acc/val", "tested/test_acc", "lr", "norm/W", "norm/db", "step"} <= set(scalars[RUN])
+    groups = [tag.partition("/")[0] for tag in sorted(scalars[RUN])]
+    assert list(dict.fromkeys(groups)) == ["acc", "loss", "lr", "norm", "step", "tested"]  # the first are open
+    charts = server.get("plugin/custom_scalars/layout")["category"][0]["chart"]
+    drawn = {chart["title"]: chart["multiline"]["tag"] for chart in charts}
+    assert drawn == {"loss": ["^loss/"], "acc": ["^acc/"]}
     shown = server.get("plugin/images/tags")
     assert set(shown) == {RUN}  # a job of a sweep draws none
     pictures = ("weights", "confusion", "predictions_first", "predictions_misclassified")
-    assert set(shown[RUN]) == {f"best/{name}" for name in pictures}
+    assert set(shown[RUN]) == {f"tested/{name}" for name in pictures}
 
 
 @pytest.mark.slow
@@ -225,8 +231,9 @@ def test_tensorboard_sorts_a_sweep_by_its_real_results(server):
     experiment = server.get("plugin/hparams/experiment", {"experimentName": ""})
     names = {info["name"] for info in experiment["hparamInfos"]}
     assert {"model._target_", "model.lr", "data.batch_size", "seed", "trainer.max_epochs"} <= names
-    assert {"best/val/loss", "best/test/acc"} <= {info["name"]["tag"] for info in experiment["metricInfos"]}
-    metric = {"tag": "best/val/loss", "group": ""}
+    metrics = {info["name"]["tag"] for info in experiment["metricInfos"]}
+    assert {"loss/val", "tested/val_loss", "tested/test_acc"} <= metrics
+    metric = {"tag": "tested/val_loss", "group": ""}
     query = {
         "experimentName": "",
         "allowedStatuses": ["STATUS_SUCCESS"],
@@ -239,10 +246,10 @@ def test_tensorboard_sorts_a_sweep_by_its_real_results(server):
         (group["sessions"][0]["name"], value["value"])
         for group in groups
         for value in group["metricValues"]
-        if value["name"]["tag"] == "best/val/loss"
+        if value["name"]["tag"] == "tested/val_loss"
     ]
     folder = server.log.parent
-    records = {name: Run(folder / name.removesuffix("/tensorboard")).record() for name in (RUN, *JOBS)}
+    records = {name: Run(folder / name.partition("/lr=")[0]).record() for name in (RUN, *JOBS)}
     expected = sorted(
         ((name, record["val/loss"]) for name, record in records.items()), key=lambda pair: -pair[1]
     )
@@ -257,7 +264,7 @@ def chromium() -> str | None:
 
 def browse(page: str, folder: Path, *wanted: str) -> str:
     """Open the page in a browser without a window; what it prints."""
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1500,1300"]
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1500,2600"]
     flags += [f"--user-data-dir={folder}", "--virtual-time-budget=30000"]
     command = [chromium(), *flags, *wanted, page]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
@@ -268,7 +275,7 @@ def browse(page: str, folder: Path, *wanted: str) -> str:
 def test_a_browser_shows_curves_and_pictures(server, tmp_path):
     for _ in range(5):  # the page may be taken before all of it is there
         page = browse(f"{server.url}/?tagFilter=loss#timeseries", tmp_path, "--dump-dom")
-        if all(text in page for text in ("<line-chart", "train/loss", "best/val/loss", RUN)):
+        if all(text in page for text in ("<line-chart", "loss/train", "tested/val_loss", RUN)):
             break
     else:
         pytest.fail("no curves")
@@ -277,7 +284,7 @@ def test_a_browser_shows_curves_and_pictures(server, tmp_path):
         with Image.open(tmp_path / "images.png") as screen:
             pixels = np.asarray(screen.convert("RGB")).astype(int)
         red_of_weights, blue_of_counts = ([103, 0, 31], [8, 48, 107])  # ends of the two scales
-        if all((abs(pixels - end).max(axis=2) < 40).sum() > 100 for end in (red_of_weights, blue_of_counts)):
+        if all((abs(pixels - end).max(axis=2) < 60).sum() > 50 for end in (red_of_weights, blue_of_counts)):
             break
     else:
         pytest.fail("no pictures")
@@ -293,5 +300,5 @@ def test_a_run_has_one_event_file_and_leaves_no_writer_behind(config, outcome, t
         train(cfg, tmp_path / "run")
     run = Run(tmp_path / "run")
     assert run.record()["status"] == outcome
-    assert len(list(run.tensorboard.glob("events*"))) == 1  # of fit and test
+    assert len(run.events()) == 1  # of fit and test
     assert threading.active_count() == before

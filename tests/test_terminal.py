@@ -18,7 +18,8 @@ import yaml
 from hydra.errors import HydraException
 
 from src.runs import Run
-from src.terminal import USER_ERRORS, explain, table
+from src.tables import table
+from src.terminal import USER_ERRORS, explain
 from src.terminal import run as run_command
 from src.training.experiment import train
 from tests.conftest import ROOT
@@ -47,9 +48,10 @@ def test_a_run_prints_a_line_per_epoch_and_a_table_and_nothing_else(cli, tmp_pat
     assert lines[8] == ""
     assert lines[9].startswith("epoch 2 of 2 is the best; ")
     assert lines[10] == ""
+    (events,) = Run(run).events()
     assert lines[11].split() == [
-        *(f"{shown}/", ".hydra", "checkpoints", "figures", "metrics.csv", "metrics.json"),
-        *("tensorboard", "train.log"),
+        *(f"{shown}/", ".hydra", "checkpoints", events.name, "figures", "metrics.csv", "metrics.json"),
+        "train.log",
     ]
     assert lines[12].split() == [f"{shown}/checkpoints/", "best.ckpt", "last.ckpt"]
     assert lines[13].split() == [
@@ -65,7 +67,11 @@ def test_a_run_prints_a_line_per_epoch_and_a_table_and_nothing_else(cli, tmp_pat
 
 BAD = {
     "model=nope": ["Could not find 'model/nope'", "scratch"],
-    "model.lrr=1": ["model.lrr", "Key 'lrr' is not in struct"],
+    "model.lrr=1": ["Could not override 'model.lrr'. Did you mean model.lr?"],
+    "lr=1": ["Could not override 'lr'. Did you mean model.lr?"],
+    "modell=scratch": ["Could not override 'modell'. Did you mean model?"],
+    "trainer.q=1": ["trainer has max_epochs, accelerator, devices, "],
+    "model=scrach": ["Available options in 'model': closed_form concise "],
     "model.lr=-1": ["model.lr: input should be greater than 0, got -1; try model.lr=0.1"],
     "model.lr=abc": ["model.lr: input should be a valid number", "got 'abc'; try model.lr=0.1"],
     "model.gamma=0": ["model.gamma: input should be greater than 0, got 0; try model.gamma=0.9"],
@@ -257,9 +263,9 @@ def test_a_terminal_shows_a_progress_bar_with_time_left(start, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["src.resume", "src.evaluate", "src.predict", "src.stability", "src.tune"])
+@pytest.mark.parametrize("module", ["src.resume", "src.evaluate", "src.predict", "src.tune"])
 def test_commands_that_do_one_thing_refuse_several(cli, module):
-    several = "seed=0,1" if module in ("src.stability", "src.tune") else "run=a,b"
+    several = "seed=0,1" if module == "src.tune" else "run=a,b"
     status, output = cli(module, "-m", several, data=False)
     assert status == 1
     assert "Traceback" not in output
@@ -372,3 +378,58 @@ def test_a_table_is_markdown_that_can_be_read_as_text_and_steers_no_terminal():
         r"| 0.1 | a\|b    |   |        |",
         r"|     | \x1b[2J | 3 | 0.1235 |",
     ]
+
+
+ANSWERED = """
+import runpy, sys
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+finally:
+    print("imported", [name for name in ("torch", "lightning", "matplotlib") if name in sys.modules])
+"""
+
+
+@pytest.mark.slow
+def test_help_and_misspelt_arguments_are_answered_without_torch():
+    modules = ["train", "resume", "evaluate", "predict", "compare", "tune", "sweeps"]
+    modules += ["reproduce", "stability", "oscillation", "benchmark"]
+    asked = [(f"src.{module}", "--help") for module in modules]
+    asked += [("src.train", "--cfg", "job"), ("src.train", "model.lrr=1"), ("src.evaluate", "modl=x")]
+    asked += [("src.tune", "model=nope")]
+
+    def answer(arguments: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", ANSWERED, *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+
+    with ThreadPoolExecutor(2) as pool:
+        for arguments, done in zip(asked, pool.map(answer, asked), strict=True):
+            assert done.returncode == (0 if arguments[1].startswith("--") else 1), done.stderr
+            assert done.stdout.splitlines()[-1] == "imported []", arguments
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("end", "status", "last"),
+    [("pass", 0, ""), ("sys.exit(7)", 7, ""), ("1 / 0", 1, "ZeroDivisionError: division by zero")],
+)
+def test_the_end_of_a_command_loses_nothing(tmp_path, end, status, last):
+    lines = [
+        "import atexit, logging, sys",
+        "from src import terminal",
+        "def main():",
+        "    atexit.register(print, 'closed')",
+        "    logging.getLogger().addHandler(logging.handlers.MemoryHandler(9, target=terminal.LogFile('log')))",
+        "    logging.warning('written')",
+        "    print(100000 * 'x')",
+        f"    {end}",
+        "import logging.handlers",
+        "terminal.run(main)",
+    ]
+    command = [sys.executable, "-c", "\n".join(lines)]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=100)
+    assert done.returncode == status
+    assert done.stdout == 100000 * "x" + "\nclosed\n"
+    assert (tmp_path / "log").read_text() == "written\n"
+    assert "".join(done.stderr.splitlines()[-1:]) == last

@@ -58,9 +58,10 @@ def test_run_folder_holds_what_the_contract_says(finished, shared, form):
         checkpoint = run.load(path)
         assert checkpoint["global_step"] == 24
         assert checkpoint["hyper_parameters"]["lr"] == 0.1
-    scalars = EventAccumulator(str(run.tensorboard)).Reload()
-    names = {"train/loss", "train/acc", "val/loss", "val/acc", "test/loss", "test/acc", "lr"}
+    scalars = EventAccumulator(str(run.path)).Reload()
+    names = {"loss/train", "acc/train", "loss/val", "acc/val", "tested/test_loss", "tested/test_acc", "lr"}
     assert names <= set(scalars.Tags()["scalars"])
+    assert [(event.step, event.value) for event in scalars.Scalars("step")] == [(1, 8), (2, 16), (3, 24)]
     assert [event.value for event in scalars.Scalars("lr")] == pytest.approx([0.1, 0.09, 0.081])
     assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
     assert [row["step"] for row in rows(run)] == ["8", "16", "24"]
@@ -92,7 +93,7 @@ def test_without_validation_split_the_test_set_is_watched_and_the_last_epoch_kep
     run = finished("data.val_size=0")
     metrics = {"train/loss", "train/acc", "test/loss", "test/acc"}
     assert set(rows(run)[0]) - {"epoch", "step", "lr"} == metrics | {
-        f"{k}/{p}" for k in ("norm", "gradient") for p in "Wb"
+        f"norm/{name}" for name in ("W", "b", "dW", "db")
     }
     assert run.load(run.best)["epoch"] == 2
     record = run.record()
@@ -100,9 +101,17 @@ def test_without_validation_split_the_test_set_is_watched_and_the_last_epoch_kep
     assert "val/loss" not in record
 
 
-def test_train_returns_the_validation_loss_to_sweeps(shared):
-    run, value = shared
-    assert value == run.record()["val/loss"]
+def test_train_returns_the_run_with_its_metrics_model_and_data(shared):
+    run, returned = shared
+    assert returned.path == run.path
+    record = run.record()
+    assert returned.metrics == {name: value for name, value in record.items() if "/" in name}
+    assert torch.equal(returned.model.W, run.load(run.best)["state_dict"]["W"])
+    X, y = returned.data.split_examples("test")
+    assert (returned.model(X).argmax(dim=1) == y).double().mean() == record["test/acc"]
+    shown = returned._repr_markdown_().splitlines()
+    assert shown[2].split()[1] == "train"
+    assert f"{record['test/acc']:.4f}" in shown[4]
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(config, shared, tmp_path):
@@ -135,7 +144,7 @@ def test_provenance_is_that_of_git_and_unknown_without_it(monkeypatch):
 
 def test_without_a_logger_the_files_are_written_all_the_same(finished):
     run = finished("~logger")
-    assert not run.tensorboard.exists()
+    assert not run.events()
     assert len(rows(run)) == 3
 
 

@@ -12,18 +12,19 @@ import shutil
 import signal
 import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import OperationalError
 
 from src.errors import Stopped, UserError
 from src.runs import Run
-from src.tune.__main__ import Prune, Search, next_trial, tune
+from src.tune.search import Prune, Search, next_trial, tune
 from src.tune.space import distributions
 from tests.conftest import compose_config
 
@@ -47,10 +48,14 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def untrained_run(cfg: DictConfig, *rest: object) -> SimpleNamespace:
+    return SimpleNamespace(metrics={"val/loss": (cfg.model.lr - 0.3) ** 2})
+
+
 @pytest.fixture
 def untrained(monkeypatch) -> None:
     """Trials whose value is a function of their parameters, without a run."""
-    monkeypatch.setattr("src.tune.__main__.train", lambda cfg, folder, prune: (cfg.model.lr - 0.3) ** 2)
+    monkeypatch.setattr("src.tune.search.train", untrained_run)
 
 
 @pytest.fixture(scope="module")

@@ -1,50 +1,17 @@
 """Measurements, as medians and ratios: python -m src.benchmark [suite=all|epoch|classes]"""
 
-import json
-import logging
-import os
-from pathlib import Path
-from typing import Annotated, Literal
-
 import hydra
-import torch
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
-from pydantic import Field, PositiveInt
+from omegaconf import DictConfig
 
 from src import terminal
-from src.benchmark import classes, epoch
-from src.runs import write
-from src.runs.config import Options, checked
-from src.training.experiment import provenance
-
-log = logging.getLogger(__name__)
-
-
-class Benchmark(Options):
-    suite: Literal["all", "epoch", "classes"]
-    epoch: dict[Literal["rounds", "epochs"], PositiveInt]
-    classes: Annotated[list[PositiveInt], Field(min_length=1)]
-    num_examples: PositiveInt
-    repeats: PositiveInt
 
 
 @hydra.main(version_base="1.3", config_path="../../conf", config_name="benchmark")
 @terminal.reporting
 def main(cfg: DictConfig) -> None:
-    options = checked(Benchmark, OmegaConf.masked_copy(cfg, list(Benchmark.model_fields)))
-    machine = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), **provenance()["versions"]}
-    log.info("%s\n", ", ".join(f"{name} {value}" for name, value in machine.items()))
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    for suite in ["classes", "epoch"] if options.suite == "all" else [options.suite]:
-        if suite == "epoch":
-            rows = epoch.table(epoch.measure(cfg, folder, **options.epoch))
-        else:
-            rows = list(classes.measure(options.classes, options.num_examples, options.repeats))
-        content = {**machine, "options": options.model_dump(), "rows": rows}
-        write(folder / f"{suite}.json", json.dumps(content, indent=2) + "\n")
-        log.info("%s\n", terminal.table(rows))
-    log.info("%s", terminal.relative(folder))
+    from src.benchmark import suites  # torch: a wrong command line is answered without it
+
+    suites.main(cfg)
 
 
 if __name__ == "__main__":

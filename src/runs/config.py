@@ -14,11 +14,12 @@ import lightning as L
 import pydantic
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from src.errors import UserError
 from src.runs.checkpoint import load_checkpoint
 from src.runs.folder import SOURCES
+from src.runs.options import refused
 
 ROLES = {  # group of the config -> (where its classes are defined, what they are)
     "data": ("src.data.", L.LightningDataModule),
@@ -74,20 +75,7 @@ def call(key: str, function: Callable, settings: dict[str, Any], **objects: Any)
     except pydantic.ValidationError as error:
         # a model hands on to its base class what it does not know itself
         bases = reversed(function.__mro__) if inspect.isclass(function) else ()
-        raise _refused(error, key, *(each.__init__ for each in bases), function) from None
-
-
-def _refused(error: pydantic.ValidationError, key: str = "", *functions: Callable) -> UserError:
-    """What pydantic found, in one line: each key with its value and, if the functions have one, a default."""
-    parameters = {name: each for one in functions for name, each in inspect.signature(one).parameters.items()}
-    complaints = []
-    for detail in error.errors():
-        name = ".".join(map(str, detail["loc"]))
-        path, message = f"{key}.{name}".strip("."), detail["msg"]
-        complaints.append(f"{path}: {message[0].lower()}{message[1:]}, got {detail['input']!r}")
-        if name in parameters and parameters[name].default is not inspect.Parameter.empty:
-            complaints[-1] += f"; try {path}={parameters[name].default}"
-    return UserError("; ".join(complaints))
+        raise refused(error, key, *(each.__init__ for each in bases), function) from None
 
 
 def build_data(settings: dict[str, Any]) -> L.LightningDataModule:
@@ -126,28 +114,3 @@ def _configured_sources(target: str | None) -> dict[str, Any]:
     node = next((node for node in nodes if node.get("_target_") == target), {})
     sources = {name: value for name, value in node.items() if name in SOURCES}
     return sources | ({"root": str(CONF.parent / sources["root"])} if "root" in sources else {})
-
-
-class Options(pydantic.BaseModel):
-    """Options of a command: no conversion (1 is no text, true no number), and no others."""
-
-    model_config = pydantic.ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-class Places(Options):
-    """Where the data of a run that is read come from; None is what conf/data says."""
-
-    root: str | None
-    system_copies: list[str] | None
-    mirrors: list[str] | None
-
-    def given(self) -> dict[str, Any]:
-        return self.model_dump(exclude_none=True)
-
-
-def checked(kind: type[Options], cfg: DictConfig) -> Any:
-    """The config of a command as `kind`. Raises UserError, one line, for what does not fit."""
-    try:
-        return kind.model_validate(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
-    except pydantic.ValidationError as error:
-        raise _refused(error) from None

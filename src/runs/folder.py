@@ -2,32 +2,34 @@
 
 import contextlib
 import csv
+import functools
 import io
 import itertools
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from src import files
 from src.errors import UserError
-from src.runs.checkpoint import load_checkpoint
+from src.tables import table
+
+if TYPE_CHECKING:
+    from lightning import LightningDataModule, LightningModule
 
 SOURCES = ("root", "system_copies", "mirrors", "debian_package")  # keys of data: where its files come from
 INCIDENTAL = (*SOURCES, "num_workers")  # keys of data that do not make a run another experiment
 GROUPS = ("data", "model", "trainer", "callbacks")  # of settings, without which there is no run
 # What a run may leave before it has begun; a folder that holds nothing else is nobody's.
-EARLY = {".hydra", "train.log", "metrics.json", "metrics.csv", "tensorboard", "checkpoints", "figures"}
+EARLY = {".hydra", "train.log", "metrics.json", "metrics.csv", "checkpoints", "figures"}
 
 
 class Run:
-    """Paths and records of the run folder `path`."""
-
-    load = staticmethod(load_checkpoint)
+    """A run: the paths and records of its folder, and what it has made, `metrics`, `model` and `data`."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -36,7 +38,6 @@ class Run:
         self.last = self.path / "checkpoints" / "last.ckpt"
         self.metrics_csv = self.path / "metrics.csv"
         self.metrics_json = self.path / "metrics.json"
-        self.tensorboard = self.path / "tensorboard"
         self.figures = self.path / "figures"
 
     def begun(self) -> bool:
@@ -47,8 +48,13 @@ class Run:
         """Whether the folder holds nothing but what a run of ours may leave before it has begun."""
         folders = self.path, self.best.parent
         names, saved = ({each.name.removesuffix(".part") for each in folder.glob("*")} for folder in folders)
+        names -= {each.relative_to(self.path).parts[0] for each in self.events()}
         ours = ".hydra" in names or names <= {"train.log"}
         return ours and not self.begun() and names <= EARLY and saved <= {self.best.name, self.last.name}
+
+    def events(self) -> list[Path]:
+        """The event files, which TensorBoard reads."""
+        return [*self.path.glob("events.out.*"), *self.path.glob("*/events.out.*")]
 
     def in_sweep(self) -> bool:
         return (self.path.parent / "sweep.yaml").exists()
@@ -95,6 +101,47 @@ class Run:
             raise UserError(f"{self.config} is damaged: it must not have {', '.join(sorted(foreign))}")
         return settings
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The final metrics, by name."""
+        return {name: value for name, value in self.record().items() if "/" in name}
+
+    @functools.cached_property
+    def restored(self) -> "tuple[LightningDataModule, LightningModule]":
+        """The data, set up, and the model of the best epoch. Raises UserError if they cannot be had."""
+        from src.runs.config import restore  # torch, without which a run can be summarized
+
+        data, model = restore(self.recorded(), self.best)
+        data.prepare_data()
+        data.setup()
+        return data, model
+
+    @property
+    def data(self) -> "LightningDataModule":
+        return self.restored[0]
+
+    @property
+    def model(self) -> "LightningModule":
+        return self.restored[1]
+
+    def table(self) -> str:
+        """The final metrics in Markdown, a row for each stage."""
+        stages: dict[str, dict[str, str]] = {}
+        for name, value in sorted(self.metrics.items(), key=lambda item: item[0].startswith("error")):
+            stage, _, metric = name.partition("/")
+            stages.setdefault(stage, {"": stage})[metric] = f"{value:.4f}"
+        return table(stages.values())
+
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows."""
+        return f"{self.table()}\n\n`{self.path}`"
+
+    @staticmethod
+    def load(checkpoint: Path) -> dict[str, Any]:
+        from src.runs.checkpoint import load_checkpoint  # torch
+
+        return load_checkpoint(checkpoint)
+
     def save_record(self, record: dict[str, Any]) -> None:
         files.write(self.metrics_json, json.dumps(record, indent=2) + "\n")
 
@@ -128,6 +175,15 @@ def lock(path: Path, subject: str) -> AcquireReturnProxy:
         raise UserError(f"{subject} is in use by another process; wait until that one ends") from None
     except OSError as error:
         raise files.cannot_write(subject, error) from error
+
+
+def leaves(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> value, of nested settings."""
+    found = {}
+    for name, value in node.items():
+        key = f"{prefix}{name}"
+        found |= leaves(value, f"{key}.") if isinstance(value, dict) else {key: value}
+    return found
 
 
 def experiment(settings: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from src import terminal
 from src.errors import UserError
-from src.sweeps.folder import Sweep, summarize
+from src.sweeps.folder import Sweep
 
 # Hydra's own settings that are taken from a sweep folder; others can start a program or write elsewhere.
 HARMLESS = re.compile(
@@ -60,6 +60,8 @@ def main() -> None:
     if arguments.resume:
         resume(arguments.folder, arguments.overrides)
     else:
+        from src.sweeps.summary import summarize  # matplotlib: --help needs none
+
         terminal.say(summarize(arguments.folder)[1])
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
+from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob
 from hydra.experimental.callback import Callback
@@ -18,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from src import terminal
 from src.errors import UserError, printable
 from src.runs import claim, lock, write
-from src.sweeps.folder import SELECTED, Sweep, summarize
+from src.sweeps.folder import SELECTED, Sweep
 
 
 class ReportSweep(Callback):
@@ -31,7 +32,7 @@ class ReportSweep(Callback):
     def __init__(self, resume: bool = False):
         self.resume = resume
 
-    def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
+    def on_multirun_start(self, config: DictConfig, config_name: str, **kwargs) -> None:
         named = any(text.startswith("hydra.sweep.dir=") for text in config.hydra.overrides.hydra)
         folder = Path(config.hydra.sweep.dir)
         try:
@@ -42,6 +43,7 @@ class ReportSweep(Callback):
                 raise UserError(f"{found[0]} cannot be set: a job out of time is saved, and not started again")
             plan = None if self.resume else planned(config)
             if plan:
+                compose_forms(config, config_name, plan["jobs"])
                 folder = claim(folder, named, "hydra.sweep.dir")
             ReportSweep.held = lock(folder / ".lock", f"sweep {folder}")
             if plan:
@@ -55,6 +57,8 @@ class ReportSweep(Callback):
         module, _, name = config.hydra.launcher["_target_"].rpartition(".")
         if "submitit" in module:  # the plugin's own gives up at the first job without a result
             config.hydra.launcher["_target_"] = f"hydra_plugins.cluster.{name}"
+        if config.hydra.runtime.choices["hydra/launcher"] == "basic":
+            config.hydra.sweeper.max_batch_size = 1  # Hydra composes a whole batch before its first job
         ReportSweep.running, ReportSweep.folder = self, folder
         self.sweep, self.started = Sweep(folder), time.monotonic()
         self.before = {row["job"] for row in self.sweep.rows() if row["status"] == "finished"}
@@ -69,13 +73,21 @@ class ReportSweep(Callback):
         row = rows[number]
         ended = {each["job"] for each in rows if each["status"] in ("finished", "failed", "diverged")}
         left = (time.monotonic() - self.started) / max(len(ended - self.before), 1) * (len(rows) - len(ended))
-        place = " ".join(f"{key}={row[key]}" for key in self.sweep.axes) or row["overrides"]
+        place = self.sweep.place(row["job"]) or row["overrides"]
         outcome = f"{SELECTED} {row[SELECTED]:.4f}" if SELECTED in row else f"{row['status']} {row['reason']}"
         parts = [f"{len(ended)}/{len(rows)}", place, outcome.strip()]
         if scored := [each for each in rows if SELECTED in each]:
             best = min(scored, key=lambda each: each[SELECTED])
             parts.append(f"best {best[SELECTED]:.4f} (job {best['job']})")
         terminal.say("  ".join([*parts, f"{left:.0f} s left"]))
+
+
+def compose_forms(config: DictConfig, config_name: str, jobs: list[list[str]]) -> None:
+    """Raises Hydra's errors for the first job of each choice of groups: later ones differ in values alone."""
+    groups = config.hydra.runtime.choices
+    forms = {tuple(text for text in job if text.partition("=")[0] in groups): job for job in reversed(jobs)}
+    for job in forms.values():
+        compose(config_name, overrides=job)
 
 
 def planned(config: DictConfig) -> dict[str, Any]:
@@ -91,14 +103,16 @@ def planned(config: DictConfig) -> dict[str, Any]:
     return {"command": [*command, *settings], "jobs": jobs}
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run a command that may be a sweep; however it ends, summarize the sweep, and fail if a job did."""
+def summarized(main: Callable[[], None]) -> None:
+    """Call an entry point that may sweep; however that ends, summarize the sweep, and fail if a job did."""
     rows = []
     try:
-        terminal.run(main)
+        main()
     finally:
         if ReportSweep.folder:
+            from src.sweeps.summary import summarize
+
             rows, text = summarize(ReportSweep.folder)
             terminal.say(text)
     if bad := [row for row in rows if row["status"] != "finished"]:
-        sys.exit(f"error: {len(bad)} of {len(rows)} jobs did not finish")
+        raise UserError(f"{len(bad)} of {len(rows)} jobs did not finish")

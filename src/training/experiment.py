@@ -14,8 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, validate_call
 
 from src.errors import UserError
-from src.runs import Run, build, claim, experiment, main_process
-from src.runs.config import build_data, build_model, call, restore
+from src.runs import Run, claim, experiment, main_process
+from src.runs.config import build, build_data, build_model, call, restore
 from src.runs.folder import GROUPS
 from src.training.history import History, history, measures
 from src.training.record import keep_record, provenance
@@ -39,10 +39,10 @@ def plain(cfg: DictConfig | dict[str, Any]) -> dict[str, Any]:
 
 def train(
     cfg: DictConfig, folder: str | Path | None = None, *callbacks: L.Callback, overrides: Sequence[str] = ()
-) -> float | None:
-    """Train as `cfg` says, with further callbacks if given; the val/loss of the best epoch, if there is one.
+) -> Run:
+    """Train as `cfg` says, with further callbacks if given. The run has the metrics, the model and the data.
 
-    The run folder must be new, or that of a run that never began; None makes one that is named by the time. It
+    Its folder must be new, or that of a run that never began; None makes one that is named by the time. It
     records the `overrides` that made `cfg`. Raises UserError, of which Diverged is one.
     """
     settings = plain(cfg)
@@ -54,13 +54,13 @@ def train(
             if run.begun():
                 raise UserError(f"folder {run.path} holds a run already; choose another")
             # what a run that never began left here
-            for left in (run.best, *run.best.parent.glob("*.part"), *run.tensorboard.glob("events*")):
+            for left in (run.best, *run.best.parent.glob("*.part"), *run.events()):
                 left.unlink(missing_ok=True)
             run.config.with_name("overrides.yaml").unlink(missing_ok=True)
             run.save_config(settings, overrides)
         with keep_record(run, {"seed": settings["seed"], **provenance()}) as record:
             record |= fit(run, *assemble(settings, run, *callbacks))
-    return record.get("val/loss")
+    return run
 
 
 @validate_call
@@ -74,7 +74,7 @@ def assemble(
     """Everything that `fit` needs, built and checked; nothing is written or trained.
 
     The callbacks that log come before the checkpoints, which keep their state, and `further` last. What
-    TensorBoard has from `purge_step` on is dropped.
+    TensorBoard has from the epoch `purge_step` on is dropped.
     """
     devices = settings["trainer"].get("devices", 1)
     if devices != 1 and run.in_sweep():
@@ -138,13 +138,21 @@ def fit(
     }
 
 
-def resume(cfg: DictConfig | dict[str, Any], folder: str | Path, overrides: list[str]) -> float | None:
-    """Finish the run in `folder`, whose lock the caller holds; `cfg` is its config with `overrides` applied.
+def resume(
+    folder: str | Path, cfg: DictConfig | dict[str, Any] | None = None, overrides: Sequence[str] = ()
+) -> Run:
+    """Finish the run in `folder`; `cfg` is its config with `overrides` applied, without which it is as it was.
 
-    Returns what `train` does. Raises UserError, with the folder as it was, if the run cannot go on like that.
+    Raises UserError, with the folder as it was, if the run cannot go on like that.
     """
-    run, settings = Run(folder), plain(cfg)
-    before, earlier = run.recorded(), run.record()
+    run = Run(folder)
+    with run.lock():
+        go_on(run, run.recorded() if cfg is None else cfg, overrides)
+    return run
+
+
+def go_on(run: Run, cfg: DictConfig | dict[str, Any], overrides: Sequence[str]) -> None:
+    settings, before, earlier = plain(cfg), run.recorded(), run.record()
     old, new = experiment(before), experiment(settings)
     for key in {**old, **new}:
         if old.get(key) != new.get(key):
@@ -156,7 +164,7 @@ def resume(cfg: DictConfig | dict[str, Any], folder: str | Path, overrides: list
     if earlier.get("status") == "finished" and max_epochs <= before["trainer"]["max_epochs"]:
         epochs = f"{earlier['epochs']} epochs; nothing is left to do. To train on: trainer.max_epochs=N"
         log.info("run %s is finished, %s", run.path, epochs)
-        return earlier.get("val/loss")
+        return
     if not run.last.exists():
         raise UserError(f"run {run.path} never began; start it with the command that was to make it")
 
@@ -173,14 +181,12 @@ def resume(cfg: DictConfig | dict[str, Any], folder: str | Path, overrides: list
     # the overrides count from the moment that they are known to work
     started = LambdaCallback(on_train_start=lambda *_: main_process() and run.save_config(settings, overrides))
     # TensorBoard reads the event files of a run in the order of the seconds in their names
-    while any(f".{int(time.time())}." in path.name for path in run.tensorboard.glob("events*")):
+    while any(f".{int(time.time())}." in path.name for path in run.events()):
         time.sleep(0.05)
-    purge_step = rows[-1]["step"] if rows else 0
-    trainer, model, data = assemble(settings, run, started, purge_step=purge_step)
+    trainer, model, data = assemble(settings, run, started, purge_step=len(rows))
     data.prepare_data()
 
-    resumed = [*earlier.get("resumed", []), {"step": checkpoint["global_step"], "overrides": overrides}]
+    resumed = [*earlier.get("resumed", []), {"step": checkpoint["global_step"], "overrides": [*overrides]}]
     with keep_record(run, {"seed": settings["seed"], **provenance(), "resumed": resumed}) as record:
         log.info("resumed after %d epochs, %d steps", len(rows), checkpoint["global_step"])
         record |= fit(run, trainer, model, data, resume=True)
-    return record.get("val/loss")

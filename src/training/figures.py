@@ -25,7 +25,7 @@ class Figures(Checkpoint):
     """PNG files in figures/: curves.png, and after the test pictures of the tested model.
 
     In a Jupyter notebook the curves are redrawn in place after every epoch. TensorBoard shows the pictures of
-    the tested model too, as best/NAME.
+    the tested model too, as tested/NAME.
 
     Args:
         draw: false draws nothing; "auto" nothing in a sweep, where drawing would take as long as training.
@@ -59,7 +59,7 @@ class Figures(Checkpoint):
             save(picture, path)
             for writer in writers(trainer):
                 image = np.asarray(Image.open(path))
-                writer.add_image(f"best/{name}", image, rows[-1]["step"], dataformats="HWC")
+                writer.add_image(f"tested/{name}", image, rows[-1]["epoch"], dataformats="HWC")
 
     def draws(self, trainer: L.Trainer) -> bool:
         wanted = not Run(trainer.default_root_dir).in_sweep() if self.draw == "auto" else self.draw

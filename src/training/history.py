@@ -42,19 +42,13 @@ class History(Checkpoint):
             text = "  ".join(f"{name} {value:.4f}" for name, value in measures(found, "lr").items())
             log.info("epoch %d/%d  %s", trainer.current_epoch + 1, trainer.max_epochs, text)
 
-    def on_test_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        metrics = logged(trainer).items()
-        self.log_metrics(trainer, {name: value for name, value in metrics if name not in self.rows[-1]})
-
     def write(self, trainer: L.Trainer) -> None:
         """Bring the file and the logger to where the rows are."""
         write_csv(Run(trainer.default_root_dir).metrics_csv, self.rows)
-        row = self.rows[-1]
-        self.log_metrics(trainer, {name: value for name, value in row.items() if name not in ("epoch", "step")})
-
-    def log_metrics(self, trainer: L.Trainer, metrics: dict[str, float]) -> None:
+        epoch, metrics = self.rows[-1]["epoch"], {**self.rows[-1]}
+        del metrics["epoch"]
         for logger in trainer.loggers:
-            logger.log_metrics(metrics, self.rows[-1]["step"])
+            logger.log_metrics(metrics, epoch)
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.flush()
 

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import platform
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,9 @@ def keep_record(run: Run, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
         record["reason"] = str(cause) or type(cause).__name__
         with contextlib.suppress(UserError):  # on a full disk the first error is the one to report
             run.save_record(record)
+        if Stopped.received == signal.SIGINT:  # in a notebook; a command ends with status 130
+            how = f"to go on: resume({str(run.path)!r})" if run.begun() else "nothing saved yet"
+            raise KeyboardInterrupt(how) from None
         raise
     record["status"] = "finished"
     run.save_record(record)

@@ -14,7 +14,8 @@ from lightning.pytorch.callbacks import Checkpoint
 from pydantic import PositiveInt, validate_call
 
 from src.errors import Stopped
-from src.runs import Run, load_checkpoint, replace
+from src.runs import Run, replace
+from src.runs.checkpoint import load_checkpoint
 from src.training.history import history
 
 AGREE = 10  # minibatches between the moments at which several processes ask each other for a signal

@@ -1,15 +1,18 @@
 """What TensorBoard shows of a run beside its metrics and the pictures of the tested model (figures.py)."""
 
-from pathlib import Path
+from typing import Annotated, Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
+from pydantic import Field, validate_call
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from src.runs import Run, experiment
 from src.training.history import history, logged, measures
+
+LAYOUT = {"training beside validation": {name: ["Multiline", [f"^{name}/"]] for name in ("loss", "acc")}}
 
 
 class OneFile(TensorBoardLogger):
@@ -17,10 +20,27 @@ class OneFile(TensorBoardLogger):
 
     Lightning closes it after the fit, and the test makes another one. If both are made within a second,
     TensorBoard orders them by their numbers as text, 10 before 9, and drops what it reads last as out of date.
+
+    The step of TensorBoard is the epoch, so that runs of any batch size can be compared. It opens the groups of
+    names that come first in the alphabet: train/loss is loss/train there.
+
+    Args:
+        name: folder of the file within that of the run; TensorBoard shows it.
     """
 
-    def __init__(self, *, folder: Path, purge_step: int = 0):
-        super().__init__(folder, name="", version="tensorboard", default_hp_metric=False, purge_step=purge_step)
+    @validate_call
+    def __init__(
+        self, name: Annotated[str, Field(pattern=r"^[^./][^/]*$|^$")] = "", *, folder: Any, purge_step: Any = 0
+    ):
+        super().__init__(folder, name="", version=name, default_hp_metric=False, purge_step=purge_step)
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        stages = ("train/", "val/", "test/")
+        tags = {name: "/".join(reversed(name.split("/"))) for name in metrics if name.startswith(stages)}
+        super().log_metrics({tags.get(name, name): value for name, value in metrics.items()}, step)
+
+    def save(self) -> None:
+        """Lightning's hparams.yaml is not written: the run has its config."""
 
     def finalize(self, status: str) -> None:
         self.experiment.flush()
@@ -30,30 +50,35 @@ class Diagnostics(Callback):
     """Norms of each epoch, in its row; at the end the settings and results that HPARAMS sorts by.
 
     The norms are those of W and b (of a model without `weights`: of every parameter) and of the gradient of
-    the last minibatch. The results are those of metrics.json, as best/NAME.
+    the last minibatch, norm/dW and norm/db. The results are those of metrics.json, as tested/NAME.
     """
+
+    def on_train_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        for writer in writers(trainer):
+            writer.add_custom_scalars(LAYOUT)
 
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         named = zip("Wb", model.parameters(), strict=True) if model.weights() else model.named_parameters()
         for name, parameter in named:
             self.log(f"norm/{name}", parameter.norm(), logger=False)  # History logs it
             if parameter.grad is not None:
-                self.log(f"gradient/{name}", parameter.grad.norm(), logger=False)
+                self.log(f"norm/d{name}", parameter.grad.norm(), logger=False)
 
     def on_test_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         epochs = history(trainer)
-        step = epochs.rows[-1]["step"]
+        epoch = epochs.rows[-1]["epoch"]
         for writer in writers(trainer):
             for name, value in (measures(epochs.tested) | logged(trainer)).items():
-                writer.add_scalar(f"best/{name}", value, step)
+                writer.add_scalar(f"tested/{name.replace('/', '_')}", value, epoch)
             settings = experiment(Run(trainer.default_root_dir).recorded())
             settings["trainer.max_epochs"] = trainer.max_epochs
+            settings.pop("data.seed", None)  # that of the run
             plain = {key: str(each) if isinstance(each, list) else each for key, each in settings.items()}
             # without the first of the three summaries, a list of hyperparameters and metrics, TensorBoard
             # finds those of all runs; with it, it would take the list of one of them for that of all
             _, *session = hparams(plain, {})
             for summary in session:
-                writer.file_writer.add_summary(summary, step)
+                writer.file_writer.add_summary(summary, epoch)
 
 
 def writers(trainer: L.Trainer) -> list[SummaryWriter]:

@@ -9,15 +9,7 @@ from hydra.errors import HydraException
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from src.errors import UserError
-
-
-def leaves(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted key -> value, of nested dicts."""
-    found = {}
-    for name, value in node.items():
-        key = f"{prefix}{name}"
-        found |= leaves(value, f"{key}.") if isinstance(value, dict) else {key: value}
-    return found
+from src.runs import leaves
 
 
 def distributions(space: dict[str, Any]) -> dict[str, BaseDistribution]:

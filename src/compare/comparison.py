@@ -1,13 +1,6 @@
-"""Runs side by side: python -m src.compare RUN RUN ...
+"""What differs in the settings and results of several runs, with their curves and weights."""
 
-A RUN is the folder of a run, or one with runs in it, such as a sweep: of those, the finished ones, at most the
-best eight. Writes outputs/comparisons/<date>_<time>/: comparison.csv (what differs in settings and results),
-curves.png, and of classifiers weights.png. Reads nothing but the run folders.
-"""
-
-import argparse
 import math
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +9,10 @@ from src.charts import CYCLE, save
 from src.charts.curves import compared
 from src.charts.images import weights
 from src.errors import UserError, printable
-from src.runs import Run, claim, restore, write_csv
+from src.runs import Run, write_csv
+from src.runs.config import restore
 from src.runs.folder import INCIDENTAL
+from src.tables import table
 
 MOST = len(CYCLE)  # runs with a colour of their own
 METRICS = ("val/loss", "val/acc", "test/loss", "test/acc", "error/w", "error/b")
@@ -85,18 +80,4 @@ def compare(runs: list[Run], folder: Path) -> str:
     for name, picture in pictures.items():
         save(picture, folder / f"{name}.png")
     write_csv(folder / "comparison.csv", rows)
-    return terminal.table(rows)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser("python -m src.compare", description=__doc__.split("\n")[0])
-    help = "folder of a run, or of a sweep: its finished jobs, at most the best eight"
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help=help)
-    runs = find(parser.parse_args().runs)  # before there is a folder
-    folder = claim(Path(f"outputs/comparisons/{datetime.now():%Y-%m-%d_%H-%M-%S}"), False, "")
-    terminal.say(compare(runs, folder))
-    terminal.say(f"written to {terminal.relative(folder.absolute())}/: comparison.csv and pictures")
-
-
-if __name__ == "__main__":
-    terminal.run(main)
+    return table(rows)

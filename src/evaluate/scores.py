@@ -1,15 +1,10 @@
-"""The test metrics of a run once more, and what stands behind them: python -m src.evaluate run=DIR
-
-Writes evaluation.json and figures/evaluation_confusion.png into the run folder: of a classifier, scores of each
-class, the confusions and the calibration error.
-"""
+"""Test metrics, scores of each class, confusions and the calibration error of a trained model."""
 
 import json
 import logging
 from pathlib import Path
 from typing import Any, Literal
 
-import hydra
 import torch
 import torchmetrics.functional as tm
 from omegaconf import DictConfig
@@ -19,8 +14,10 @@ from src import terminal
 from src.charts import save
 from src.charts.images import confusion
 from src.maths import functional as F
-from src.runs import Run, restore, write
-from src.runs.config import Options, Places, call, checked
+from src.runs import Run, write
+from src.runs.config import call, restore
+from src.runs.options import Options, Places, checked
+from src.tables import table
 from src.training.figures import outputs
 from src.training.trainer import Accelerator, build_trainer
 
@@ -51,10 +48,11 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     written = "evaluation.json"
     if model.classifies:
         result |= classification(*outputs(model, data), data.classes)
+    write(run.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
+    if model.classifies:
         picture = confusion(torch.tensor(result["confusion"]), data.classes)
         save(picture, run.figures / "evaluation_confusion.png")
         written += " figures/evaluation_confusion.png"
-    write(run.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
     log.info("%s", tables(result))
     recorded = {name: run.record().get(name) for name in metrics}
     if checkpoint == run.best and metrics == recorded:
@@ -96,14 +94,4 @@ def tables(result: dict[str, Any]) -> str:
     measures = {name: value for name, value in result.items() if isinstance(value, float)}
     classes = [{"class": name, **scores} for name, scores in result.get("classes", {}).items()]
     parts = [measures], classes, result.get("top_confusions", [])[:5]
-    return "".join(f"\n{terminal.table(rows)}\n" for rows in parts if rows)
-
-
-@hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
-@terminal.reporting
-def main(cfg: DictConfig) -> None:
-    evaluate(cfg)
-
-
-if __name__ == "__main__":
-    terminal.run(main)
+    return "".join(f"\n{table(rows)}\n" for rows in parts if rows)

@@ -1,10 +1,5 @@
-"""Why does the loss oscillate in spite of a decaying learning rate? python -m src.oscillation SWEEP
+"""How much the loss of a run moves, and how much of that is noise."""
 
-How much the training loss moves in the runs of a sweep (sweep=lr_gamma): between the last epochs, between the
-minibatches of the last one (train/swing), and between those at rest, with the weights held still: noise alone.
-"""
-
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +10,11 @@ from matplotlib.figure import Figure
 from src import terminal
 from src.charts import CYCLE, figure, save
 from src.errors import UserError
-from src.runs import Run, restore, write_csv
-from src.sweeps.folder import Row, Sweep, groups
+from src.runs import Run, write_csv
+from src.runs.config import restore
+from src.sweeps.folder import Row, Sweep
+from src.sweeps.summary import groups
+from src.tables import table
 
 LAST = 6  # epochs, between which there are five changes
 MEASURED = ("within an epoch", "at rest", "between epochs", "last val/acc")
@@ -92,19 +90,12 @@ def chart(means: list[Row]) -> Figure:
     return panel
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser("python -m src.oscillation", description=__doc__.split("\n")[0])
-    parser.add_argument("sweep", type=Path, help="folder of a sweep, outputs/sweeps/NAME")
-    parser.add_argument("--data-root", help="folder of the data; without it, that of conf/data")
-    arguments = parser.parse_args()
-    sweep = Sweep(arguments.sweep)
-    rows = measure(sweep, {"root": arguments.data_root} if arguments.data_root else None)
+def answer(path: Path, places: dict[str, Any] | None = None) -> None:
+    """Print the table of the sweep; write oscillation.csv, a row for each run, and oscillation.png."""
+    sweep = Sweep(path)
+    rows = measure(sweep, places)
     means = groups(rows, sweep.axes, MEASURED)
-    terminal.say(terminal.table(means))
+    terminal.say(table(means))
     write_csv(sweep.path / "oscillation.csv", rows)
     save(chart(means), sweep.path / "oscillation.png")
     terminal.say(f"written to {terminal.relative(sweep.path)}/: oscillation.csv oscillation.png")
-
-
-if __name__ == "__main__":
-    terminal.run(main)

@@ -1,4 +1,4 @@
-"""What goes wrong with softmax and log as they are defined: python -m src.stability
+"""What softmax and log as they are defined make of large logits, beside the stable forms.
 
 A table, from the functions of src.maths.functional on the same random logits, N(0, 1): multiplied until float32
 overflows, and shifted, which must not change anything. The columns, of both kinds of numerics:
@@ -9,12 +9,10 @@ overflows, and shifted, which must not change anything. The columns, of both kin
     loss                mean, in nats; and how far it is from what float64 gives
 """
 
-import argparse
 from collections.abc import Iterator
 
 import torch
 
-from src import terminal
 from src.maths import functional as F
 
 KINDS = {
@@ -47,13 +45,3 @@ def outcomes(
                 "loss": loss.item(),
                 "error of the loss": (loss - F.cross_entropy(exact, y)).abs().item(),
             }
-
-
-def main() -> None:
-    argparse.ArgumentParser("python -m src.stability", description=__doc__.split("\n")[0]).parse_args()
-    terminal.say(terminal.table(outcomes()))
-    terminal.say("\nlogits ~ N(0, 1) times or plus the number; shares of the examples")
-
-
-if __name__ == "__main__":
-    terminal.run(main)

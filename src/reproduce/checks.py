@@ -1,8 +1,4 @@
-"""Every recipe of the notes, run and checked against its yardstick: python -m src.reproduce, or make reproduce
-
-Writes results.md: preset, recipe, our figure, the yardstick, pass or fail. The exit status is 0 only if
-everything passes; page=FILE then has the table too, between its two marks.
-"""
+"""The recipes of the notes: their runs, and whether the results keep their bounds."""
 
 import logging
 import math
@@ -15,7 +11,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Annotated, Any
 
-import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -25,7 +20,9 @@ from src import terminal
 from src.errors import Stopped, UserError
 from src.files import read
 from src.runs import Run, write
-from src.runs.config import CONF, Options, checked
+from src.runs.config import CONF
+from src.runs.options import Options, checked
+from src.tables import table
 from src.training.experiment import train
 
 log = logging.getLogger(__name__)
@@ -58,7 +55,7 @@ def run_preset(preset: str, seed: int, overrides: Sequence[str], folder: Path) -
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("train", overrides=arguments)
         train(cfg, folder)
-    except (Exception, SystemExit) as error:  # as text: not every exception can be sent to another process
+    except BaseException as error:  # as text: not every exception can be sent to another process
         raise UserError(" ".join(terminal.explain(error).split())) from None
     record, last = Run(folder).record(), Run(folder).rows()[-1]
     if "val/loss" in last:
@@ -120,16 +117,14 @@ def reproduce(
     finally:
         pool.shutdown(cancel_futures=True)
     rows = [row(preset, check, records[preset]) for preset, check in checks.items()]
-    write(folder / "results.md", terminal.table(rows) + "\n")
-    log.info("\n%s\n\n%s", terminal.table(rows), terminal.relative(folder / "results.md"))
+    write(folder / "results.md", table(rows) + "\n")
+    log.info("\n%s\n\n%s", table(rows), terminal.relative(folder / "results.md"))
     if failed := [row["preset"] for row in rows if row["verdict"] != "pass"]:
         raise UserError(f"failed, or outside the bounds: {', '.join(failed)}")
     if page:
-        write(page, with_table(page, terminal.table(rows)))
+        write(page, with_table(page, table(rows)))
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="reproduce")
-@terminal.reporting
 def main(cfg: DictConfig) -> None:
     options = checked(Reproduction, cfg)
     presets = options.presets or options.checks
@@ -143,7 +138,3 @@ def main(cfg: DictConfig) -> None:
     checks = {preset: options.checks[preset] for preset in presets}
     folder = Path(HydraConfig.get().runtime.output_dir)
     reproduce(checks, options.overrides, options.workers or os.cpu_count() or 1, folder, page)
-
-
-if __name__ == "__main__":
-    terminal.run(main)

@@ -1,0 +1,152 @@
+"""Predictions of a run, of test images or pictures of one's own, and answers of least expected cost."""
+
+import csv
+import logging
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
+from omegaconf import DictConfig
+from pydantic import BeforeValidator, Field
+from torch import Tensor
+
+from src import files, terminal
+from src.charts import COLOURS, save
+from src.charts.images import BLACK, WRONG, gallery, predictions, square
+from src.errors import UserError
+from src.maths import functional as F
+from src.predict.pictures import decode, find, pair, prepare
+from src.runs import Run, write_csv
+from src.runs.config import restore
+from src.runs.options import Options, Places, checked
+from src.training.figures import outputs
+
+log = logging.getLogger(__name__)
+
+
+class Prediction(Options):
+    run: str
+    checkpoint: Literal["best", "last"]
+    inputs: Annotated[str, Field(min_length=1)] | None
+    invert: Annotated[Literal["auto", "true", "false"], BeforeValidator(lambda value: str(value).lower())]
+    first: Annotated[int, Field(ge=1, le=300)]
+    decision: dict[Literal["costs"], str | None]
+    data: Places
+
+
+def predict(cfg: DictConfig, folder: Path) -> None:
+    """Write predictions into `folder`.
+
+    Raises UserError for what cannot be used; if that is some of the pictures, the others are predicted first.
+    """
+    options = checked(Prediction, cfg)
+    paths = {} if options.inputs is None else find(options.inputs)
+    run = Run(options.run)
+    data, model = restore(run.recorded(), getattr(run, options.checkpoint), options.data.given())
+    if not model.classifies:
+        raise UserError(f"run {run.path} is no classifier; predict needs one")
+    if paths and data.resize is None:
+        raise UserError(f"run {run.path} takes no pictures, as its data have no `resize`; leave inputs out")
+    file = options.decision.get("costs")
+    costs = read_costs(Path(file), data.classes) if file else None
+    seen = read(paths, data.resize, options.invert)
+    unread = UserError(
+        f"{len(paths) - len(seen)} of {len(paths)} pictures could not be read; the lines above say why"
+    )
+    if paths and not seen:
+        raise unread
+    if seen:
+        X, _ = data.on_after_batch_transfer([torch.stack([*seen.values()]), None], 0)
+        with torch.inference_mode():
+            p = F.softmax(model(X))
+        examples = {"file": [*seen]}
+    else:
+        data.prepare_data()
+        data.setup()
+        logits, y = outputs(model, data)
+        p = F.softmax(logits)
+        examples = {"image": range(len(y)), "true": [data.classes[k] for k in y]}
+
+    columns = examples | {"predicted": [data.classes[k] for k in p.argmax(dim=1)]}
+    if costs:
+        prices, answers = costs
+        cheapest = F.expected_cost(p, prices).argmin(dim=1)
+        columns["answer"] = [answers[k] for k in cheapest]
+    columns |= zip(data.classes, p.double().round(decimals=6).T.tolist(), strict=True)
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    write_csv(folder / "predictions.csv", rows)
+
+    if seen:
+        shown = rows[: options.first]
+        pairs = torch.stack([pair(decode(paths[row["file"]]), seen[row["file"]]) for row in shown])
+        save(chart(shown, pairs, data.classes), folder / "inputs.png")
+    else:
+        log.info("accuracy %.4f on %d test images", F.accuracy(p, y), len(y))
+        y_hat = p.argmax(dim=1)
+        for name, picture in predictions(data, y, y_hat, options.first).items():
+            save(picture, folder / f"{name}.png")
+        if costs:
+            log.info("answering the likeliest class     costs %.4f an image", prices[y, y_hat].mean())
+            log.info("answering the least expected cost costs %.4f an image", prices[y, cheapest].mean())
+            differ = (cheapest != y_hat).nonzero()[:, 0]
+            log.info("the answers differ on %d of %d images", len(differ), len(y))
+            if len(shown := differ[: options.first]):
+                X, _ = data.split_examples("test", shown)
+                save(decisions(X, [rows[i] for i in shown]), folder / "decisions.png")
+    written = sorted(path.name for path in folder.glob("*") if path.suffix != ".log")
+    log.info("written to %s/: %s", terminal.relative(folder), " ".join(written))
+    if len(seen) < len(paths):
+        raise unread
+
+
+def read_costs(path: Path, classes: list[str]) -> tuple[Tensor, list[str]]:
+    """Costs (q, a) and the names of the a answers, from a CSV file: true,ANSWER,... and a row for each class.
+
+    Every class must be an answer too; there may be others.
+    """
+    try:
+        rows = {row.pop("true", None): row for row in csv.DictReader(files.read(path, 1 << 20).splitlines())}
+        if absent := ", ".join(name for name in classes if name not in rows.get(name, {})):
+            raise ValueError(f"it has no row or no column for {absent}")
+        answers = list(dict.fromkeys([*classes, *rows[classes[0]]]))
+        costs = torch.tensor([[float(rows[name][answer]) for answer in answers] for name in classes])
+        if not costs.isfinite().all():
+            raise ValueError("every cost must be a finite number")
+    except (UserError, csv.Error, TypeError, ValueError) as error:
+        raise UserError(f"decision.costs {path} is no CSV file of costs: {error}; see conf/costs") from error
+    return costs, answers
+
+
+def read(paths: dict[str, Path], side: int, invert: str) -> dict[str, Tensor]:
+    """What the model sees of those pictures that can be read; the log says why the others cannot."""
+    seen = {}
+    for name, path in paths.items():
+        try:
+            seen[name] = prepare(decode(path), side, invert)
+        except UserError as reason:
+            log.error("cannot read %s: %s", name, reason)
+    return seen
+
+
+def chart(rows: list[dict[str, Any]], pairs: Tensor, classes: list[str]) -> Figure:
+    """Of each row of predictions.csv: its file, its three likeliest classes, its answer, and its `pair`."""
+    glyphs, captions = get_font(findfont("DejaVu Sans")).get_charmap(), []
+    for row in rows:
+        likeliest = sorted(classes, key=row.get, reverse=True)[:3]
+        odds = [f"{name} {row[name]:.2f}" for name in likeliest]
+        answer = [f"answer {row['answer']}"] if "answer" in row else []
+        log.info("%s: %s", row["file"], "; ".join([", ".join(odds), *answer]))
+        name = "".join(each if ord(each) in glyphs else "\N{WHITE SQUARE}" for each in row["file"])
+        name = name if len(name) <= 30 else f"{name[:14]}\N{HORIZONTAL ELLIPSIS}{name[-15:]}"
+        blue, green = COLOURS["train"], COLOURS["test"]
+        captions.append([(name, blue), *((text, BLACK) for text in odds), *((text, green) for text in answer)])
+    return gallery(pairs, captions, "your picture, and what the model sees")
+
+
+def decisions(X: Tensor, rows: list[dict[str, Any]]) -> Figure:
+    """The images X (n, ...), each with its true class, the likeliest, and the answer of least expected cost."""
+    colours = {"true": BLACK, "predicted": WRONG, "answer": COLOURS["train"]}
+    captions = [[(row[name], colour) for name, colour in colours.items()] for row in rows]
+    return gallery(square(X), captions, "true class, likeliest (red), answer of least expected cost (blue)")

@@ -1,0 +1,95 @@
+"""The answer of a sweep: means over seeds, a table and a picture, and why jobs did not finish."""
+
+import math
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+
+from matplotlib.figure import Figure
+
+from src import terminal
+from src.charts import CYCLE, figure, save
+from src.errors import printable
+from src.runs import write, write_csv
+from src.sweeps.folder import SELECTED, Row, Sweep
+from src.tables import table
+
+SHOWN = ("val/loss", "val/acc", "test/loss", "test/acc")  # in this order, where a run has them
+
+
+def summarize(path: Path) -> tuple[list[Row], str]:
+    """Write summary.csv, summary.md and, for one or two axes, summary.png; the rows, and a text to print."""
+    sweep = Sweep(path)
+    rows = sweep.rows()
+    axes = [key for key in sweep.axes if key != "seed"]
+    means = groups(rows, axes)
+    drawn = [group for group in means if SELECTED in group] if 1 <= len(axes) <= 2 else []
+    text, files = described(rows, means), "summary.csv .md"
+    page = [f"# {path.name}", f"`{shlex.join(['python', '-m', 'src.train', '-m', *sweep.command])}`", text]
+    if drawn:
+        save(chart(drawn, axes), path / "summary.png")
+        page, files = [*page, "![summary](summary.png)"], f"{files} .png"
+    write_csv(path / "summary.csv", rows)
+    write(path / "summary.md", printable("\n\n".join(page) + "\n", keep="\n"))
+    return rows, f"{text}\n\nwritten to {terminal.relative(path)}/: {files}"
+
+
+class Spread(tuple[float, ...]):
+    """(mean, sd of the sample) of several values; of one, (value,)."""
+
+    def __new__(cls, values: list[float]):
+        return super().__new__(cls, (fmean(values), stdev(values)) if len(values) > 1 else values)
+
+    def __str__(self) -> str:
+        return " ± ".join(f"{each:.4f}" for each in self)
+
+
+def groups(rows: list[Row], axes: list[str], names: Sequence[str] = SHOWN) -> list[Row]:
+    """The finished rows at each place on the axes, seeds aside, in the order of the jobs: place, n, Spreads."""
+    places: dict[tuple, list[Row]] = {}
+    for row in rows:
+        place = tuple((key, row[key]) for key in axes if key != "seed")
+        places.setdefault(place, []).extend([row] if row["status"] == "finished" else [])
+    found = []
+    for place, members in places.items():
+        values = {name: [row[name] for row in members if name in row] for name in names}
+        spreads = {name: Spread(each) for name, each in values.items() if len(each) == len(members) > 0}
+        found += [{**dict(place), "n": len(members), **spreads}] if members else []
+    return found
+
+
+def described(rows: list[Row], means: list[Row]) -> str:
+    """How many jobs ended how, the table of means, and why jobs did not finish, in Markdown."""
+    states = Counter(row["status"] for row in rows)
+    parts = [f"{len(rows)} jobs: {', '.join(f'{n} {state}' for state, n in states.items())}."]
+    if means:
+        order = f"Best first by {SELECTED}; without a validation split nothing is selected."
+        ranked = sorted(means, key=lambda group: group.get(SELECTED, (math.inf,)))
+        parts += [f"Mean ± sd over the n finished runs of each setting. {order}", table(ranked)]
+    if troubled := [row for row in rows if row["reason"]]:
+        lines = (f"- {row['job']}: `{row['overrides']}`: {row['status']}, {row['reason']}" for row in troubled)
+        parts += ["Not finished:", "\n".join(lines)]
+    return "\n\n".join(parts)
+
+
+def chart(means: list[Row], axes: list[str]) -> Figure:
+    """Mean and sd of val/loss at the values of the first axis: a line, or one for each value of the second."""
+    names = list(dict.fromkeys(group[axes[0]] for group in means))
+    lines: dict[str, list[tuple]] = {}
+    for group in means:
+        (mean, *sd), label = group[SELECTED], " ".join(f"{key}={group[key]}" for key in axes[1:])
+        lines.setdefault(label, []).append((names.index(group[axes[0]]), mean, sum(sd)))
+    ax = figure(5.6, 3.6).subplots()
+    ax.set_prop_cycle(color=CYCLE)
+    ax.set_xticks(range(len(names)), names)
+    for label, points in lines.items():
+        ax.errorbar(*zip(*points, strict=True), label=label, marker="o", linestyle=":", capsize=3)
+    if len(axes) > 1:
+        ax.legend()
+    several = any(group["n"] > 1 for group in means)
+    title = "mean and standard deviation over the runs" if several else "one run each"
+    ax.set(title=title, xlabel=axes[0], ylabel=SELECTED)
+    ax.grid(alpha=0.3)
+    return ax.figure

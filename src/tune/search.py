@@ -1,0 +1,136 @@
+"""The trials of a search: which comes next, and how it ends."""
+
+import contextlib
+import logging
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import lightning as L
+import optuna
+from filelock import FileLock
+from lightning.pytorch.callbacks import Checkpoint
+from omegaconf import DictConfig, OmegaConf
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
+from pydantic import Field
+
+from src import terminal
+from src.errors import Stopped, UserError
+from src.runs import Run
+from src.runs.options import Options, checked
+from src.training.experiment import resume, train
+from src.tune.space import distributions
+from src.tune.study import DATABASE, conclude, joined
+
+Trial = optuna.Trial | FrozenTrial  # a new one, or one that a killed process left, which nothing prunes
+
+
+class Search(Options, extra="ignore"):  # the settings of src.train stand beside these
+    folder: Annotated[str, Field(min_length=1)]
+    n_trials: Annotated[int, Field(ge=1)]
+    space: dict[str, Any]
+    storage: Any  # src.tune.study checks it: a complaint of pydantic's would show the password
+    pruner: dict[str, Any] | None
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+
+
+OWN = tuple(Search.model_fields.keys() - {"seed"})  # keys that src.train does not know
+
+
+class Pruned(optuna.TrialPruned):
+    status = "pruned"  # of the run, in its record
+
+
+class Prune(Checkpoint):  # Lightning calls callbacks of this class last: the epoch is recorded before
+    """Reports val/loss to the trial after each epoch, and ends the run if it is poor beside the others."""
+
+    def __init__(self, trial: Trial):
+        self.trial = trial
+
+    def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        self.trial.report(trainer.callback_metrics["val/loss"].item(), trainer.current_epoch + 1)
+        if self.trial.should_prune():
+            raise Pruned(f"pruned after epoch {trainer.current_epoch + 1}")
+
+
+def tune(cfg: DictConfig, overrides: Sequence[str] = ()) -> list[FrozenTrial]:
+    """Make trials until the study has cfg.n_trials; returns them all. The best command repeats the `overrides`.
+
+    Raises UserError if cfg cannot be tuned, or no trial finishes.
+    """
+    search = checked(Search, cfg)
+    space, folder = distributions(search.space), Path(search.folder)
+    if cfg.trainer.get("devices", 1) != 1 or cfg.trainer.get("strategy", "auto") != "auto":
+        advice = f"to use several, start the same command again with folder={folder}"
+        raise UserError(f"a search trains on one device: leave out trainer=ddp and trainer.devices; {advice}")
+    if cfg.data.get("val_size") == 0:
+        raise UserError("data.val_size=0: tuning needs a validation split; try data.val_size=5000")
+    for key in space:
+        if OmegaConf.select(cfg, key, default=...) is ...:
+            raise UserError(f"space.{key}: there is no key {key}; ~space.{key} leaves it out")
+    settings = OmegaConf.masked_copy(cfg, [key for key in cfg if key not in OWN])
+    folder.mkdir(parents=True, exist_ok=True)
+    with joined(cfg, folder) as study:
+        while True:
+            with FileLock(folder / ".lock"):  # one process chooses at a time
+                trial = next_trial(study, search, space)
+                if trial is None:
+                    break
+                run = Run(folder / str(trial.number))
+                held = run.lock()
+            with held:
+                for key, value in trial.params.items():
+                    OmegaConf.update(settings, key, value)
+                attempt(study, settings, run, trial, search.n_trials)
+        conclude(study, folder, [text for text in overrides if not text.lstrip("+~").startswith(OWN)])
+        return study.get_trials()
+
+
+def next_trial(study: optuna.Study, search: Search, space: dict[str, BaseDistribution]) -> Trial | None:
+    """A trial that a killed process left, else a new one; None if there are enough.
+
+    What a new one tries is a function of the seed, its number and the trials before it.
+    """
+    running = study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
+    idle = [each.number for each in running if not Run(Path(search.folder, str(each.number))).in_use()]
+    trials = study.get_trials(deepcopy=False)  # asked again: a process may just have ended its trial
+    for left in (trials[number] for number in idle if trials[number].state == TrialState.RUNNING):
+        if left.params.keys() == space.keys():
+            return left
+        study.tell(left.number, state=TrialState.FAIL)  # killed while its parameters were drawn
+    if len(trials) >= search.n_trials:
+        return None
+    seed = random.Random(f"{search.seed} {len(trials)}").getrandbits(32)
+    study.sampler = optuna.samplers.TPESampler(seed=seed)
+    return study.ask(space)
+
+
+def attempt(study: optuna.Study, cfg: DictConfig, run: Run, trial: Trial, total: int) -> None:
+    """Train, or finish what was begun; record the outcome in the study and print it."""
+    log = terminal.LogFile(run.path / "train.log")
+    log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger().addHandler(log)
+    value, state = None, TrialState.FAIL
+    try:
+        ended = resume(run.path, cfg) if run.begun() else train(cfg, run.path, Prune(trial))
+        value = ended.metrics["val/loss"]
+        state, outcome = TrialState.COMPLETE, f"val/loss {value:.4f}"
+    except optuna.TrialPruned as error:
+        state, outcome = TrialState.PRUNED, str(error)
+    except Exception as error:
+        if Stopped.received or isinstance(error, DATABASE):  # the next start finishes the trial
+            raise
+        logging.getLogger(__name__).exception("trial failed")
+        outcome = f"failed: {terminal.explain(error)}; see {terminal.relative(run.path / 'train.log')}"
+    finally:
+        logging.getLogger().removeHandler(log)
+        log.close()
+    study.tell(trial.number, value, state)
+    with contextlib.suppress(ValueError):  # no trial has finished
+        outcome += f"  best {study.best_value:.4f} (trial {study.best_trial.number})"
+    texts = {key: f"{each:.5g}" if isinstance(each, float) else each for key, each in trial.params.items()}
+    parameters = " ".join(f"{key}={text}" for key, text in texts.items())
+    made = sum(each.state.is_finished() for each in study.get_trials(deepcopy=False))
+    terminal.say(f"{made}/{total}  trial {trial.number}  {parameters}  {outcome}")
