@@ -1,10 +1,15 @@
 """What the data modules share: three splits of examples in memory, and the loaders of their minibatches."""
 
+import logging
+import math
+
 import lightning as L
+import torch
 from torch import Tensor
 
 from src.data.batches import BatchLoader, BatchSampler, Examples
 
+log = logging.getLogger(__name__)
 EVAL_BATCH_SIZE = 1000  # means over a split do not depend on it
 
 
@@ -27,6 +32,7 @@ class SplitDataModule(L.LightningDataModule):
         self.batch_size, self.val_size, self.seed, self.num_workers = batch_size, val_size, seed, num_workers
         self.validates_on = "val" if val_size else "test"
         self.splits: dict[str, tuple[Examples, Tensor]] = {}
+        self.placed: dict[Examples, Examples] = {}  # of the splits -> those that minibatches are made of
 
     def train_dataloader(self) -> BatchLoader:
         return self.loader("train", self.batch_size, shuffle=True)
@@ -45,7 +51,27 @@ class SplitDataModule(L.LightningDataModule):
 
     def loader(self, split: str, batch_size: int, shuffle: bool = False) -> BatchLoader:
         examples, indices = self.splits[split]
-        trainer = self.trainer
-        process = {"rank": trainer.global_rank, "world_size": trainer.world_size} if trainer else {}
-        sampler = BatchSampler(indices, batch_size, shuffle=shuffle, seed=self.seed, **process)
+        trainer, process = self.trainer, {}
+        if trainer:
+            process = {"rank": trainer.global_rank, "world_size": trainer.world_size}
+            if examples not in self.placed:
+                self.placed[examples] = self.place(examples, trainer.strategy.root_device)
+            examples = self.placed[examples]
+        sampler = BatchSampler(indices.to(examples.y.device), batch_size, shuffle, self.seed, **process)
         return BatchLoader(examples, sampler, self.num_workers)
+
+    def place(self, examples: Examples, device: torch.device) -> Examples:
+        """The examples on the device, as they are (uint8), if they fit there: no step has to copy any then."""
+        if device.type == "cpu":
+            return examples
+        size = examples.X.nbytes + examples.y.nbytes
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
+        if self.num_workers or 2 * size > free:  # workers have no device; half is left for the model
+            log.info(
+                "%.0f MB of examples stay on the host; minibatches are copied to %s",
+                size / 1e6,
+                device,
+            )
+            return Examples(examples.X, examples.y, pinned=device.type == "cuda" and not self.num_workers)
+        log.info("%.0f MB of examples are on %s", size / 1e6, device)
+        return Examples(examples.X.to(device), examples.y.to(device))

@@ -106,8 +106,7 @@ class Regression(L.LightningModule):
 
     def so_far(self, stage: str) -> tuple[float, float]:
         """(sum of the losses, number) of the examples of the epoch so far, on this process."""
-        totals = self.means.totals[stage]
-        return totals["loss"].item(), totals["n"].item()
+        return self.means.totals[stage]["loss"].item(), self.means.counts[stage]
 
     def on_train_epoch_start(self) -> None:
         self.epoch_lr = self.optimizers(use_pl_optimizer=False).param_groups[0]["lr"]

@@ -1,0 +1,74 @@
+"""What a GPU is spared. The device "meta" stands for it: its tensors have no values, to ask for one fails."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from src.data.batches import Examples
+from src.data.synthetic import SyntheticRegression
+from src.models import closed_form, concise, scratch
+
+META = torch.device("meta")
+
+
+def test_minibatches_are_made_on_the_device_of_the_model():
+    data = SyntheticRegression(train_size=25, val_size=5, batch_size=10)
+    data.trainer = SimpleNamespace(global_rank=0, world_size=1, strategy=SimpleNamespace(root_device=META))
+    data.setup()
+    for loader, sizes in ((data.train_dataloader(), [10, 10, 5]), (data.val_dataloader(), [5])):
+        assert all(indices.device == META for indices in loader.sampler)
+        batches = list(loader)
+        assert [len(X) for X, _ in batches] == sizes
+        assert {each.device for batch in batches for each in batch} == {META}
+    whole = data.splits["train"][0]
+    assert (whole.X.device.type, data.train_dataloader().dataset) == ("cpu", data.placed[whole])  # once
+
+
+@pytest.mark.parametrize(("num_workers", "free"), [(1, 1 << 30), (0, 1000)])
+def test_what_does_not_fit_stays_on_the_host_and_is_pinned_for_the_copy(monkeypatch, caplog, num_workers, free):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 1 << 40))
+    data = SyntheticRegression()
+    data.num_workers = num_workers
+    examples = Examples(torch.zeros(100, 2), torch.zeros(100, 1))
+    placed = data.place(examples, torch.device("cuda"))
+    assert placed.X is examples.X
+    assert placed.pinned == (num_workers == 0)  # workers' minibatches are pinned by the loader
+    assert caplog.messages == ["0 MB of examples stay on the host; minibatches are copied to cuda"]
+
+
+class Asked(TorchDispatchMode):
+    """Records the operations; "lift_fresh" makes a tensor of a Python number."""
+
+    def __init__(self):
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.add(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("form", [scratch, concise, closed_form])
+def test_a_step_asks_the_device_for_nothing_and_gives_it_no_number(form):
+    class Trainer:
+        world_size, global_step, current_epoch = 1, 0, 0
+        strategy = SimpleNamespace(reduce=lambda grad, reduce_op: grad)
+
+    trainer = Trainer()
+    model = form.SoftmaxRegression(num_inputs=4, num_outputs=3, weight_decay=0.1).to(META)
+    model.trainer = trainer
+    optimizer = model.configure_optimizers()["optimizer"]
+    model.optimizers = lambda: optimizer
+    model.manual_backward = lambda loss: loss.backward()
+    batch = [torch.zeros(5, 4, device=META), torch.zeros(5, dtype=torch.long, device=META)]
+    model.training_step(batch, 0)  # sets up what is made once
+    with Asked() as asked:
+        loss = model.training_step(batch, 1)
+        if loss is not None:  # Lightning drives this form
+            loss.backward()
+            optimizer.step()
+    assert not asked.names & {"_local_scalar_dense", "item", "lift_fresh", "nonzero"}, asked.names
+    assert model.means.counts == {"train": 10}
