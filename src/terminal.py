@@ -14,14 +14,16 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import hydra
 import rich
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
+from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
@@ -87,8 +89,8 @@ def reporting(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T | Non
 
     @functools.wraps(task)
     def job(cfg: DictConfig) -> T | None:
-        hydra = HydraConfig.get()
-        if in_sweep() and (hydra.job.name != "train" or "report_sweep" not in hydra.callbacks):
+        settings = HydraConfig.get()
+        if in_sweep() and (settings.job.name != "train" or "report_sweep" not in settings.callbacks):
             raise UserError("only src.train, with its callback report_sweep, runs a sweep; leave out -m")
         try:
             value = task(cfg)
@@ -98,8 +100,8 @@ def reporting(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T | Non
         except (Exception, Stopped, KeyboardInterrupt) as error:
             if Stopped.received:
                 stopped = Stopped(Stopped.received)
-                if main_process() and hydra.job.name == "train":
-                    run = Run(hydra.runtime.output_dir)
+                if main_process() and settings.job.name == "train":
+                    run = Run(settings.runtime.output_dir)
                     command = ["python", "-m", "src.resume", f"run={quoted(relative(run.path))}"]
                     what = f"to go on: {shlex.join(command)}" if run.begun() else "nothing saved yet"
                     log.warning("interrupted by %s; %s", stopped, what)
@@ -111,6 +113,20 @@ def reporting(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T | Non
             return None if in_sweep() else sys.exit(1)
 
     return job
+
+
+def command(name: str, work: str) -> Callable[[], None]:
+    """The command that conf/NAME.yaml configures and the function `work` does.
+
+    That is imported, and torch with it, only when Hydra has understood the command line.
+    """
+
+    @hydra.main(version_base="1.3", config_path=str(Path(__file__).parents[1] / "conf"), config_name=name)
+    @reporting
+    def main(cfg: DictConfig) -> Any:
+        return get_method(work)(cfg)
+
+    return main
 
 
 def explain(error: BaseException) -> str:

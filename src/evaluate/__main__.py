@@ -4,19 +4,7 @@ Writes evaluation.json and figures/evaluation_confusion.png into the run folder:
 class, the confusions and the calibration error.
 """
 
-import hydra
-from omegaconf import DictConfig
-
 from src import terminal
 
-
-@hydra.main(version_base="1.3", config_path="../../conf", config_name="evaluate")
-@terminal.reporting
-def main(cfg: DictConfig) -> None:
-    from src.evaluate.scores import evaluate  # torch: a wrong command line is answered without it
-
-    evaluate(cfg)
-
-
 if __name__ == "__main__":
-    terminal.run(main)
+    terminal.run(terminal.command("evaluate", "src.evaluate.scores.evaluate"))

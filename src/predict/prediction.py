@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from omegaconf import DictConfig
@@ -150,3 +151,7 @@ def decisions(X: Tensor, rows: list[dict[str, Any]]) -> Figure:
     colours = {"true": BLACK, "predicted": WRONG, "answer": COLOURS["train"]}
     captions = [[(row[name], colour) for name, colour in colours.items()] for row in rows]
     return gallery(square(X), captions, "true class, likeliest (red), answer of least expected cost (blue)")
+
+
+def main(cfg: DictConfig) -> None:
+    predict(cfg, Path(HydraConfig.get().runtime.output_dir))

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import lightning as L
 import optuna
 from filelock import FileLock
+from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Checkpoint
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import BaseDistribution
@@ -134,3 +135,7 @@ def attempt(study: optuna.Study, cfg: DictConfig, run: Run, trial: Trial, total:
     parameters = " ".join(f"{key}={text}" for key, text in texts.items())
     made = sum(each.state.is_finished() for each in study.get_trials(deepcopy=False))
     terminal.say(f"{made}/{total}  trial {trial.number}  {parameters}  {outcome}")
+
+
+def main(cfg: DictConfig) -> None:
+    tune(cfg, HydraConfig.get().overrides.task)
