@@ -40,6 +40,11 @@ def main(cfg: DictConfig) -> float | None:
 
 def summary(run: Run) -> str:
     """The end of a run: its results, and where everything is."""
+    grid = []
+    if (run.path / "grid.csv").exists():
+        from src.sweeps.summary import members
+
+        grid = ["", members(run)]
     record = run.record()
     speed = f"{record['seconds']:.1f} s, {record['examples_per_second']:,.0f} examples/s"
     epochs = f"epoch {record['best_epoch']:.0f} of {record['epochs']} is the best; {speed}"
@@ -47,7 +52,7 @@ def summary(run: Run) -> str:
     names = {folder: sorted(path.name for path in folder.iterdir()) for folder in folders}
     files = [f"{terminal.relative(folder)}/  {' '.join(names[folder])}" for folder in folders]
     look = shlex.join(["tensorboard", "--logdir", terminal.relative(run.path.parent)])
-    return "\n".join(["", run.table(), "", epochs, "", *files, f"look at it: {look}"])
+    return "\n".join([*grid, "", run.table(), "", epochs, "", *files, f"look at it: {look}"])
 
 
 if __name__ == "__main__":

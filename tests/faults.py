@@ -40,6 +40,7 @@ SYNTHETIC = ["data=synthetic", "data.train_size=300", "data.val_size=20000"]
 MODELS = {
     "scratch": ["model=scratch", *IMAGES],
     "closed_form": ["model=closed_form", "model.weight_decay=0.01", *IMAGES],
+    "grid": ["model=grid", "model.lr=[0.1,0.5]", "model.gamma=[0.9,1.0]", *IMAGES],
     "concise": ["model=concise", *IMAGES],
     "linear_scratch": ["model=linear_scratch", *SYNTHETIC],
     "linear_concise": ["model=linear_concise", *SYNTHETIC],
@@ -81,8 +82,8 @@ def differences(run: Run, reference: Run) -> list[str]:
     found = []
     for name in ("best", "last"):
         mine, other = (run.load(getattr(each, name)) for each in (run, reference))
-        for part in ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step"):
-            a, b = flat({part: mine[part]}), flat({part: other[part]})
+        for part in ("state_dict", "optimizer_states", "lr_schedulers", "members", "epoch", "global_step"):
+            a, b = flat({part: mine.get(part)}), flat({part: other.get(part)})
             same = {
                 k: torch.equal(a[k], b[k]) if torch.is_tensor(a[k]) else a[k] == b[k]
                 for k in a.keys() & b.keys()
@@ -90,8 +91,10 @@ def differences(run: Run, reference: Run) -> list[str]:
             found += [
                 f"{name}{key}" for key in (a.keys() ^ b.keys()) | {k for k, equal in same.items() if not equal}
             ]
-    if run.metrics_csv.read_text() != reference.metrics_csv.read_text():
-        found.append("metrics.csv")
+    for name in ("metrics.csv", "grid.csv"):
+        mine, other = (each.path / name for each in (run, reference))
+        if mine.exists() != other.exists() or (mine.exists() and mine.read_text() != other.read_text()):
+            found.append(name)
     mine, other = ({k: v for k, v in each.record().items() if "/" in k} for each in (run, reference))
     if mine != other or run.record()["status"] != "finished":
         found.append("metrics.json")
@@ -152,6 +155,8 @@ def draw(count: int, seed: int, early: bool) -> list[Plan]:
     plans = []
     for number in range(count):
         model, setting = chance.choice(list(MODELS)), chance.choice(["", *SETTINGS])
+        if model == "grid" and setting == "no_validation":  # which is refused
+            setting = ""
         every = chance.choice(["callbacks.last.every_n_train_steps=1", "callbacks.last.every_n_train_steps=3"])
         options = [every] if chance.random() < 0.5 else []
         if chance.random() < 0.4 and "linear" not in model:  # a synthetic data set has no workers

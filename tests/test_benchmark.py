@@ -9,8 +9,8 @@ import torch
 from omegaconf import OmegaConf
 
 from src.benchmark import epoch, loops
-from src.benchmark.__main__ import Benchmark
 from src.benchmark.classes import FORMS, loss_grad, measure, peak_bytes
+from src.benchmark.suites import Benchmark
 from src.errors import UserError
 from src.runs import Run
 from src.runs.options import checked

@@ -53,8 +53,9 @@ def folders(place: Path) -> list[str]:
     return [path.name for path in place.iterdir() if path.is_dir()]
 
 
-@pytest.mark.parametrize("model", [["model=scratch"], ["model=closed_form"], ["model=concise"]])
+@pytest.mark.parametrize("model", ["scratch", "closed_form", "concise", "grid"])
 def test_two_processes_equal_one_with_the_doubled_batch(config, both, tmp_path, model):
+    model = [f"model={model}", *["model.lr=[0.05,0.1]"] * (model == "grid")]
     ddp = ["trainer=ddp", "trainer.devices=2", "data.batch_size=128", "hydra.run.dir=two"]
     status, output = both("src.train", *SMALL, *model, *ddp, run="two")
     assert status == 0, output

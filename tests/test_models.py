@@ -214,7 +214,7 @@ def test_a_model_of_ones_own_with_a_hidden_layer_is_trained_resumed_evaluated_co
     state = whole.load(whole.best)["state_dict"]
     assert {name: tuple(state[name].shape) for name in layers} == layers
     shown = set(curves(whole))
-    assert {f"{kind}/{name}" for kind in ("norm", "gradient") for name in layers} <= shown
+    assert {f"norm/{prefix}{name}" for prefix in ("", "d") for name in layers} <= shown
     pictures = {path.name for path in (whole.path / "figures").iterdir()}
     assert "confusion.png" in pictures
     assert "weights.png" not in pictures

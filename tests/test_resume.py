@@ -28,6 +28,7 @@ FEW = ["trainer.max_epochs=2", "data.train_size=500"]  # two steps an epoch, the
 MODELS = {
     "scratch": [*SCRATCH, *FEW],
     "closed_form": ["model=closed_form", "model.weight_decay=0.01", *IMAGES, *FEW],
+    "grid": ["model=grid", "model.lr=[0.1,0.5]", "model.gamma=[0.9,1.0]", *IMAGES, *FEW],
     "concise": ["model=concise", *IMAGES, *FEW],
     "linear_scratch": [*LINEAR, "trainer.max_epochs=2", "data.train_size=15"],
 }

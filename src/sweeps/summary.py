@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from src import terminal
 from src.charts import CYCLE, figure, save
 from src.errors import printable
-from src.runs import write, write_csv
+from src.runs import Run, write, write_csv
 from src.sweeps.folder import SELECTED, Row, Sweep
 from src.tables import table
 
@@ -93,3 +93,19 @@ def chart(means: list[Row], axes: list[str]) -> Figure:
     ax.set(title=title, xlabel=axes[0], ylabel=SELECTED)
     ax.grid(alpha=0.3)
     return ax.figure
+
+
+def members(run: Run) -> str:
+    """The table of a grid, as of the jobs of a sweep; of one or two settings figures/grid.png too."""
+    from src.models.grid import AXES  # torch
+
+    rows = [
+        {"job": k, "overrides": " ".join(f"model.{key}={member[key]}" for key in AXES)}
+        | {"status": "finished", "reason": "", **member}
+        for k, member in enumerate(run.load(run.last)["members"])
+    ]
+    axes = [key for key in AXES if len({row[key] for row in rows}) > 1]
+    means = groups(rows, axes)
+    if means and 1 <= len(axes) <= 2:
+        save(chart(means, axes), run.figures / "grid.png")
+    return described(rows, means)

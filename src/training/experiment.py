@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, validate_call
 
 from src.errors import UserError
-from src.runs import Run, claim, experiment, main_process
+from src.runs import Run, claim, experiment, main_process, write_csv
 from src.runs.config import build, build_data, build_model, call, restore
 from src.runs.folder import GROUPS
 from src.training.history import History, history, measures
@@ -117,6 +117,8 @@ def fit(
     """Fit, from the last checkpoint if `resume`, then test the best one. Returns what the run's record says."""
     try:
         trainer.fit(model, data, ckpt_path=run.last if resume else None)
+        if main_process() and (members := getattr(model, "members", None)):  # of a grid
+            write_csv(run.path / "grid.csv", members)
         timer = next(each for each in trainer.callbacks if isinstance(each, Timer))
         seconds = timer.time_elapsed("train")  # those before a resume included
         trainer.test(model, data, ckpt_path=run.best, verbose=False)

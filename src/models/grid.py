@@ -1,0 +1,129 @@
+"""A grid of softmax regressions trained at once: K members, one for each combination of their settings."""
+
+import math
+from itertools import product
+from typing import Annotated, Any, TypeVar
+
+import torch
+from pydantic import BeforeValidator, Field, validate_call
+from torch import Tensor, vmap
+from torch.optim.lr_scheduler import LRScheduler
+
+from src.errors import UserError
+from src.maths import functional as F
+from src.models import closed_form
+from src.models.regression import NonNegative, Positive
+
+T = TypeVar("T")
+Some = Annotated[list[T], BeforeValidator(lambda x: x if isinstance(x, list) else [x]), Field(min_length=1)]
+Factor = Annotated[float, Field(gt=0, le=1)]
+AXES = ("lr", "gamma", "weight_decay")  # of the grid
+
+
+class SGD(torch.optim.Optimizer):
+    """p <- p - lr * (gradient + weight_decay * p) for p (..., K, q), with lists of K numbers."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        (group,) = self.param_groups
+        for p in group["params"]:
+            lr, weight_decay = (p.new_tensor(group[name])[:, None] for name in ("lr", "weight_decay"))  # (K, 1)
+            p -= lr * (p.grad + weight_decay * p)
+        return None if closure is None else closure()
+
+
+class ExponentialLR(LRScheduler):
+    """lr of epoch t = lr_0 * gamma^t, with lists of K numbers."""
+
+    def get_lr(self) -> list[list[float]]:
+        (group,) = self.optimizer.param_groups
+        gammas = group["gamma"] if self.last_epoch else [1.0] * len(group["lr"])  # the base class asks before
+        return [[lr * gamma for lr, gamma in zip(group["lr"], gammas, strict=True)]]
+
+
+class SoftmaxRegression(closed_form.SoftmaxRegression):
+    """K softmax regressions that start alike and see the same minibatches, each as if it were alone.
+
+    `Ws` (d, K, q) and `bs` (K, q) are the weights of all. The model is the best: `W`, `b` and the metrics are
+    those of the member with the lowest loss in the last validation. `members` has the settings and the best
+    epoch of each; one whose loss has become nan or infinite is never the best again.
+    """
+
+    @validate_call
+    def __init__(
+        self, *, lr: Some[Positive], gamma: Some[Factor], weight_decay: Some[NonNegative], **settings: Any
+    ):
+        super().__init__(lr=lr[0], gamma=gamma[0], weight_decay=weight_decay[0], **settings)
+        self.members = [dict(zip(AXES, each, strict=True)) for each in product(lr, gamma, weight_decay)]
+        # in memory one member after the other, each like W: flattened, they are the matrix of a single product
+        self.register_buffer("Ws", self.W.detach().T.repeat(len(self.members), 1, 1).permute(2, 0, 1))
+        self.register_buffer("bs", self.b.detach().repeat(len(self.members), 1))
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if self.trainer.datamodule.validates_on != "val":
+            raise UserError("model=grid selects by val/loss, but data.val_size=0; try data.val_size=5000")
+
+    def measure(self, batch: list[Tensor], stage: str) -> tuple[Tensor, Tensor]:
+        """(logits (n, K, q), mean losses (K,)) of the members; in the test, those of the best alone."""
+        if stage == "test":
+            return super().measure(batch, stage)
+        X, y = batch
+        logits = F.linear(X.flatten(1), self.Ws.flatten(1), self.bs.flatten()).unflatten(1, self.bs.shape)
+        loss, correct = (vmap(each, in_dims=(1, None))(logits, y) for each in (self.loss, F.num_correct))
+        self.means.add(stage, len(y), {"loss": loss * len(y), "acc": correct})
+        return logits, loss
+
+    @torch.no_grad()
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        X, y = batch
+        logits, _ = self.measure(batch, "train")
+        n, K, _ = logits.shape
+        # as if of n K examples, whose mean loss has a K-th of each gradient
+        grad = K * self.loss_grad(logits.flatten(0, 1), y.repeat_interleave(K)).view(n, -1)  # (n, K q)
+        for weights, sums in zip((self.Ws, self.bs), F.linear_grad(X.flatten(1), grad), strict=True):
+            weights.grad = self.trainer.strategy.reduce(sums, reduce_op="mean").view_as(weights)
+        self.optimizers().step()
+
+    def log_means(self, stage: str) -> None:
+        if stage == "test":
+            return super().log_means(stage)
+        means = self.means.finish(stage, self.trainer.strategy)  # each (K,)
+        if stage == "val":  # at the end of an epoch, before "train"
+            self.select(means["loss"].tolist())
+        for name, mean in means.items():
+            self.log(f"{stage}/{name}", mean[self.best], logger=False)
+            for member, value in zip(self.members, mean.tolist(), strict=True):
+                if member.get("best_epoch") == self.current_epoch + 1:
+                    member[f"{stage}/{name}"] = value
+
+    def select(self, losses: list[float]) -> None:
+        """Make the member with the lowest loss the model. Raises Diverged if none is left."""
+        epoch = self.current_epoch + 1
+        for member, loss in zip(self.members, losses, strict=True):
+            if not math.isfinite(loss):
+                member |= {"status": "diverged", "reason": f"in epoch {epoch}"} | member
+            elif "status" not in member and loss < member.get("val/loss", math.inf):
+                member["best_epoch"] = epoch
+        left = [k for k, member in enumerate(self.members) if "status" not in member]
+        self.best = min(left, key=losses.__getitem__, default=0)
+        self.check_finite("val", losses[self.best] if left else math.nan)
+        self.epoch_lr = self.epoch_lr[self.best]
+        for own, every in ((self.W, self.Ws), (self.b, self.bs)):
+            own.copy_(every[..., self.best, :])
+            own.grad = every.grad[..., self.best, :]
+
+    def so_far(self, stage: str) -> tuple[float, float]:
+        raise UserError("model=grid has a loss of each member for a minibatch; leave out callbacks.swing")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["members"] = self.members
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self.members = checkpoint["members"]
+
+    def configure_optimizers(self) -> dict:
+        optimizer = SGD([self.Ws, self.bs], {name: [member[name] for member in self.members] for name in AXES})
+        return {"optimizer": optimizer, "lr_scheduler": ExponentialLR(optimizer)}
