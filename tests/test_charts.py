@@ -1,12 +1,14 @@
 """The charts that several rooms draw show the numbers they are given; how they look was judged by eye."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from src.charts import CYCLE, save
+from src.charts import CYCLE, plain, save, scale
 from src.charts.curves import compared, curves
 from src.charts.images import WRONG, confusion, gallery, predictions, square, weights
 
@@ -60,6 +62,57 @@ def test_compared_runs_have_the_metrics_that_each_of_them_has():
 def test_loss_axis_has_the_scale_asked_for(scale):
     loss, accuracy, _ = curves(ROWS, scale).axes
     assert (loss.get_yscale(), accuracy.get_yscale()) == (scale, "linear")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([2.3, 0.4], "linear"),
+        ([0.03, 0.1, 0.3], "log"),
+        ([10.0, 1e-4, math.inf, math.nan], "log"),
+        ([5.0, 0.0], "linear"),  # a log axis has no place for 0
+        ([-1.0, 10.0], "linear"),
+        ([math.nan], "linear"),
+        ([], "linear"),
+    ],
+)
+def test_an_axis_is_logarithmic_from_a_decade_on(values, expected):
+    assert scale(values) == expected
+
+
+def test_the_loss_axis_follows_the_losses_of_all_runs():
+    fallen = [FIRST | {"train/loss": 9.0, "val/loss": 1.0, "val/acc": 0.1}, SECOND | {"val/loss": 0.8}]
+    assert [picture.axes[0].get_yscale() for picture in (curves(ROWS), curves(fallen))] == ["linear", "log"]
+    assert compared({"A": ROWS, "B": fallen}).axes[0].get_yscale() == "log"
+    assert curves(fallen, "linear").axes[0].get_yscale() == "linear"
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 20, 400])
+def test_legends_stand_beside_the_lines_and_the_titles(epochs):
+    tested = {"test/loss": 1.2, "test/acc": 0.5, "error/w": 0.1, "error/b": 0.2}
+    picture = curves([row | tested | {"epoch": e} for e in range(1, epochs + 1) for row in ROWS[:1]])
+    FigureCanvasAgg(picture).draw()
+    for ax in picture.axes:
+        legend = ax.get_legend().get_window_extent()
+        assert legend.y0 >= ax.get_window_extent().y1
+        (title,) = (
+            child for child in ax.get_children() if getattr(child, "get_text", str)() == ax.get_title("left")
+        )
+        assert legend.x0 > title.get_window_extent().x1
+    assert [tick for tick in picture.axes[0].get_xticks() if tick % 1] == []  # whole epochs
+
+
+def test_a_name_in_a_chart_is_short_and_no_formula():
+    assert plain("lr 0.1") == "lr 0.1"
+    assert plain(r"$\foo$") == r"\$\foo\$"
+    assert plain("x" * 36) == "x" * 36
+    assert plain(f"begin {'x' * 50} end") == f"begin {'x' * 11}…{'x' * 14} end"
+
+
+def test_of_compared_linear_regressions_the_legend_tells_the_errors_too():
+    rows = [FIRST | {"train/loss": 1.0, "error/w": 0.1, "error/b": 0.2}]
+    names = [text.get_text() for text in compared({"A": rows, "B": rows}).legends[0].get_texts()]
+    assert names == ["A", "B", "validation, or test without it; error of w", "training; error of b"]
 
 
 def test_curves_of_a_linear_regression_show_the_errors_of_the_estimates():
@@ -172,7 +225,7 @@ def test_predictions_show_the_true_label_over_the_predicted_one_red_where_it_is_
         "misclassified": [("class1", "black"), ("class9", WRONG), ("class3", "black"), ("class9", WRONG)],
     }
     picture = drawn["first"]
-    assert picture.axes[0].get_title() == "first test images: true label over predicted label"
+    assert picture.axes[0].get_title() == "first test images: true over predicted label"
     (_, upper), (_, lower) = texts(picture)["class1"], texts(picture)["class9"]
     assert upper < lower
     pixels = picture.axes[0].images[0].get_array()

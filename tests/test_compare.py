@@ -51,6 +51,8 @@ def test_two_classifiers_are_compared_in_what_differs_in_results_and_in_weights(
         "curves.png",
         "weights.png",
     ]
+    written = f"written to {made.relative_to(tmp_path)}/: comparison.csv curves.png weights.png"
+    assert finished.output.splitlines()[-1] == written
     rows = comparison(made)
     assert [(row["run"], row["model"], row["model.lr"]) for row in rows] == [
         ("A", "scratch.SoftmaxRegression", "0.1"),

@@ -18,6 +18,7 @@ from unittest import mock
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
@@ -474,17 +475,61 @@ def test_a_sweep_over_seeds_alone_has_no_picture_and_names_none(made):
     assert not (folder / "summary.png").exists()
 
 
+def means(key: str, values: list[str], **others: str) -> list[dict]:
+    return [{key: each, **others, "n": 1, "val/loss": (0.5 + k,)} for k, each in enumerate(values)]
+
+
 def test_a_picture_says_what_it_shows():
-    means = [
-        {"model.lr": "0.1", "n": 1, "val/loss": (0.5,)},
-        {"model.lr": "1", "n": 1, "val/loss": (0.7,)},
-    ]
-    (ax,) = chart(means, ["model.lr"]).axes
-    assert ax.get_title() == "one run each"
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["0.1", "1"]
-    means[0] |= {"n": 2, "val/loss": (0.5, 0.1)}
-    title = chart(means, ["model.lr"]).axes[0].get_title()
-    assert title == "mean and standard deviation over the runs"
+    found = means("model.lr", ["0.1", "1"])
+    (ax,) = chart(found, ["model.lr"]).axes
+    assert (ax.get_title(), ax.get_xlabel()) == ("validation loss, one run each", "model.lr")
+    found[0] |= {"n": 2, "val/loss": (0.5, 0.1)}
+    title = chart(found, ["model.lr"]).axes[0].get_title()
+    assert title == "validation loss, mean ± sd over the runs"
+
+
+@pytest.mark.parametrize(
+    ("values", "order", "scale"),
+    [
+        (["1", "0.3", "0.1", "3e-2"], ["3e-2", "0.1", "0.3", "1"], "log"),
+        (["20", "5", "10"], ["5", "10", "20"], "linear"),
+        (["1e-3", "0", "1e-4"], ["0", "1e-4", "1e-3"], "linear"),
+        (["scratch", "concise", "1"], ["scratch", "concise", "1"], "linear"),
+        (["1", "nan", "0.1"], ["1", "nan", "0.1"], "linear"),
+    ],
+)
+def test_the_values_of_a_picture_stand_in_numerical_order(values, order, scale):
+    (ax,) = chart(means("key", values), ["key"]).axes
+    assert [label.get_text() for label in ax.get_xticklabels()] == order
+    assert ax.get_xscale() == scale
+    assert list(ax.get_xticks()) == sorted(ax.get_xticks())
+    (line,) = (container[0] for container in ax.containers)
+    assert list(line.get_ydata()) == [0.5 + values.index(each) for each in order]
+    numbers = (
+        [float(each) for each in order]
+        if values[0] in ("1", "20") and "nan" not in values
+        else [*range(len(order))]
+    )
+    assert list(line.get_xdata()) == numbers
+
+
+def test_the_lines_of_a_picture_stand_in_numerical_order_beside_it():
+    found = [row for gamma in ("1.0", "0.9", "0.80") for row in means("lr", ["1", "0.5"], gamma=gamma)]
+    picture = chart(found, ["lr", "gamma"])
+    FigureCanvasAgg(picture).draw()
+    (legend,) = picture.legends
+    assert legend.get_title().get_text() == "gamma"
+    assert [text.get_text() for text in legend.get_texts()] == ["0.80", "0.9", "1.0"]
+    assert legend.get_window_extent().x0 > picture.axes[0].get_window_extent().x1
+
+
+def test_values_that_look_like_a_formula_or_are_long_can_be_drawn():
+    values = [r"$\\foo$", "${a}${b}", "x" * 200]
+    picture = chart([row | {"other": r"$\\x$"} for row in means("$key$", values)], ["$key$", "other"])
+    FigureCanvasAgg(picture).draw()
+    box = picture.get_tightbbox()
+    assert box.y0 > -0.01
+    assert picture.axes[0].get_window_extent().height > 150  # pixels
 
 
 def test_a_picture_for_one_and_two_axes(made, caplog):

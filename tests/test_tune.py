@@ -17,6 +17,7 @@ from typing import Any
 
 import optuna
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
@@ -26,6 +27,7 @@ from src.errors import Stopped, UserError
 from src.runs import Run
 from src.tune.search import Prune, Search, next_trial, tune
 from src.tune.space import distributions
+from src.tune.study import history
 from tests.conftest import compose_config
 
 # a trial takes a tenth of a second
@@ -132,6 +134,21 @@ def test_every_trial_is_a_run_and_the_best_one_a_command(made):
     recorded = OmegaConf.load(folder / "tune.yaml")
     assert recorded["space.model.gamma"] == "interval(0.85, 1.0)"
     assert recorded["trainer.max_epochs"] == 5
+
+
+@pytest.mark.parametrize(("pruned", "scale"), [(0.9, "linear"), (50.0, "log")])
+def test_the_history_shows_pruned_trials_and_the_best_so_far(pruned, scale):
+    values = {"finished": 0.8, "pruned": pruned, "failed": None, "running": None}
+    trials = [{"status": status, "val/loss": value} for status, value in values.items()]
+    trials.append({"status": "finished", "val/loss": 0.6})
+    picture = history([{"trial": n} | row for n, row in enumerate(trials)])
+    (ax,) = picture.axes
+    drawn = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in ax.get_lines()}
+    finished, best = ([0, 4], [0.8, 0.6]), ([0, 4], [0.8, 0.6])
+    assert drawn == {"finished": finished, "pruned": ([1], [pruned]), "best so far": best}
+    assert (ax.get_title(), ax.get_yscale()) == ("validation loss of each trial", scale)
+    FigureCanvasAgg(picture).draw()
+    assert picture.legends[0].get_window_extent().x0 > ax.get_window_extent().x1
 
 
 @pytest.mark.slow

@@ -4,6 +4,8 @@ A chart of one command stands with that command. Colours are Okabe and Ito's, to
 """
 
 import io
+import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,23 @@ CYCLE = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000
 def figure(width: float, height: float) -> Figure:
     """An empty figure, width x height inches, that clips no label."""
     return Figure(figsize=(width, height), dpi=100, layout="constrained", facecolor="white")
+
+
+def short(text: str, most: int = 36) -> str:
+    """The text; of a long one the two ends."""
+    half = most // 2
+    return text if len(text) <= most else f"{text[: half - 1]}\N{HORIZONTAL ELLIPSIS}{text[-half:]}"
+
+
+def plain(text: str) -> str:
+    """A short text in which matplotlib finds no formula."""
+    return short(text).replace("$", r"\$")
+
+
+def scale(values: Iterable[float]) -> str:
+    """Of an axis: "log" if the largest finite value is at least 10 times the smallest, else "linear"."""
+    finite = [value for value in values if math.isfinite(value)]
+    return "log" if 0 < 10 * min(finite, default=0) <= max(finite, default=0) else "linear"
 
 
 def save(figure: Figure, path: Path) -> None:

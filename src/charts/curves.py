@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from src.charts import CYCLE, figure
+from src.charts import CYCLE, figure, scale
 
 PANELS = {  # title -> metrics
     "loss": ("train/loss", "val/loss", "test/loss"),
@@ -19,59 +19,60 @@ Rows = Sequence[dict[str, float]]  # one dict per epoch: epoch, lr, train/loss, 
 Points = tuple[tuple[float, ...], tuple[float, ...]]  # epochs, values
 
 
-def panels(runs: Sequence[Rows], height: float, scale: str = "linear") -> Figure:
+def panels(runs: Sequence[Rows], height: float, loss_scale: str = "auto") -> Figure:
     """A figure with an empty panel for each kind of metric that the runs have."""
+    if loss_scale == "auto":
+        loss_scale = scale(row[name] for rows in runs for row in rows for name in PANELS["loss"] if name in row)
     names = {name for rows in runs for row in rows for name in row}
     found = [title for title, metrics in PANELS.items() if names.intersection(metrics)]
     panel = figure(3.8 * len(found), height)
     for ax, title in zip(panel.subplots(1, len(found), squeeze=False)[0], found, strict=True):
-        ax.set(title=title, xlabel="epoch", yscale={"loss": scale, "accuracy": "linear"}.get(title, "log"))
-        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        ax.set(xlabel="epoch", yscale={"loss": loss_scale, "accuracy": "linear"}.get(title, "log"))
+        ax.set_title(title, loc="left")
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
         ax.grid(alpha=0.3)
     return panel
 
 
 def points(rows: Rows, ax: Axes) -> Iterator[tuple[int, str, Points]]:
     """Place, name and points of the metrics of this panel, as far as the run has them."""
-    for k, name in enumerate(PANELS[ax.get_title()]):
+    for k, name in enumerate(PANELS[ax.get_title("left")]):
         if found := [(row["epoch"], row[name]) for row in rows if name in row]:
             yield k, name, tuple(zip(*found, strict=True))
 
 
-def curves(rows: Rows, scale: str = "linear") -> Figure:
+def curves(rows: Rows, loss_scale: str = "auto") -> Figure:
     """Loss, accuracy or the errors of the parameters, and the learning rate, against the epoch.
 
-    The scale of the loss axis is "linear" or "log". What one epoch alone has (test/loss) is drawn there.
+    The loss axis is "linear", "log" or "auto" (`scale`). What one epoch alone has (test/loss) is drawn there.
     """
-    panel = panels([rows], 3.4, scale)
+    panel = panels([rows], 3.4, loss_scale)
     for ax in panel.axes:
         for k, name, (epochs, values) in points(rows, ax):
             style = "D" if len(epochs) < len(rows) else ".-" if len(rows) < 30 else "-"
             label = name.removeprefix("error/").partition("/")[0]  # the stage, or the parameter
             ax.plot(epochs, values, style, label=label, color=CYCLE[k])
-        ax.legend(edgecolor="none")
+        # beside the title: within the axes it covers the lines of a short run
+        ax.legend(loc="lower right", bbox_to_anchor=(1.03, 0.98), ncols=3, handlelength=1, frameon=False)
     return panel
 
 
 def compared(runs: dict[str, Rows]) -> Figure:
     """The same of several runs, a colour for each.
 
-    What a run was watched by (validation, or the test set without it) is solid, training dotted; of the errors,
-    that of w is solid, that of b dotted.
+    Solid: what watched the run (validation, or the test set without it), the error of w. Dotted: training, b.
     """
     panel = panels([*runs.values()], 3.6 + 0.22 * len(runs))
-    dotted = ("train/loss", "train/acc", "error/b")
     for ax in panel.axes:
         for colour, rows in zip(CYCLE, runs.values(), strict=False):
             for _, name, (epochs, values) in points(rows, ax):
-                style, marker = ":" if name in dotted else "-", "." if len(epochs) == 1 else None
+                style = ":" if name in ("train/loss", "train/acc", "error/b") else "-"
+                marker = "." if len(epochs) == 1 else None
                 ax.plot(epochs, values, style, marker=marker, color=colour, label=name)
-    errors = any("error" in ax.get_title() for ax in panel.axes)
-    meaning = ("w", "b") if errors else ("validation, or test without it", "training")
+    errors = any("error" in ax.get_title("left") for ax in panel.axes)
+    solid, dotted = ("; error of w", "; error of b") if errors else ("", "")
+    meaning = {"-": f"validation, or test without it{solid}", ":": f"training{dotted}"}
     handles = [Line2D([], [], color=colour, label=name) for colour, name in zip(CYCLE, runs, strict=False)]
-    handles += [
-        Line2D([], [], color="black", linestyle=style, label=text)
-        for style, text in zip("-:", meaning, strict=True)
-    ]
+    handles += [Line2D([], [], color="black", ls=style, label=text) for style, text in meaning.items()]
     panel.legend(handles=handles, loc="outside lower left", frameon=False, ncols=2)
     return panel

@@ -37,9 +37,8 @@ def gallery(images: Tensor, captions: Sequence[list[tuple[str, str]]], title: st
     height, width = cells.shape[2:]
     pixels = make_grid(cells, nrow=columns, padding=0, pad_value=1)  # (3, ...)
     inches = INCHES * pixels.shape[1] / (side + 2 * gap)
-    panel = Figure(
-        figsize=(max(4.4, inches * pixels.shape[2] / pixels.shape[1]), inches + 0.3), facecolor="white"
-    )
+    size = max(4.4, inches * pixels.shape[2] / pixels.shape[1]), inches + 0.3
+    panel = Figure(figsize=size, facecolor="white")
     ax = panel.add_axes((0, 0, 1, inches / (inches + 0.3)))
     ax.imshow(pixels.permute(1, 2, 0).numpy())
     ax.set_axis_off()
@@ -53,17 +52,14 @@ def gallery(images: Tensor, captions: Sequence[list[tuple[str, str]]], title: st
 
 
 def weights(runs: dict[str, Tensor], classes: Sequence[str]) -> Figure:
-    """The columns of each W (d, q) as images, see `square`: red raises the logit of the class, blue lowers it.
-
-    Args:
-        runs: name -> W.
+    """The columns of each W (d, q) as images, see `square`, of runs: name -> W.
 
     A row for each run, under its name; of a single run, rows of five. All have one scale.
     """
     limit = max(W.abs().max().item() for W in runs.values())
     columns = min(5, len(classes)) if len(runs) == 1 else len(classes)
     rows = -(-len(runs) * len(classes) // columns)
-    panel = figure(INCHES * columns + 0.9, (INCHES + 0.25) * rows)
+    panel = figure(INCHES * columns + 0.9, (INCHES + 0.25) * rows + 0.3)
     axes = panel.subplots(rows, columns, squeeze=False)
     for ax in axes.flat:
         ax.set_axis_off()
@@ -72,6 +68,7 @@ def weights(runs: dict[str, Tensor], classes: Sequence[str]) -> Figure:
     for ax, title, image in zip(axes.flat, titles, images, strict=False):
         drawn = ax.imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit)
         ax.set_title(title, fontsize=9, loc="left")
+    panel.suptitle("weights of each class: red raises its logit, blue lowers it", fontsize=10)
     panel.colorbar(drawn, ax=axes, ticks=[-limit, 0, limit], format="{x:.2g}", aspect=30)
     return panel
 
@@ -90,9 +87,7 @@ def predictions(data: SplitDataModule, y: Tensor, y_hat: Tensor, most: int) -> d
         ]
         if captions:
             X, _ = data.split_examples("test", which)
-            drawn[name] = gallery(
-                1 - square(X), captions, f"{name} test images: true label over predicted label"
-            )
+            drawn[name] = gallery(1 - square(X), captions, f"{name} test images: true over predicted label")
     return drawn
 
 

@@ -24,7 +24,8 @@ def main() -> None:
     runs = find(paths)  # before there is a folder
     folder = claim(Path(f"outputs/comparisons/{datetime.now():%Y-%m-%d_%H-%M-%S}"), False, "")
     terminal.say(compare(runs, folder))
-    terminal.say(f"written to {terminal.relative(folder.absolute())}/: comparison.csv and pictures")
+    written = " ".join(sorted(path.name for path in folder.iterdir()))
+    terminal.say(f"written to {terminal.relative(folder.absolute())}/: {written}")
 
 
 if __name__ == "__main__":

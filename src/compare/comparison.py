@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from src import terminal
-from src.charts import CYCLE, save
+from src.charts import CYCLE, plain, save
 from src.charts.curves import compared
 from src.charts.images import weights
 from src.errors import UserError, printable
@@ -50,12 +50,12 @@ def settings(run: Run) -> dict[str, Any]:
 
 
 def legend(letter: str, run: Run, differing: dict[str, Any]) -> str:
-    """The run's letter and what it differs in or, if that is nothing or long, its folder; `$` is no formula."""
+    """The run's letter and what it differs in or, if that is nothing or long, its folder."""
     values = {key.rpartition(".")[2]: value for key, value in differing.items()}
     text = ", ".join(
         value.partition(".")[0] if key == "model" else f"{key} {value}" for key, value in values.items()
     )
-    return f"{letter}: {printable(text if 0 < len(text) <= 40 else run.path.name)}".replace("$", r"\$")
+    return plain(f"{letter}: {printable(text if 0 < len(text) <= 33 else run.path.name)}")
 
 
 def compare(runs: list[Run], folder: Path) -> str:

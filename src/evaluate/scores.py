@@ -48,11 +48,10 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     written = "evaluation.json"
     if model.classifies:
         result |= classification(*outputs(model, data), data.classes)
-    write(run.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
-    if model.classifies:
         picture = confusion(torch.tensor(result["confusion"]), data.classes)
         save(picture, run.figures / "evaluation_confusion.png")
         written += " figures/evaluation_confusion.png"
+    write(run.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
     log.info("%s", tables(result))
     recorded = {name: run.record().get(name) for name in metrics}
     if checkpoint == run.best and metrics == recorded:

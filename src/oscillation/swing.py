@@ -82,7 +82,8 @@ def chart(means: list[Row]) -> Figure:
     ]
     for name, ax, colour in zip(MEASURED, (left, left, left, right), CYCLE, strict=False):
         ax.plot(settings, [group[name][0] for group in means], "o", label=name, color=colour)
-    left.set(yscale="log", ylabel="mean |change| of the loss")
+    left.set(title="how much the training loss moves", yscale="log", ylabel="mean |change| of the loss")
+    right.set(title="accuracy after the last epoch", ylabel="val/acc")
     for ax in (left, right):
         ax.tick_params(axis="x", rotation=90)
         ax.grid(alpha=0.3)

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from src import files, terminal
-from src.charts import COLOURS, save
+from src.charts import COLOURS, save, short
 from src.charts.images import BLACK, WRONG, gallery, predictions, square
 from src.errors import UserError
 from src.maths import functional as F
@@ -140,9 +140,8 @@ def chart(rows: list[dict[str, Any]], pairs: Tensor, classes: list[str]) -> Figu
         answer = [f"answer {row['answer']}"] if "answer" in row else []
         log.info("%s: %s", row["file"], "; ".join([", ".join(odds), *answer]))
         name = "".join(each if ord(each) in glyphs else "\N{WHITE SQUARE}" for each in row["file"])
-        name = name if len(name) <= 30 else f"{name[:14]}\N{HORIZONTAL ELLIPSIS}{name[-15:]}"
-        blue, green = COLOURS["train"], COLOURS["test"]
-        captions.append([(name, blue), *((text, BLACK) for text in odds), *((text, green) for text in answer)])
+        lines = [(short(name, 30), COLOURS["train"]), *((text, BLACK) for text in odds)]
+        captions.append(lines + [(text, COLOURS["test"]) for text in answer])
     return gallery(pairs, captions, "your picture, and what the model sees")
 
 

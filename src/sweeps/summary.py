@@ -1,5 +1,6 @@
 """The answer of a sweep: means over seeds, a table and a picture, and why jobs did not finish."""
 
+import contextlib
 import math
 import shlex
 from collections import Counter
@@ -10,7 +11,7 @@ from statistics import fmean, stdev
 from matplotlib.figure import Figure
 
 from src import terminal
-from src.charts import CYCLE, figure, save
+from src.charts import CYCLE, figure, plain, save, scale
 from src.errors import printable
 from src.runs import Run, write, write_csv
 from src.sweeps.folder import SELECTED, Row, Sweep
@@ -74,25 +75,41 @@ def described(rows: list[Row], means: list[Row]) -> str:
     return "\n\n".join(parts)
 
 
+def places(texts: list[str]) -> dict[str, float]:
+    """Where the values of an axis stand: numbers in order, to scale if all are above 0; others as they come."""
+    with contextlib.suppress(ValueError):
+        numbers = {text: float(text) for text in sorted(texts, key=float)}
+        if all(0 < number < math.inf for number in numbers.values()):
+            return numbers
+        texts = texts if any(map(math.isnan, numbers.values())) else [*numbers]
+    return {text: k for k, text in enumerate(dict.fromkeys(texts))}
+
+
 def chart(means: list[Row], axes: list[str]) -> Figure:
     """Mean and sd of val/loss at the values of the first axis: a line, or one for each value of the second."""
-    names = list(dict.fromkeys(group[axes[0]] for group in means))
+    means = [group | {key: str(group[key]) for key in axes} for group in means]
+    at = {key: places([group[key] for group in means]) for key in axes}
     lines: dict[str, list[tuple]] = {}
-    for group in means:
-        (mean, *sd), label = group[SELECTED], " ".join(f"{key}={group[key]}" for key in axes[1:])
-        lines.setdefault(label, []).append((names.index(group[axes[0]]), mean, sum(sd)))
-    ax = figure(5.6, 3.6).subplots()
+    for group in sorted(means, key=lambda group: [at[key][group[key]] for key in reversed(axes)]):
+        (mean, *sd), label = group[SELECTED], "".join(group[key] for key in axes[1:])
+        lines.setdefault(label, []).append((at[axes[0]][group[axes[0]]], mean, sum(sd)))
+    names, x = zip(*((plain(name), place) for name, place in at[axes[0]].items()), strict=True)
+    upright = len("".join(names)) > 40
+    panel = figure(4.6 + len(axes), 3.6 + 0.08 * upright * max(map(len, names)))
+    ax = panel.subplots()
     ax.set_prop_cycle(color=CYCLE)
-    ax.set_xticks(range(len(names)), names)
+    ax.set_xscale(scale(x))
+    ax.set_xticks(x, names, rotation=90 * upright)
+    ax.minorticks_off()
     for label, points in lines.items():
-        ax.errorbar(*zip(*points, strict=True), label=label, marker="o", linestyle=":", capsize=3)
+        ax.errorbar(*zip(*points, strict=True), label=plain(label), marker="o", linestyle=":", capsize=3)
     if len(axes) > 1:
-        ax.legend()
+        panel.legend(loc="outside right upper", title=plain(axes[1]), frameon=False)
     several = any(group["n"] > 1 for group in means)
-    title = "mean and standard deviation over the runs" if several else "one run each"
-    ax.set(title=title, xlabel=axes[0], ylabel=SELECTED)
+    what = "mean ± sd over the runs" if several else "one run each"
+    ax.set(title=f"validation loss, {what}", xlabel=plain(axes[0]), ylabel=SELECTED)
     ax.grid(alpha=0.3)
-    return ax.figure
+    return panel
 
 
 def members(run: Run) -> str:

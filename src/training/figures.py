@@ -30,7 +30,7 @@ class Figures(Checkpoint):
     Args:
         draw: false draws nothing; "auto" nothing in a sweep, where drawing would take as long as training.
         live: redraw curves.png after every epoch, which takes 0.3 s; else it is drawn at the end.
-        scale: of the loss axis, "linear" or "log".
+        scale: of the loss axis, "linear", "log", or "auto": log where the loss falls to a tenth or less.
     """
 
     @validate_call
@@ -38,7 +38,7 @@ class Figures(Checkpoint):
         self,
         draw: bool | Literal["auto"] = "auto",
         live: bool = False,
-        scale: Literal["linear", "log"] = "linear",
+        scale: Literal["auto", "linear", "log"] = "auto",
     ):
         self.draw, self.live, self.scale = draw, live, scale
         self.shown = False  # in the notebook

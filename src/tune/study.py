@@ -23,7 +23,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from src import terminal
-from src.charts import COLOURS, figure, save
+from src.charts import COLOURS, figure, save, scale
 from src.errors import UserError
 from src.runs import leaves, read_yaml, write, write_csv
 from src.runs.folder import INCIDENTAL
@@ -142,8 +142,9 @@ def history(rows: list[dict[str, Any]]) -> Figure:
     if "pruned" in points:
         ax.plot(*zip(*points["pruned"], strict=True), "x", color=COLOURS["wrong"], markersize=4, label="pruned")
     ax.step(numbers, np.minimum.accumulate(values), where="post", color=COLOURS["train"], label="best so far")
-    ax.set(xlabel="trial", ylabel="val/loss", yscale="log")
-    ax.locator_params(axis="x", integer=True)
+    ax.set(title="validation loss of each trial", xlabel="trial", ylabel="val/loss")
+    ax.set_yscale(scale(row["val/loss"] or np.nan for row in rows))
+    ax.locator_params(axis="x", integer=True, min_n_ticks=1)
     ax.grid(alpha=0.3, which="both")
-    ax.legend(frameon=False)
+    ax.figure.legend(loc="outside right upper", frameon=False)
     return ax.figure
