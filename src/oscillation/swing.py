@@ -80,8 +80,8 @@ def chart(means: list[Row]) -> Figure:
     settings = [
         " ".join(f"{key.rpartition('.')[2]}={group[key]}" for key in group if "." in key) for group in means
     ]
-    for name, ax, colour in zip(MEASURED, (left, left, left, right), CYCLE, strict=False):
-        ax.plot(settings, [group[name][0] for group in means], "o", label=name, color=colour)
+    for name, ax, *style in zip(MEASURED, (left, left, left, right), CYCLE, "oxoo", strict=False):
+        ax.plot(settings, [group[name][0] for group in means], style[1], label=name, color=style[0])
     left.set(title="how much the training loss moves", yscale="log", ylabel="mean |change| of the loss")
     right.set(title="accuracy after the last epoch", ylabel="val/acc")
     for ax in (left, right):

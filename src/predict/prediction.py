@@ -142,14 +142,14 @@ def chart(rows: list[dict[str, Any]], pairs: Tensor, classes: list[str]) -> Figu
         name = "".join(each if ord(each) in glyphs else "\N{WHITE SQUARE}" for each in row["file"])
         lines = [(short(name, 30), COLOURS["train"]), *((text, BLACK) for text in odds)]
         captions.append(lines + [(text, COLOURS["test"]) for text in answer])
-    return gallery(pairs, captions, "your picture, and what the model sees")
+    return gallery(pairs, captions, "your picture, what the model sees, likeliest classes")
 
 
 def decisions(X: Tensor, rows: list[dict[str, Any]]) -> Figure:
     """The images X (n, ...), each with its true class, the likeliest, and the answer of least expected cost."""
     colours = {"true": BLACK, "predicted": WRONG, "answer": COLOURS["train"]}
     captions = [[(row[name], colour) for name, colour in colours.items()] for row in rows]
-    return gallery(square(X), captions, "true class, likeliest (red), answer of least expected cost (blue)")
+    return gallery(1 - square(X), captions, "true class, likeliest (red), answer of least expected cost (blue)")
 
 
 def main(cfg: DictConfig) -> None:
