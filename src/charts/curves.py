@@ -16,7 +16,6 @@ PANELS = {  # title -> metrics
     "learning rate": ("lr",),
 }
 Rows = Sequence[dict[str, float]]  # one dict per epoch: epoch, lr, train/loss, ...
-Points = tuple[tuple[float, ...], tuple[float, ...]]  # epochs, values
 
 
 def panels(runs: Sequence[Rows], height: float, loss_scale: str = "auto") -> Figure:
@@ -34,8 +33,8 @@ def panels(runs: Sequence[Rows], height: float, loss_scale: str = "auto") -> Fig
     return panel
 
 
-def points(rows: Rows, ax: Axes) -> Iterator[tuple[int, str, Points]]:
-    """Place, name and points of the metrics of this panel, as far as the run has them."""
+def points(rows: Rows, ax: Axes) -> Iterator[tuple[int, str, tuple[tuple[float, ...], ...]]]:
+    """Place, name, (epochs, values) of the metrics of this panel, as far as the run has them."""
     for k, name in enumerate(PANELS[ax.get_title("left")]):
         if found := [(row["epoch"], row[name]) for row in rows if name in row]:
             yield k, name, tuple(zip(*found, strict=True))

@@ -95,8 +95,7 @@ def chart(means: list[Row], axes: list[str]) -> Figure:
         lines.setdefault(label, []).append((at[axes[0]][group[axes[0]]], mean, sum(sd)))
     names, x = zip(*((plain(name), place) for name, place in at[axes[0]].items()), strict=True)
     upright = len("".join(names)) > 40
-    panel = figure(4.6 + len(axes), 3.6 + 0.08 * upright * max(map(len, names)))
-    ax = panel.subplots()
+    ax = figure(4.6 + len(axes), 3.6 + 0.08 * upright * max(map(len, names))).subplots()
     ax.set_prop_cycle(color=CYCLE)
     ax.set_xscale(scale(x))
     ax.set_xticks(x, names, rotation=90 * upright)
@@ -104,12 +103,11 @@ def chart(means: list[Row], axes: list[str]) -> Figure:
     for label, points in lines.items():
         ax.errorbar(*zip(*points, strict=True), label=plain(label), marker="o", linestyle=":", capsize=3)
     if len(axes) > 1:
-        panel.legend(loc="outside right upper", title=plain(axes[1]), frameon=False)
-    several = any(group["n"] > 1 for group in means)
-    what = "mean ± sd over the runs" if several else "one run each"
+        ax.figure.legend(loc="outside right upper", title=plain(axes[1]), frameon=False)
+    what = "mean ± sd over the runs" if any(group["n"] > 1 for group in means) else "one run each"
     ax.set(title=f"validation loss, {what}", xlabel=plain(axes[0]), ylabel=SELECTED)
     ax.grid(alpha=0.3)
-    return panel
+    return ax.figure
 
 
 def members(run: Run) -> str:
