@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
+REPRODUCED := outputs/reproduce/$(shell date +%Y-%m-%d_%H-%M-%S)
 .DEFAULT_GOAL := help
 .PHONY: help setup train test test-cluster bench reproduce lint format tensorboard clean
 
@@ -30,7 +31,10 @@ bench: setup  ## measure against plain loops, then check that no ratio has becom
 	$(VENV)/bin/python -m pytest -o faulthandler_timeout=3600 tests/guard_benchmark.py
 
 reproduce: setup  ## run every recipe of the notes, check it against its yardstick, write docs/results.md (5 minutes)
-	$(VENV)/bin/python -m src.reproduce page=docs/results.md
+	$(VENV)/bin/python -m src.reproduce hydra.run.dir=$(REPRODUCED)
+	sed -e '/^<!-- results -->$$/,/^<!-- .results -->$$/{ /^|/d; }' -e '/^<!-- results -->$$/r $(REPRODUCED)/results.md' \
+		docs/results.md > $(REPRODUCED)/page.md
+	mv $(REPRODUCED)/page.md docs/results.md
 
 lint: setup  ## check style
 	$(VENV)/bin/ruff check .

@@ -3,7 +3,9 @@
 import json
 import math
 import re
+import shutil
 import signal
+import subprocess
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -176,61 +178,41 @@ def test_the_command_fails_if_a_run_raises_or_a_bound_is_missed(cli, data_root, 
 
 
 @pytest.fixture
-def page(tmp_path) -> Path:
-    page = tmp_path / "page.md"
-    page.write_text("# Results\n\n<!-- results -->\nold\n<!-- /results -->\n\nThe end.\n")
-    return page
+def project(tmp_path) -> Path:
+    """A folder in which `make reproduce` runs, in the place of Python, what the test writes into `python`."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for path in ("pyproject.toml", "constraints.txt", ".venv/bin/python", ".venv/.installed"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    (tmp_path / ".venv/bin/python").chmod(0o755)
+    (tmp_path / "docs").mkdir()
+    page = "| of another table |\n<!-- results -->\n| old |\n| row |\n<!-- /results -->\n\n| The end. |\n"
+    (tmp_path / "docs/results.md").write_text(page)
+    return tmp_path
 
 
-def reproduced(monkeypatch, page: Path, record: dict[str, float]) -> None:
-    monkeypatch.setattr(reproduce, "ProcessPoolExecutor", Inline)
-    monkeypatch.setattr(reproduce, "run_preset", lambda preset, seed, *rest: {**record, "seed": seed})
-    reproduce.reproduce({"name": CHECK}, [], 1, page.parent / "out", page)
+def made(project: Path, status: int) -> int:
+    program = 'folder=${3#*=}; mkdir -p $folder; printf "| new |\\n| table |\\n" > $folder/results.md'
+    (project / ".venv/bin/python").write_text(f"#!/bin/sh\n{program}; exit {status}\n")
+    return subprocess.run(["make", "reproduce"], cwd=project, capture_output=True).returncode
 
 
-def test_the_table_takes_its_place_in_the_page(page, monkeypatch):
-    reproduced(monkeypatch, page, record(0.85, 0.5))
-    table = (page.parent / "out/results.md").read_text()
-    assert page.read_text() == f"# Results\n\n<!-- results -->\n{table}<!-- /results -->\n\nThe end.\n"
-    assert "| test/acc 0.8500 (0.8500 to 0.8500, 2 seeds); test/loss" in table
-    reproduced(monkeypatch, page, record(0.86, 0.5))
-    assert page.read_text().count("0.8600") == 3
-    assert "0.8500" not in page.read_text()
+def test_make_reproduce_puts_the_table_in_the_place_of_the_old_one(project):
+    page = "| of another table |\n<!-- results -->\n| new |\n| table |\n<!-- /results -->\n\n| The end. |\n"
+    assert made(project, 0) == 0
+    assert (project / "docs/results.md").read_text() == page
 
 
-def test_a_page_keeps_its_table_if_something_fails(page, monkeypatch):
-    before = page.read_text()
-    with pytest.raises(UserError, match="outside the bounds: name"):
-        reproduced(monkeypatch, page, record(0.79, 0.5))
-    assert page.read_text() == before
-
-
-@pytest.mark.parametrize("text", ["", "<!-- results -->\n", "<!-- results -->\n<!-- /results -->\n" * 2])
-def test_a_page_without_its_marks_is_refused(page, text):
-    page.write_text(text)
-    with pytest.raises(UserError, match=r"page\.md needs the lines <!-- results --> and <!-- /results -->"):
-        reproduce.with_table(page, "table")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [
-        (["presets=[best]"], "page=page.md is for all presets as they are; leave out presets and overrides"),
-        (["overrides=['seed=1']"], "page=page.md is for all presets as they are"),
-        ([], "page page.md needs the lines"),
-    ],
-)
-def test_a_page_that_cannot_be_right_is_refused_before_all_runs(cli, page, arguments, complaint):
-    page.write_text("no marks")
-    status, output = cli("src.reproduce", "page=page.md", *arguments, data=False)
-    assert (status, output.count("\n")) == (1, 1)
-    assert output.startswith(f"error: {complaint}")
+def test_make_reproduce_leaves_the_page_as_it_was_if_something_fails(project):
+    before = (project / "docs/results.md").read_text()
+    assert made(project, 1) != 0
+    assert (project / "docs/results.md").read_text() == before
 
 
 def test_the_page_of_this_project_has_its_marks_and_all_recipes():
     page = (ROOT / "docs/results.md").read_text()
-    rows = [line.strip("| ").split(" | ") for line in reproduce.MARKED.search(page)[0].splitlines()[2:]]
+    (results,) = re.findall(r"(?ms)^<!-- results -->\n(.*?)^<!-- /results -->$", page)
+    rows = [line.strip("| ").split(" | ") for line in results.splitlines()[2:]]
     shown = {cells[0].strip(): [cell.strip() for cell in cells] for cells in rows}
     assert list(shown) == list(yardsticks())
     for preset, check in yardsticks().items():
@@ -239,7 +221,6 @@ def test_the_page_of_this_project_has_its_marks_and_all_recipes():
         assert (yardstick, verdict) == (check.yardstick, "pass")
         for metric, (low, high) in check.bounds.items():
             assert low <= float(re.search(rf"\b{metric} ([\d.]+)", ours)[1]) <= high
-    assert reproduce.with_table(ROOT / "docs/results.md", "table").count("| pass") == 0
 
 
 @pytest.mark.slow

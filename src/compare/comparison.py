@@ -9,14 +9,13 @@ from src.charts import CYCLE, plain, save
 from src.charts.curves import compared
 from src.charts.images import weights
 from src.errors import UserError, printable
-from src.runs import Run, write_csv
+from src.runs import Run, experiment, write_csv
 from src.runs.config import restore
-from src.runs.folder import INCIDENTAL
 from src.tables import table
 
 MOST = len(CYCLE)  # runs with a colour of their own
-METRICS = ("val/loss", "val/acc", "test/loss", "test/acc", "error/w", "error/b")
-RESULTS = (*METRICS, "best_epoch", "epochs", "seconds", "status")
+RESULTS = ("val/loss", "val/acc", "test/loss", "test/acc", "error/w", "error/b")
+RESULTS += ("best_epoch", "epochs", "seconds", "status")
 
 
 def find(paths: list[Path]) -> list[Run]:
@@ -42,18 +41,15 @@ def find(paths: list[Path]) -> list[Run]:
 
 def settings(run: Run) -> dict[str, Any]:
     """What makes the run the experiment that it is: dotted key -> value; `model` is its class."""
-    cfg = run.recorded()
-    found = {"seed": cfg["seed"], "model": ".".join(cfg["model"].pop("_target_").split(".")[-2:])}
-    for group in ("model", "data", "trainer"):
-        found |= {f"{group}.{key}": value for key, value in cfg[group].items() if key not in INCIDENTAL}
-    return found
+    found = experiment(run.recorded())
+    return {"model": ".".join(found.pop("model._target_").split(".")[-2:]), **found}
 
 
 def legend(letter: str, run: Run, differing: dict[str, Any]) -> str:
     """The run's letter and what it differs in or, if that is nothing or long, its folder."""
-    values = {key.rpartition(".")[2]: value for key, value in differing.items()}
     text = ", ".join(
-        value.partition(".")[0] if key == "model" else f"{key} {value}" for key, value in values.items()
+        value.partition(".")[0] if key == "model" else f"{key.rpartition('.')[2]} {value}"
+        for key, value in differing.items()
     )
     return plain(f"{letter}: {printable(text if 0 < len(text) <= 33 else run.path.name)}")
 
@@ -61,23 +57,21 @@ def legend(letter: str, run: Run, differing: dict[str, Any]) -> str:
 def compare(runs: list[Run], folder: Path) -> str:
     """Write the comparison of the runs, as `find` finds them, into `folder`; returns the table."""
     (data, *_), models = zip(*(restore(run.recorded(), run.best) for run in runs), strict=True)
-    chosen, records = [settings(run) for run in runs], [run.record() for run in runs]
+    chosen = [settings(run) for run in runs]
     keys = dict.fromkeys(key for each in chosen for key in each)
     keys = [key for key in keys if any(each.get(key) != chosen[0].get(key) for each in chosen)]
-    results = [name for name in RESULTS if any(name in record for record in records)]
-    rows, names = [], []
-    for letter, run, each, record in zip("ABCDEFGH", runs, chosen, records, strict=False):
-        values = {key: each.get(key) for key in keys} | {name: record.get(name) for name in results}
-        rows.append({"run": letter, **values, "folder": printable(terminal.relative(run.path.absolute()))})
-        # the forms of a model have settings of their own
-        shared = {key: each[key] for key in keys if all(key in other for other in chosen)}
-        names.append(legend(letter, run, shared))
+    shared = [key for key in keys if all(key in each for each in chosen)]  # by all forms of the model
+    rows, curves = [], {}
+    for letter, run, each in zip("ABCDEFGH", runs, chosen, strict=False):
+        found = {key: each[key] for key in keys if key in each}
+        results = {name: run.record()[name] for name in RESULTS if name in run.record()}
+        path = printable(terminal.relative(run.path.absolute()))
+        rows.append({"run": letter, **found, **results, "folder": path})
+        curves[legend(letter, run, {key: each[key] for key in shared})] = run.rows()
 
-    pictures = {"curves": compared({name: run.rows() for name, run in zip(names, runs, strict=True)})}
-    if models[0].classifies and all(model.weights() for model in models):
-        W = {name: model.weights()[0] for name, model in zip(names, models, strict=True)}
-        pictures["weights"] = weights(W, data.classes)
-    for name, picture in pictures.items():
-        save(picture, folder / f"{name}.png")
     write_csv(folder / "comparison.csv", rows)
+    save(compared(curves), folder / "curves.png")
+    if models[0].classifies and all(model.weights() for model in models):
+        W = {name: model.weights()[0] for name, model in zip(curves, models, strict=True)}
+        save(weights(W, data.classes), folder / "weights.png")
     return table(rows)

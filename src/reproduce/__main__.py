@@ -1,7 +1,7 @@
 """Every recipe of the notes, run and checked against its yardstick: python -m src.reproduce, or make reproduce
 
 Writes results.md: preset, recipe, our figure, the yardstick, pass or fail. The exit status is 0 only if
-everything passes; page=FILE then has the table too, between its two marks.
+everything passes.
 """
 
 from src import terminal

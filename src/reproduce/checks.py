@@ -4,7 +4,6 @@ import logging
 import math
 import multiprocessing
 import os
-import re
 import statistics
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -18,7 +17,6 @@ from pydantic import Field, PositiveInt
 
 from src import terminal
 from src.errors import Stopped, UserError
-from src.files import read
 from src.runs import Run, write
 from src.runs.config import CONF
 from src.runs.options import Options, checked
@@ -26,7 +24,6 @@ from src.tables import table
 from src.training.experiment import train
 
 log = logging.getLogger(__name__)
-MARKED = re.compile(r"(?<=^<!-- results -->\n).*?(?=^<!-- /results -->$)", re.DOTALL | re.MULTILINE)
 Record = dict[str, Any]  # of a run, with its seed; of one that failed, the reason and the seed alone
 
 
@@ -42,7 +39,6 @@ class Reproduction(Options):
     presets: Annotated[list[str], Field(min_length=1)] | None
     overrides: list[str]
     workers: PositiveInt | None
-    page: str | None
     checks: dict[str, Check]
 
 
@@ -84,17 +80,7 @@ def row(preset: str, check: Check, records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def with_table(page: Path, table: str) -> str:
-    """The text of the page with the table between its marks. Raises UserError if it has no marks."""
-    text, replaced = MARKED.subn(lambda found: f"{table}\n", read(page, 1 << 20))
-    if replaced != 1:
-        raise UserError(f"page {page} needs the lines <!-- results --> and <!-- /results -->, once each")
-    return text
-
-
-def reproduce(
-    checks: dict[str, Check], overrides: Sequence[str], workers: int, folder: Path, page: Path | None = None
-) -> None:
+def reproduce(checks: dict[str, Check], overrides: Sequence[str], workers: int, folder: Path) -> None:
     """Run all checks, `workers` runs side by side, and write the table. Raises UserError unless all pass."""
     records: dict[str, list[Record]] = {preset: [] for preset in checks}
     spawn = multiprocessing.get_context("spawn")
@@ -121,8 +107,6 @@ def reproduce(
     log.info("\n%s\n\n%s", table(rows), terminal.relative(folder / "results.md"))
     if failed := [row["preset"] for row in rows if row["verdict"] != "pass"]:
         raise UserError(f"failed, or outside the bounds: {', '.join(failed)}")
-    if page:
-        write(page, with_table(page, table(rows)))
 
 
 def main(cfg: DictConfig) -> None:
@@ -130,11 +114,6 @@ def main(cfg: DictConfig) -> None:
     presets = options.presets or options.checks
     if unknown := [preset for preset in presets if preset not in options.checks]:
         raise UserError(f"presets: no check for {', '.join(unknown)}; choose from {', '.join(options.checks)}")
-    page = Path(options.page) if options.page else None
-    if page:
-        if options.presets or options.overrides:
-            raise UserError(f"page={page} is for all presets as they are; leave out presets and overrides")
-        with_table(page, "")  # before all the runs
     checks = {preset: options.checks[preset] for preset in presets}
     folder = Path(HydraConfig.get().runtime.output_dir)
-    reproduce(checks, options.overrides, options.workers or os.cpu_count() or 1, folder, page)
+    reproduce(checks, options.overrides, options.workers or os.cpu_count() or 1, folder)
