@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pydantic import Field, PositiveInt
 
 from src import terminal
@@ -21,7 +21,7 @@ from src.training.experiment import provenance
 log = logging.getLogger(__name__)
 
 
-class Benchmark(Options):
+class Benchmark(Options, extra="ignore"):  # the settings of our runs stand beside these
     suite: Literal["all", "epoch", "classes"]
     epoch: dict[Literal["rounds", "epochs"], PositiveInt]
     classes: Annotated[list[PositiveInt], Field(min_length=1)]
@@ -30,7 +30,7 @@ class Benchmark(Options):
 
 
 def main(cfg: DictConfig) -> None:
-    options = checked(Benchmark, OmegaConf.masked_copy(cfg, list(Benchmark.model_fields)))
+    options = checked(Benchmark, cfg)
     machine = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), **provenance()["versions"]}
     log.info("%s\n", ", ".join(f"{name} {value}" for name, value in machine.items()))
     folder = Path(HydraConfig.get().runtime.output_dir)

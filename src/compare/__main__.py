@@ -1,8 +1,7 @@
 """Runs side by side: python -m src.compare RUN RUN ...
 
-A RUN is the folder of a run, or one with runs in it, such as a sweep: of those, the finished ones, at most the
-best eight. Writes outputs/comparisons/<date>_<time>/: comparison.csv (what differs in settings and results),
-curves.png, and of classifiers weights.png. Reads nothing but the run folders.
+Writes outputs/comparisons/<date>_<time>/: comparison.csv (what differs in settings and results), curves.png,
+and of classifiers weights.png. Reads nothing but the run folders.
 """
 
 import argparse
@@ -15,8 +14,7 @@ from src.runs import claim
 
 def main() -> None:
     parser = argparse.ArgumentParser("python -m src.compare", description=__doc__.split("\n")[0])
-    help = "folder of a run, or of a sweep: its finished jobs, at most the best eight"
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help=help)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
     paths = parser.parse_args().runs
 
     from src.compare.comparison import compare, find  # torch: --help needs none

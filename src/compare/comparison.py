@@ -1,6 +1,5 @@
 """What differs in the settings and results of several runs, with their curves and weights."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +19,13 @@ RESULTS += ("best_epoch", "epochs", "seconds", "status")
 
 def find(paths: list[Path]) -> list[Run]:
     """The runs that are meant, each once. Raises UserError if they cannot be compared."""
-    runs: dict[Path, Run] = {}
-    for path in paths:
-        jobs = [Run(config.parents[1]) for config in path.glob("*/.hydra/config.yaml")]
-        finished = [run for run in jobs if run.record().get("status") == "finished"]
-        best = sorted(finished, key=lambda run: run.record().get("val/loss", math.inf))[:MOST]
-        chosen = best if jobs and not Run(path).config.exists() else [Run(path)]
-        runs |= {run.path.resolve(): run for run in chosen}
+    runs = {path.resolve(): Run(path) for path in paths}
     kinds = {run.recorded()["data"]["_target_"].rpartition(".")[2]: path for path, run in runs.items()}
     for path, run in runs.items():
         if not (run.metrics_csv.exists() and run.best.exists()):
             raise UserError(f"{path} has no epoch to compare yet")
     if not 2 <= len(runs) <= MOST:
-        raise UserError(f"name 2 to {MOST} runs, or a sweep with 2 finished jobs or more; found {len(runs)}")
+        raise UserError(f"name 2 to {MOST} runs; found {len(runs)}")
     if len(kinds) > 1:
         about = ", ".join(f"{path} is about {kind}" for kind, path in kinds.items())
         raise UserError(f"{about}: they have no measure in common")

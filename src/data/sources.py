@@ -28,7 +28,6 @@ FILES = {  # name -> SHA-256 of the decompressed bytes
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
-ADVICE = "make room or choose another folder with data.root=DIR"
 LARGEST = 1 << 26  # bytes, compressed or not; the largest of the files has 47,040,016
 DEBIAN_NAME = r"^[a-z0-9][a-z0-9+.-]+$"  # Debian Policy, section 5.6.1
 STALL_SECONDS = 20  # a server that sends nothing for so long is given up
@@ -64,19 +63,11 @@ def provide(
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
             if wanted := missing(folder):  # another process may have been faster
-                store(folder, fetch(folder, wanted, sources))
+                for name, content in fetch(folder, wanted, sources).items():
+                    replace(folder / name, content)
     except OSError as error:
-        raise UserError(
-            f"cannot write the data folder {folder}: {error.strerror or error}; {ADVICE}"
-        ) from error
-
-
-def store(folder: Path, contents: dict[str, bytes]) -> None:
-    try:
-        for name, content in contents.items():
-            replace(folder / name, content)
-    except UserError as error:
-        raise UserError(f"{error}; {ADVICE}") from error
+        reason = f"{error.strerror or error}; choose another folder with data.root=DIR"
+        raise UserError(f"cannot write the data folder {folder}: {reason}") from error
 
 
 def missing(folder: Path) -> list[str]:

@@ -1,7 +1,9 @@
 """Test metrics, scores of each class, confusions and the calibration error of a trained model."""
 
+import itertools
 import json
 import logging
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,13 +47,13 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
 
     result = {"checkpoint": str(checkpoint), "epoch": run.load(checkpoint)["epoch"] + 1, **metrics}
-    written = "evaluation.json"
     if model.classifies:
         result |= classification(*outputs(model, data), data.classes)
-        picture = confusion(torch.tensor(result["confusion"]), data.classes)
-        save(picture, run.figures / "evaluation_confusion.png")
-        written += " figures/evaluation_confusion.png"
-    write(run.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
+    written = ["evaluation.json"]
+    write(run.path / written[0], json.dumps(result, indent=2) + "\n")
+    if model.classifies:
+        written.append("figures/evaluation_confusion.png")
+        save(confusion(torch.tensor(result["confusion"]), data.classes), run.path / written[1])
     log.info("%s", tables(result))
     recorded = {name: run.record().get(name) for name in metrics}
     if checkpoint == run.best and metrics == recorded:
@@ -59,33 +61,29 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     elif checkpoint == run.best:
         differ = ", ".join(f"{name} {value}" for name, value in recorded.items())
         log.warning("not the test metrics in metrics.json (%s): made elsewhere, or not ended?", differ)
-    log.info("written to %s/: %s", terminal.relative(run.path), written)
+    log.info("written to %s/: %s", terminal.relative(run.path), " ".join(written))
     return result
 
 
 def classification(logits: Tensor, y: Tensor, classes: list[str]) -> dict[str, Any]:
     """Scores of each class and confusions, of logits (n, q) for labels y (n,)."""
-    p, q = F.softmax(logits), len(classes)
-    matrix = tm.confusion_matrix(p, y, "multiclass", num_classes=q)
-    right, guessed, actual = matrix.diag(), matrix.sum(dim=0), matrix.sum(dim=1)
-    scores = {
-        "precision": right / guessed.clamp(min=1),
-        "recall": right / actual.clamp(min=1),
-        "f1": 2 * right / (guessed + actual).clamp(min=1),
-    }
-    wrong = (matrix - right.diag()).flatten().argsort(descending=True, stable=True)
+    p, kind = F.softmax(logits), {"task": "multiclass", "num_classes": len(classes)}
+    scores = {"precision": tm.precision, "recall": tm.recall, "f1": tm.f1_score}
+    values = torch.stack([score(p, y, average="none", **kind) for score in scores.values()], dim=1)  # (q, 3)
+    matrix = tm.confusion_matrix(p, y, **kind).tolist()
+    wrong = [
+        {"true": true, "predicted": guess, "count": matrix[i][j]}
+        for (i, true), (j, guess) in itertools.permutations(enumerate(classes), 2)
+    ]
     return {
         # bins as in Guo et al. 2017, On Calibration of Modern Neural Networks
-        "calibration_error": tm.calibration_error(p, y, "multiclass", n_bins=15, num_classes=q).item(),
+        "calibration_error": tm.calibration_error(p, y, n_bins=15, **kind).item(),
         "classes": {
-            name: {score: values[k].item() for score, values in scores.items()}
-            for k, name in enumerate(classes)
+            name: dict(zip(scores, row, strict=True))
+            for name, row in zip(classes, values.tolist(), strict=True)
         },
-        "top_confusions": [
-            {"true": classes[i], "predicted": classes[j], "count": matrix[i, j].item()}
-            for i, j in (divmod(index, q) for index in wrong[:10].tolist())
-        ],
-        "confusion": matrix.tolist(),
+        "top_confusions": sorted(wrong, key=itemgetter("count"), reverse=True)[:10],
+        "confusion": matrix,
     }
 
 
