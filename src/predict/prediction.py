@@ -2,7 +2,9 @@
 
 import csv
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any, Literal
 
 import torch
@@ -15,7 +17,8 @@ from torch import Tensor
 
 from src import files, terminal
 from src.charts import COLOURS, save, short
-from src.charts.images import BLACK, WRONG, gallery, predictions, square
+from src.charts.images import BLACK, WRONG, gallery, square
+from src.data.module import SplitDataModule
 from src.errors import UserError
 from src.maths import functional as F
 from src.predict.pictures import decode, find, pair, prepare
@@ -24,6 +27,7 @@ from src.runs.config import restore
 from src.runs.options import Options, Places, checked
 from src.training.figures import outputs
 
+Costs = tuple[Tensor, list[str]]  # of each answer (column) for each true class (row); the answers
 log = logging.getLogger(__name__)
 
 
@@ -53,57 +57,47 @@ def predict(cfg: DictConfig, folder: Path) -> None:
     file = options.decision.get("costs")
     costs = read_costs(Path(file), data.classes) if file else None
     seen = read(paths, data.resize, options.invert)
-    unread = UserError(
-        f"{len(paths) - len(seen)} of {len(paths)} pictures could not be read; the lines above say why"
-    )
+    failed = f"{len(paths) - len(seen)} of {len(paths)} pictures could not be read; the lines above say why"
     if paths and not seen:
-        raise unread
+        raise UserError(failed)
     if seen:
         X, _ = data.on_after_batch_transfer([torch.stack([*seen.values()]), None], 0)
         with torch.inference_mode():
-            p = F.softmax(model(X))
-        examples = {"file": [*seen]}
+            rows = tabulate({"file": [*seen]}, F.softmax(model(X)), data.classes, costs)
+        shown = rows[: options.first]
+        pairs = [pair(decode(paths[row["file"]]), seen[row["file"]]) for row in shown]
+        picture = {"inputs": chart(shown, torch.stack(pairs), data.classes)}
     else:
         data.prepare_data()
         data.setup()
         logits, y = outputs(model, data)
-        p = F.softmax(logits)
+        log.info("accuracy %.4f on %d test images", F.accuracy(logits, y), len(y))
         examples = {"image": range(len(y)), "true": [data.classes[k] for k in y]}
-
-    columns = examples | {"predicted": [data.classes[k] for k in p.argmax(dim=1)]}
-    if costs:
-        prices, answers = costs
-        cheapest = F.expected_cost(p, prices).argmin(dim=1)
-        columns["answer"] = [answers[k] for k in cheapest]
-    columns |= zip(data.classes, p.double().round(decimals=6).T.tolist(), strict=True)
-    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        rows = tabulate(examples, F.softmax(logits), data.classes, costs)
+        picture = decisions(rows, costs, data, options.first) if costs else {}
     write_csv(folder / "predictions.csv", rows)
-
-    if seen:
-        shown = rows[: options.first]
-        pairs = torch.stack([pair(decode(paths[row["file"]]), seen[row["file"]]) for row in shown])
-        save(chart(shown, pairs, data.classes), folder / "inputs.png")
-    else:
-        log.info("accuracy %.4f on %d test images", F.accuracy(p, y), len(y))
-        y_hat = p.argmax(dim=1)
-        for name, picture in predictions(data, y, y_hat, options.first).items():
-            save(picture, folder / f"{name}.png")
-        if costs:
-            log.info("answering the likeliest class     costs %.4f an image", prices[y, y_hat].mean())
-            log.info("answering the least expected cost costs %.4f an image", prices[y, cheapest].mean())
-            differ = (cheapest != y_hat).nonzero()[:, 0]
-            log.info("the answers differ on %d of %d images", len(differ), len(y))
-            if len(shown := differ[: options.first]):
-                X, _ = data.split_examples("test", shown)
-                save(decisions(X, [rows[i] for i in shown]), folder / "decisions.png")
+    for name, drawn in picture.items():
+        save(drawn, folder / f"{name}.png")
     written = sorted(path.name for path in folder.glob("*") if path.suffix != ".log")
     log.info("written to %s/: %s", terminal.relative(folder), " ".join(written))
     if len(seen) < len(paths):
-        raise unread
+        raise UserError(failed)
 
 
-def read_costs(path: Path, classes: list[str]) -> tuple[Tensor, list[str]]:
-    """Costs (q, a) and the names of the a answers, from a CSV file: true,ANSWER,... and a row for each class.
+def tabulate(
+    examples: dict[str, Sequence], p: Tensor, classes: list[str], costs: Costs | None
+) -> list[dict[str, Any]]:
+    """The rows of predictions.csv: `examples`, the likeliest class, the answer of least cost, and p (n, q)."""
+    columns = examples | {"predicted": [classes[k] for k in p.argmax(dim=1)]}
+    if costs:
+        prices, answers = costs
+        columns["answer"] = [answers[k] for k in F.expected_cost(p, prices).argmin(dim=1)]
+    columns |= zip(classes, p.double().round(decimals=6).T.tolist(), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def read_costs(path: Path, classes: list[str]) -> Costs:
+    """Costs (q, a), and the names of the a answers, from a CSV file: true,ANSWER,... and a row for each class.
 
     Every class must be an answer too; there may be others.
     """
@@ -145,11 +139,21 @@ def chart(rows: list[dict[str, Any]], pairs: Tensor, classes: list[str]) -> Figu
     return gallery(pairs, captions, "your picture, what the model sees, likeliest classes")
 
 
-def decisions(X: Tensor, rows: list[dict[str, Any]]) -> Figure:
-    """The images X (n, ...), each with its true class, the likeliest, and the answer of least expected cost."""
+def decisions(rows: list[dict[str, Any]], costs: Costs, data: SplitDataModule, most: int) -> dict[str, Figure]:
+    """The first test images, if any, whose two answers differ; the log says what each way to answer costs."""
+    prices, answers = costs
+    for column, rule in (("predicted", "the likeliest class    "), ("answer", "the least expected cost")):
+        paid = [prices[data.classes.index(row["true"]), answers.index(row[column])].item() for row in rows]
+        log.info("answering %s costs %.4f an image", rule, fmean(paid))
+    differ = [i for i, row in enumerate(rows) if row["answer"] != row["predicted"]]
+    log.info("the answers differ on %d of %d images", len(differ), len(rows))
+    if not differ:
+        return {}
+    X, _ = data.split_examples("test", torch.tensor(differ[:most]))
     colours = {"true": BLACK, "predicted": WRONG, "answer": COLOURS["train"]}
-    captions = [[(row[name], colour) for name, colour in colours.items()] for row in rows]
-    return gallery(1 - square(X), captions, "true class, likeliest (red), answer of least expected cost (blue)")
+    captions = [[(rows[i][name], colour) for name, colour in colours.items()] for i in differ[:most]]
+    title = "true class, likeliest (red), answer of least expected cost (blue)"
+    return {"decisions": gallery(1 - square(X), captions, title)}
 
 
 def main(cfg: DictConfig) -> None:
