@@ -10,7 +10,7 @@ import yaml
 
 from src.charts import save
 from src.charts.images import weights
-from src.compare.comparison import compare, find
+from src.compare import compare, find
 from src.data.fashion_mnist import CLASSES
 from src.errors import UserError
 from src.runs import Run

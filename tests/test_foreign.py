@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from src.compare.comparison import compare, find
+from src.compare import compare, find
 from src.errors import UserError
 from src.evaluate.scores import evaluate
 from src.models.scratch import LinearRegression, SoftmaxRegression

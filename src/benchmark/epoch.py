@@ -5,7 +5,7 @@ Contestants take turns: whatever else the machine does meets all of them. A rati
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -66,16 +66,21 @@ def ours(settings: dict, folder: str | Path, ended: Callable) -> None:
         writer.close()
 
 
-def table(seconds: dict[str, list[float]], targets: dict[str, tuple[float, float]] = TARGETS) -> list[dict]:
+def rows(seconds: dict[str, list[float]], targets: dict[str, tuple[float, float]] = TARGETS) -> list[dict]:
     """A row for each contestant, then one for each ratio of two, which has a target."""
-    rows = [spread(f"{name}, s", values) for name, values in seconds.items()]
+    times = {name: np.array(values) for name, values in seconds.items()}
+    found = [spread(f"{name}, s", values) for name, values in times.items()]
     for name, (low, high) in targets.items():
-        of, base = (np.array(seconds[contestant]) for contestant in name.split(" / "))
-        row = spread(name, of / base)
-        rows.append({**row, "target": f"{low:g} to {high:g}", "met": low <= row["median"] <= high})
-    return rows
+        of, base = name.split(" / ")
+        row = spread(name, times[of] / times[base])
+        found.append({**row, "target": f"{low:g} to {high:g}", "met": low <= row["median"] <= high})
+    return found
 
 
-def spread(name: str, values: Sequence[float]) -> dict[str, str | float]:
-    median, lowest, highest = map(float, (np.median(values), min(values), max(values)))
-    return {"figure": name, "median": median, "lowest": lowest, "highest": highest}
+def spread(name: str, values: np.ndarray) -> dict[str, str | float]:
+    return {
+        "figure": name,
+        "median": float(np.median(values)),
+        "lowest": float(values.min()),
+        "highest": float(values.max()),
+    }

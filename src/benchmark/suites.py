@@ -1,6 +1,5 @@
-"""The suites of the benchmark: what is measured, as a table and as JSON."""
+"""The suites of the benchmark: what is measured, as tables."""
 
-import json
 import logging
 import os
 from pathlib import Path
@@ -13,10 +12,9 @@ from pydantic import Field, PositiveInt
 
 from src import terminal
 from src.benchmark import classes, epoch
-from src.runs import write
 from src.runs.options import Options, checked
 from src.tables import table
-from src.training.experiment import provenance
+from src.training.record import provenance
 
 log = logging.getLogger(__name__)
 
@@ -30,16 +28,11 @@ class Benchmark(Options, extra="ignore"):  # the settings of our runs stand besi
 
 
 def main(cfg: DictConfig) -> None:
-    options = checked(Benchmark, cfg)
+    options, folder = checked(Benchmark, cfg), Path(HydraConfig.get().runtime.output_dir)
     machine = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), **provenance()["versions"]}
     log.info("%s\n", ", ".join(f"{name} {value}" for name, value in machine.items()))
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    for suite in ["classes", "epoch"] if options.suite == "all" else [options.suite]:
-        if suite == "epoch":
-            rows = epoch.table(epoch.measure(cfg, folder, **options.epoch))
-        else:
-            rows = list(classes.measure(options.classes, options.num_examples, options.repeats))
-        content = {**machine, "options": options.model_dump(), "rows": rows}
-        write(folder / f"{suite}.json", json.dumps(content, indent=2) + "\n")
-        log.info("%s\n", table(rows))
-    log.info("%s", terminal.relative(folder))
+    if options.suite != "epoch":
+        log.info("%s\n", table(classes.measure(options.classes, options.num_examples, options.repeats)))
+    if options.suite != "classes":
+        log.info("%s\n", table(epoch.rows(epoch.measure(cfg, folder, **options.epoch))))
+    log.info("written to %s/: benchmark.log", terminal.relative(folder))

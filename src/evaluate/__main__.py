@@ -1,8 +1,4 @@
-"""The test metrics of a run once more, and what stands behind them: python -m src.evaluate run=DIR
-
-Writes evaluation.json and figures/evaluation_confusion.png into the run folder: of a classifier, scores of each
-class, the confusions and the calibration error.
-"""
+"""The test metrics of a run once more, and what stands behind them: python -m src.evaluate run=DIR"""
 
 from src import terminal
 

@@ -1,7 +1,4 @@
-"""Classes and probabilities from a finished run: python -m src.predict run=DIR [inputs=PATH]
-
-Of the test images, or of one's own pictures; decision.costs=FILE adds the answer of least expected cost.
-"""
+"""Classes and probabilities from a finished run: python -m src.predict run=DIR [inputs=PATH]"""
 
 from src import terminal
 

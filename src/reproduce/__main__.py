@@ -1,8 +1,4 @@
-"""Every recipe of the notes, run and checked against its yardstick: python -m src.reproduce, or make reproduce
-
-Writes results.md: preset, recipe, our figure, the yardstick, pass or fail. The exit status is 0 only if
-everything passes.
-"""
+"""Every recipe of the notes, run and checked against its yardstick: python -m src.reproduce"""
 
 from src import terminal
 

@@ -1,7 +1,4 @@
-"""Search for good hyperparameters with Optuna: python -m src.tune n_trials=50 [KEY=VALUE ...]
-
-Every trial is a run folder below the study's. The validation loss decides; the test set decides nothing.
-"""
+"""Search for good hyperparameters with Optuna: python -m src.tune n_trials=50 [KEY=VALUE ...]"""
 
 from src import terminal
 

@@ -1,18 +1,20 @@
-"""What differs in the settings and results of several runs, with their curves and weights."""
+"""Runs side by side: python -m src.compare RUN RUN ...
 
+Writes outputs/comparisons/<date>_<time>/: comparison.csv (what differs in settings and results), curves.png,
+and of classifiers weights.png. Reads nothing but the run folders.
+"""
+
+import argparse
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from src import terminal
-from src.charts import CYCLE, plain, save
-from src.charts.curves import compared
-from src.charts.images import weights
 from src.errors import UserError, printable
-from src.runs import Run, experiment, write_csv
-from src.runs.config import restore
+from src.runs import Run, claim, experiment, write_csv
 from src.tables import table
 
-MOST = len(CYCLE)  # runs with a colour of their own
+LETTERS = "ABCDEFGH"  # of the runs, each with a colour of its own
 RESULTS = ("val/loss", "val/acc", "test/loss", "test/acc", "error/w", "error/b")
 RESULTS += ("best_epoch", "epochs", "seconds", "status")
 
@@ -24,8 +26,8 @@ def find(paths: list[Path]) -> list[Run]:
     for path, run in runs.items():
         if not (run.metrics_csv.exists() and run.best.exists()):
             raise UserError(f"{path} has no epoch to compare yet")
-    if not 2 <= len(runs) <= MOST:
-        raise UserError(f"name 2 to {MOST} runs; found {len(runs)}")
+    if not 2 <= len(runs) <= len(LETTERS):
+        raise UserError(f"name 2 to {len(LETTERS)} runs; found {len(runs)}")
     if len(kinds) > 1:
         about = ", ".join(f"{path} is about {kind}" for kind, path in kinds.items())
         raise UserError(f"{about}: they have no measure in common")
@@ -44,23 +46,28 @@ def legend(letter: str, run: Run, differing: dict[str, Any]) -> str:
         value.partition(".")[0] if key == "model" else f"{key.rpartition('.')[2]} {value}"
         for key, value in differing.items()
     )
-    return plain(f"{letter}: {printable(text if 0 < len(text) <= 33 else run.path.name)}")
+    return f"{letter}: {printable(text if 0 < len(text) <= 33 else run.path.name)}"
 
 
 def compare(runs: list[Run], folder: Path) -> str:
     """Write the comparison of the runs, as `find` finds them, into `folder`; returns the table."""
+    from src.charts import plain, save  # matplotlib and torch: --help needs none
+    from src.charts.curves import compared
+    from src.charts.images import weights
+    from src.runs.config import restore
+
     (data, *_), models = zip(*(restore(run.recorded(), run.best) for run in runs), strict=True)
     chosen = [settings(run) for run in runs]
     keys = dict.fromkeys(key for each in chosen for key in each)
     keys = [key for key in keys if any(each.get(key) != chosen[0].get(key) for each in chosen)]
     shared = [key for key in keys if all(key in each for each in chosen)]  # by all forms of the model
     rows, curves = [], {}
-    for letter, run, each in zip("ABCDEFGH", runs, chosen, strict=False):
+    for letter, run, each in zip(LETTERS, runs, chosen, strict=False):
         found = {key: each[key] for key in keys if key in each}
         results = {name: run.record()[name] for name in RESULTS if name in run.record()}
         path = printable(terminal.relative(run.path.absolute()))
         rows.append({"run": letter, **found, **results, "folder": path})
-        curves[legend(letter, run, {key: each[key] for key in shared})] = run.rows()
+        curves[plain(legend(letter, run, {key: each[key] for key in shared}))] = run.rows()
 
     write_csv(folder / "comparison.csv", rows)
     save(compared(curves), folder / "curves.png")
@@ -68,3 +75,17 @@ def compare(runs: list[Run], folder: Path) -> str:
         W = {name: model.weights()[0] for name, model in zip(curves, models, strict=True)}
         save(weights(W, data.classes), folder / "weights.png")
     return table(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("python -m src.compare", description=__doc__.split("\n")[0])
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
+    runs = find(parser.parse_args().runs)  # before there is a folder
+    folder = claim(Path(f"outputs/comparisons/{datetime.now():%Y-%m-%d_%H-%M-%S}"), False, "")
+    terminal.say(compare(runs, folder))
+    written = " ".join(sorted(path.name for path in folder.iterdir()))
+    terminal.say(f"written to {terminal.relative(folder.absolute())}/: {written}")
+
+
+if __name__ == "__main__":
+    terminal.run(main)
