@@ -81,7 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m src.compare", description=__doc__.split("\n")[0])
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
     runs = find(parser.parse_args().runs)  # before there is a folder
-    folder = claim(Path(f"outputs/comparisons/{datetime.now():%Y-%m-%d_%H-%M-%S}"), False, "")
+    folder = claim(Path(f"outputs/comparisons/{datetime.now():%Y-%m-%d_%H-%M-%S}"))
     terminal.say(compare(runs, folder))
     written = " ".join(sorted(path.name for path in folder.iterdir()))
     terminal.say(f"written to {terminal.relative(folder.absolute())}/: {written}")

@@ -14,6 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, open_dict
 
 from src import terminal
+from src.commands import reporting
 from src.errors import UserError
 from src.runs import Run, main_process
 from src.train import summary
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="resume")
-@terminal.reporting
+@reporting
 def from_recorded(cfg: DictConfig) -> None:
     from src.training import resume  # torch: a wrong command line is answered without it
 

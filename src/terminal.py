@@ -3,39 +3,30 @@
 import atexit
 import contextlib
 import difflib
-import functools
 import logging
 import os
 import re
-import shlex
 import signal
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
 
-import hydra
 import rich
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
-from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from hydra.utils import get_method
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from src.errors import Stopped, UserError, printable
-from src.runs import Run, claim, leaves, main_process
+from src.runs import leaves, main_process
 
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
 USER_ERRORS = (UserError, OSError, *HYDRA_ERRORS)  # anything else is a bug of ours and shows its traceback
-T = TypeVar("T")
-
 tracebacks = False  # whether to show those of users' mistakes too
-log = logging.getLogger(__name__)
 
 
 class ConsoleHandler(logging.Handler):
@@ -65,68 +56,6 @@ def in_sweep() -> bool:
 def say(line: str) -> None:
     """Print the line on rich's console, as it is but for what would steer a terminal."""
     rich.get_console().print(printable(line, keep="\n"), markup=False, highlight=False, soft_wrap=True)
-
-
-class ClaimFolder(Callback):
-    """Hydra callback: makes the run folder before anything is written, so that no two runs share one."""
-
-    def on_run_start(self, config: DictConfig, **kwargs) -> None:
-        if not main_process():
-            return
-        named = any(override.startswith("hydra.run.dir=") for override in config.hydra.overrides.hydra)
-        try:
-            folder = claim(Path(config.hydra.run.dir), named, "hydra.run.dir")
-        except UserError as error:  # of a callback, Hydra would make a warning of it
-            sys.exit(printable(f"error: {error}"))
-        OmegaConf.update(config, "hydra.run.dir", str(folder), force_add=True)
-
-
-def reporting(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T | None]:
-    """Decorator of a command: a job that fails says why in its own log, and a single one ends the command.
-
-    A sweep goes on: its jobs' errors are in its summary, with the tracebacks in their logs.
-    """
-
-    @functools.wraps(task)
-    def job(cfg: DictConfig) -> T | None:
-        settings = HydraConfig.get()
-        if in_sweep() and (settings.job.name != "train" or "report_sweep" not in settings.callbacks):
-            raise UserError("only src.train, with its callback report_sweep, runs a sweep; leave out -m")
-        try:
-            value = task(cfg)
-            if Stopped.received:
-                raise Stopped(Stopped.received)
-            return value
-        except (Exception, Stopped, KeyboardInterrupt) as error:
-            if Stopped.received:
-                stopped = Stopped(Stopped.received)
-                if main_process() and settings.job.name == "train":
-                    run = Run(settings.runtime.output_dir)
-                    command = ["python", "-m", "src.resume", f"run={quoted(relative(run.path))}"]
-                    what = f"to go on: {shlex.join(command)}" if run.begun() else "nothing saved yet"
-                    log.warning("interrupted by %s; %s", stopped, what)
-                raise stopped from error
-            user = isinstance(error, USER_ERRORS) and not in_sweep() and not tracebacks
-            alone = OmegaConf.select(cfg, "trainer.devices") in (None, 1)
-            if main_process() or alone or not user:  # of processes that meet the same error, one says it
-                log.error("error: %s", explain(error), exc_info=None if user else error)
-            return None if in_sweep() else sys.exit(1)
-
-    return job
-
-
-def command(name: str, work: str) -> Callable[[], None]:
-    """The command that conf/NAME.yaml configures and the function `work` does.
-
-    That is imported, and torch with it, only when Hydra has understood the command line.
-    """
-
-    @hydra.main(version_base="1.3", config_path=str(Path(__file__).parents[1] / "conf"), config_name=name)
-    @reporting
-    def main(cfg: DictConfig) -> Any:
-        return get_method(work)(cfg)
-
-    return main
 
 
 def explain(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from src import terminal
+from src.commands import reporting
 from src.runs import Run, main_process, write
 from src.sweeps import callback
 from src.sweeps.folder import Sweep
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
-@terminal.reporting
+@reporting
 def main(cfg: DictConfig) -> float | None:
     from src.training import resume, train  # torch: a wrong command line is answered without it
 

@@ -381,7 +381,7 @@ def begun(tmp_path, request) -> Run:
 def test_a_folder_whose_run_never_began_is_started_afresh(config, begun):
     with pytest.raises(UserError):
         resume(begun.path, begun.recorded(), [])
-    assert claim(begun.path, True, "hydra.run.dir") == begun.path
+    assert claim(begun.path, "hydra.run.dir") == begun.path
     train(config(*SMALL, "~callbacks.figures"), begun.path)
     assert begun.record()["status"] == "finished"
     assert len(begun.events()) == 1
@@ -508,7 +508,7 @@ REFUSED = "folder other is not empty; choose another with hydra.run.dir=DIR"
 def test_a_folder_of_another_project_is_nobodys_to_claim(foreign, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=f"^{REFUSED}$"):
-        claim(Path("other"), True, "hydra.run.dir")
+        claim(Path("other"), "hydra.run.dir")
     assert foreign.read_text() == "dear"
 
 

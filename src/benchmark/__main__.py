@@ -1,6 +1,6 @@
 """Measurements, as medians and ratios: python -m src.benchmark [suite=all|epoch|classes]"""
 
-from src import terminal
+from src import commands
 
 if __name__ == "__main__":
-    terminal.run(terminal.command("benchmark", "src.benchmark.suites.main"))
+    commands.run("benchmark", "src.benchmark.suites.main")

@@ -1,6 +1,6 @@
 """The test metrics of a run once more, and what stands behind them: python -m src.evaluate run=DIR"""
 
-from src import terminal
+from src import commands
 
 if __name__ == "__main__":
-    terminal.run(terminal.command("evaluate", "src.evaluate.scores.evaluate"))
+    commands.run("evaluate", "src.evaluate.scores.evaluate")

@@ -1,6 +1,6 @@
 """Classes and probabilities from a finished run: python -m src.predict run=DIR [inputs=PATH]"""
 
-from src import terminal
+from src import commands
 
 if __name__ == "__main__":
-    terminal.run(terminal.command("predict", "src.predict.prediction.main"))
+    commands.run("predict", "src.predict.prediction.main")

@@ -1,6 +1,6 @@
 """Every recipe of the notes, run and checked against its yardstick: python -m src.reproduce"""
 
-from src import terminal
+from src import commands
 
 if __name__ == "__main__":
-    terminal.run(terminal.command("reproduce", "src.reproduce.checks.main"))
+    commands.run("reproduce", "src.reproduce.checks.main")

@@ -18,8 +18,8 @@ from omegaconf import OmegaConf
 
 from src.errors import UserError
 from src.runs.checkpoint import load_checkpoint
-from src.runs.folder import SOURCES
 from src.runs.options import refused
+from src.runs.settings import SOURCES
 
 ROLES = {  # group of the config -> (where its classes are defined, what they are)
     "data": ("src.data.", L.LightningDataModule),

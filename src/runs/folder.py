@@ -16,14 +16,12 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from src import files
 from src.errors import UserError
+from src.runs.settings import GROUPS
 from src.tables import table
 
 if TYPE_CHECKING:
     from lightning import LightningDataModule, LightningModule
 
-SOURCES = ("root", "system_copies", "mirrors", "debian_package")  # keys of data: where its files come from
-INCIDENTAL = (*SOURCES, "num_workers")  # keys of data that do not make a run another experiment
-GROUPS = ("data", "model", "trainer", "callbacks")  # of settings, without which there is no run
 # What a run may leave before it has begun; a folder that holds nothing else is nobody's.
 EARLY = {".hydra", "train.log", "metrics.json", "metrics.csv", "checkpoints", "figures"}
 
@@ -177,33 +175,16 @@ def lock(path: Path, subject: str) -> AcquireReturnProxy:
         raise files.cannot_write(subject, error) from error
 
 
-def leaves(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted key -> value, of nested settings."""
-    found = {}
-    for name, value in node.items():
-        key = f"{prefix}{name}"
-        found |= leaves(value, f"{key}.") if isinstance(value, dict) else {key: value}
-    return found
-
-
-def experiment(settings: dict[str, Any]) -> dict[str, Any]:
-    """Dotted key -> value of what makes the run the experiment that it is, however long and where it runs."""
-    found = {"seed": settings["seed"], "trainer.devices": settings["trainer"].get("devices", 1)}
-    for group in ("model", "data"):
-        found |= {f"{group}.{key}": value for key, value in settings[group].items() if key not in INCIDENTAL}
-    return found
-
-
 def main_process() -> bool:
     """Whether this is the process that saves the run: of several, the one that a launcher gave rank 0."""
     ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
     return next((rank for rank in ranks if rank is not None), "0") == "0"
 
 
-def claim(wanted: Path, named: bool, key: str) -> Path:
+def claim(wanted: Path, key: str | None = None) -> Path:
     """Make a folder that is nobody else's: if its name is taken, the first free one with a number behind it.
 
-    One that the user `named`, as `key`, must be new, empty, or that of a run that never began; else UserError.
+    One that the user named, as `key`, must be new, empty, or that of a run that never began; else UserError.
     """
     folder = wanted
     for number in itertools.count(2):
@@ -211,7 +192,7 @@ def claim(wanted: Path, named: bool, key: str) -> Path:
             folder.mkdir(parents=True)
             return folder
         except FileExistsError:
-            if not named:
+            if not key:
                 folder = wanted.with_name(f"{wanted.name}_{number}")
             elif folder.is_dir() and Run(folder).early():
                 return folder

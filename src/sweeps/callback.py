@@ -44,7 +44,7 @@ class ReportSweep(Callback):
             plan = None if self.resume else planned(config)
             if plan:
                 compose_forms(config, config_name, plan["jobs"])
-                folder = claim(folder, named, "hydra.sweep.dir")
+                folder = claim(folder, "hydra.sweep.dir" if named else None)
             ReportSweep.held = lock(folder / ".lock", f"sweep {folder}")
             if plan:
                 (configs,) = (each for each in config.hydra.runtime.config_sources if each.provider == "main")

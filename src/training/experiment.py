@@ -10,13 +10,13 @@ from typing import Annotated, Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback, Timer
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pydantic import Field, validate_call
 
 from src.errors import UserError
-from src.runs import Run, claim, experiment, main_process, write_csv
+from src.runs import Run, claim, main_process, write_csv
 from src.runs.config import build, build_data, build_model, call, restore
-from src.runs.folder import GROUPS
+from src.runs.settings import experiment, plain
 from src.training.history import History, history, measures
 from src.training.record import keep_record, provenance
 from src.training.saving import Best, Last
@@ -24,17 +24,6 @@ from src.training.tensorboard import writers
 from src.training.trainer import build_trainer
 
 log = logging.getLogger(__name__)
-
-
-def plain(cfg: DictConfig | dict[str, Any]) -> dict[str, Any]:
-    """The settings of a run, plain values with every reference filled in. UserError if a group is missing."""
-    settings = OmegaConf.to_container(OmegaConf.create(cfg), resolve=True, throw_on_missing=True)
-    for group in GROUPS:
-        if not isinstance(settings.get(group), dict):
-            raise UserError(f"{group} must be a group of settings, got {settings.get(group)}; see conf/{group}")
-    if "root" in settings["data"]:  # a run may be resumed from another folder
-        settings["data"]["root"] = str(Path(str(settings["data"]["root"])).absolute())
-    return settings
 
 
 def train(
@@ -47,7 +36,7 @@ def train(
     """
     settings = plain(cfg)
     if folder is None:
-        folder = claim(Path(f"outputs/runs/{datetime.now():%Y-%m-%d_%H-%M-%S}"), False, "folder")
+        folder = claim(Path(f"outputs/runs/{datetime.now():%Y-%m-%d_%H-%M-%S}"))
     run = Run(folder)
     with run.lock():
         if main_process():

@@ -1,6 +1,6 @@
 """Search for good hyperparameters with Optuna: python -m src.tune n_trials=50 [KEY=VALUE ...]"""
 
-from src import terminal
+from src import commands
 
 if __name__ == "__main__":
-    terminal.run(terminal.command("tune", "src.tune.search.main"))
+    commands.run("tune", "src.tune.search.main")

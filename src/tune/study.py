@@ -26,7 +26,7 @@ from src import terminal
 from src.charts import COLOURS, figure, save, scale
 from src.errors import UserError
 from src.runs import leaves, read_yaml, write, write_csv
-from src.runs.folder import INCIDENTAL
+from src.runs.settings import INCIDENTAL
 
 DATABASE = (SQLAlchemyError, StorageInternalError)  # errors of the storage, wherever they are met
 # Groups and keys that may change from one start of a study to the next: they make no other experiment.

@@ -1,0 +1,84 @@
+"""The commands that Hydra configures: their entry, their folder, their errors."""
+
+import functools
+import logging
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.utils import get_method
+from omegaconf import DictConfig, OmegaConf
+
+from src import terminal
+from src.errors import Stopped, UserError, printable
+from src.runs import Run, claim, main_process
+from src.terminal import explain, in_sweep, quoted, relative
+
+log = logging.getLogger(__name__)
+
+
+class ClaimFolder(Callback):
+    """Hydra callback: makes the run folder before anything is written, so that no two runs share one."""
+
+    def on_run_start(self, config: DictConfig, **kwargs) -> None:
+        if not main_process():
+            return
+        named = any(override.startswith("hydra.run.dir=") for override in config.hydra.overrides.hydra)
+        try:
+            folder = claim(Path(config.hydra.run.dir), "hydra.run.dir" if named else None)
+        except UserError as error:  # of a callback, Hydra would make a warning of it
+            sys.exit(printable(f"error: {error}"))
+        OmegaConf.update(config, "hydra.run.dir", str(folder), force_add=True)
+
+
+def reporting(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
+    """Decorator of a command: a job that fails says why in its own log, and a single one ends the command.
+
+    A sweep goes on: its jobs' errors are in its summary, with the tracebacks in their logs.
+    """
+
+    @functools.wraps(task)
+    def job(cfg: DictConfig) -> Any:
+        settings = HydraConfig.get()
+        if in_sweep() and (settings.job.name != "train" or "report_sweep" not in settings.callbacks):
+            raise UserError("only src.train, with its callback report_sweep, runs a sweep; leave out -m")
+        try:
+            value = task(cfg)
+            if Stopped.received:
+                raise Stopped(Stopped.received)
+            return value
+        except (Exception, Stopped, KeyboardInterrupt) as error:
+            if Stopped.received:
+                stopped = Stopped(Stopped.received)
+                if main_process() and settings.job.name == "train":
+                    run = Run(settings.runtime.output_dir)
+                    command = ["python", "-m", "src.resume", f"run={quoted(relative(run.path))}"]
+                    what = f"to go on: {shlex.join(command)}" if run.begun() else "nothing saved yet"
+                    log.warning("interrupted by %s; %s", stopped, what)
+                raise stopped from error
+            user = isinstance(error, terminal.USER_ERRORS) and not in_sweep() and not terminal.tracebacks
+            alone = OmegaConf.select(cfg, "trainer.devices") in (None, 1)
+            if main_process() or alone or not user:  # of processes that meet the same error, one says it
+                log.error("error: %s", explain(error), exc_info=None if user else error)
+            return None if in_sweep() else sys.exit(1)
+
+    return job
+
+
+def run(name: str, work: str) -> None:
+    """Be the command that conf/NAME.yaml configures and the function `work` does.
+
+    That is imported, and torch with it, only when Hydra has understood the command line.
+    """
+
+    @hydra.main(version_base="1.3", config_path=str(Path(__file__).parents[1] / "conf"), config_name=name)
+    @reporting
+    def main(cfg: DictConfig) -> Any:
+        return get_method(work)(cfg)
+
+    terminal.run(main)
