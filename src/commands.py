@@ -17,8 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 from src import terminal
 from src.errors import Stopped, UserError, printable
 from src.runs import Run, claim, main_process
+from src.runs.settings import CONF
 from src.terminal import explain, in_sweep, quoted, relative
 
+Task = Callable[[DictConfig], Any]
 log = logging.getLogger(__name__)
 
 
@@ -36,8 +38,14 @@ class ClaimFolder(Callback):
         OmegaConf.update(config, "hydra.run.dir", str(folder), force_add=True)
 
 
-def reporting(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
-    """Decorator of a command: a job that fails says why in its own log, and a single one ends the command.
+def command(name: str) -> Callable[[Task], Callable[[], None]]:
+    """Decorator: makes of a task the command that conf/NAME.yaml configures."""
+    configured = hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)
+    return lambda task: configured(reporting(task))
+
+
+def reporting(task: Task) -> Task:
+    """The task as a job that says in its own log why it fails, and then ends the command if it is a single one.
 
     A sweep goes on: its jobs' errors are in its summary, with the tracebacks in their logs.
     """
@@ -76,8 +84,7 @@ def run(name: str, work: str) -> None:
     That is imported, and torch with it, only when Hydra has understood the command line.
     """
 
-    @hydra.main(version_base="1.3", config_path=str(Path(__file__).parents[1] / "conf"), config_name=name)
-    @reporting
+    @command(name)
     def main(cfg: DictConfig) -> Any:
         return get_method(work)(cfg)
 

@@ -2,10 +2,14 @@
 
 import signal
 import unicodedata
+from collections.abc import Callable
 from typing import ClassVar
 
 # control, format (which may reverse the writing), bytes that are not UTF-8, line and paragraph separators
 UNFIT = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)  # that end a command
 
 
 class UserError(Exception):
@@ -27,6 +31,13 @@ class Stopped(SystemExit):
 
     def __str__(self) -> str:
         return signal.Signals(self.signum).name
+
+
+def on_signals(handler: Callable) -> None:
+    """Let the handler have the signals that end a command, but for one that is ignored, as nohup has it."""
+    for signum in SIGNALS:
+        if signal.getsignal(signum) != signal.SIG_IGN:
+            signal.signal(signum, handler)
 
 
 def printable(text: str, keep: str = "") -> str:

@@ -13,6 +13,7 @@ import yaml
 
 from src.errors import UserError
 
+KEPT = "what was there is kept"
 LARGEST = 1 << 26  # bytes of a text file of a run; ours have a thousandth of that
 
 
@@ -65,7 +66,7 @@ def _check_plain(node: Any, interpolations: bool) -> None:
         raise ValueError(f"{node!r} is no plain value")
 
 
-def replace(path: Path, content: bytes | memoryview) -> None:
+def replace(path: Path, content: bytes | memoryview, advice: str = KEPT) -> None:
     """Replace the file in one step: a reader, or a crash, finds the old content or the new.
 
     Raises UserError, with the old file as it was, if it cannot be written.
@@ -82,12 +83,13 @@ def replace(path: Path, content: bytes | memoryview) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
-        raise cannot_write(path, error) from error
+        raise cannot_write(path, error, advice) from error
 
 
-def cannot_write(what: object, error: OSError) -> UserError:
-    reason = f"disk full ({error.strerror})" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
-    return UserError(f"cannot write {what}: {reason}; what was there is kept")
+def cannot_write(what: object, error: OSError, advice: str = KEPT) -> UserError:
+    reason = error.strerror or str(error)
+    reason = f"disk full ({reason})" if error.errno in (errno.ENOSPC, errno.EDQUOT) else reason
+    return UserError(f"cannot write {what}: {reason}; {advice}")
 
 
 def write(path: Path, text: str) -> None:

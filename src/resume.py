@@ -7,14 +7,13 @@ src.predict and src.compare read only.
 import logging
 import sys
 
-import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, open_dict
 
 from src import terminal
-from src.commands import reporting
+from src.commands import command
 from src.errors import UserError
 from src.runs import Run, main_process
 from src.train import summary
@@ -22,8 +21,7 @@ from src.train import summary
 log = logging.getLogger(__name__)
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="resume")
-@reporting
+@command("resume")
 def from_recorded(cfg: DictConfig) -> None:
     from src.training import resume  # torch: a wrong command line is answered without it
 

@@ -6,7 +6,6 @@ import difflib
 import logging
 import os
 import re
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from src.errors import Stopped, UserError, printable
+from src.errors import Stopped, UserError, on_signals, printable
 from src.runs import leaves, main_process
 
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
@@ -49,7 +48,6 @@ class LogFile(logging.FileHandler):
 
 
 def in_sweep() -> bool:
-    """Whether this is a job of a sweep."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
@@ -109,9 +107,7 @@ def run(main: Callable[[], None]) -> None:
     # a process that the main one starts inherits what is set below, and is to say no more than that one
     tracebacks = os.environ.get("HYDRA_FULL_ERROR") == "1" and main_process()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises to us instead of printing
-    for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        if signal.getsignal(signum) != signal.SIG_IGN:  # as nohup has it
-            signal.signal(signum, stop)
+    on_signals(stop)
     threading.excepthook = thread_failed
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # a terminal without ± shows ?

@@ -4,14 +4,14 @@ With -m, one run for each combination of the values: python -m src.train -m mode
 """
 
 import logging
+import os
 import shlex
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from src import terminal
-from src.commands import reporting
+from src.commands import command
 from src.runs import Run, main_process, write
 from src.sweeps import callback
 from src.sweeps.folder import Sweep
@@ -19,8 +19,7 @@ from src.sweeps.folder import Sweep
 log = logging.getLogger(__name__)
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="train")
-@reporting
+@command("train")
 def main(cfg: DictConfig) -> float | None:
     from src.training import resume, train  # torch: a wrong command line is answered without it
 
@@ -49,9 +48,8 @@ def summary(run: Run) -> str:
     record = run.record()
     speed = f"{record['seconds']:.1f} s, {record['examples_per_second']:,.0f} examples/s"
     epochs = f"epoch {record['best_epoch']:.0f} of {record['epochs']} is the best; {speed}"
-    folders = [folder for folder in (run.path, run.best.parent, run.figures) if folder.exists()]
-    names = {folder: sorted(path.name for path in folder.iterdir()) for folder in folders}
-    files = [f"{terminal.relative(folder)}/  {' '.join(names[folder])}" for folder in folders]
+    folders = (folder for folder in (run.path, run.best.parent, run.figures) if folder.exists())
+    files = [f"{terminal.relative(folder)}/  {' '.join(sorted(os.listdir(folder)))}" for folder in folders]
     look = shlex.join(["tensorboard", "--logdir", terminal.relative(run.path.parent)])
     return "\n".join([*grid, "", run.table(), "", epochs, "", *files, f"look at it: {look}"])
 

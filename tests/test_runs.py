@@ -12,7 +12,7 @@ from src.errors import UserError
 from src.models.regression import Diverged
 from src.runs import Run, replace
 from src.runs.checkpoint import load_checkpoint
-from src.runs.config import build_data, build_model, restore
+from src.runs.config import build, build_model, restore
 from src.training.experiment import plain, resume, train
 from tests.conftest import compose_config
 from tests.faults import differences
@@ -109,7 +109,7 @@ def test_a_bit_flipped_anywhere_is_found_or_harmless(run):
 )
 def test_a_checkpoint_of_another_model_is_refused_with_both_shapes(run, other):
     settings = plain(compose_config("train", *other))
-    state = build_model(settings, build_data(settings)).state_dict()
+    state = build_model(settings, build("data", settings["data"])).state_dict()
     torch.save(run.load(run.best) | {"state_dict": state}, run.last)
     with pytest.raises(UserError, match=rf"^{run.last} is of another model: .*784"):
         restore(run.recorded(), run.last)

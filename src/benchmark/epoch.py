@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from src.benchmark import loops
 from src.runs import Run
-from src.runs.config import build_data
+from src.runs.config import build
 from src.training.experiment import assemble, plain
 from src.training.tensorboard import writers
 
@@ -45,7 +45,7 @@ def measure(cfg: DictConfig, folder: Path, rounds: int, epochs: int) -> dict[str
         for name, model in cfg.models.items():
             settings = plain({**cfg, "model": model, "trainer": trainer})
             contestants[name] = partial(ours, settings, runs)
-        build_data(settings).prepare_data()
+        build("data", settings["data"]).prepare_data()
         seconds, times = {name: [] for name in contestants}, []
         for _ in range(rounds):
             for name, contestant in contestants.items():

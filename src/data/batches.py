@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+from src.errors import SIGNALS
 
 
 def generator(*numbers: int) -> torch.Generator:

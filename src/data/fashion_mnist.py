@@ -62,9 +62,8 @@ class FashionMNIST(SplitDataModule):
         return self.resize**2
 
     def prepare_data(self) -> None:
-        if self.splits:  # loaded: Lightning asks again before the test
-            return
-        sources.provide(self.root / "FashionMNIST" / "raw", **self.origin)
+        if not self.splits:  # Lightning asks again before the test
+            sources.provide(self.root / "FashionMNIST" / "raw", **self.origin)
 
     def setup(self, stage: str | None = None) -> None:
         if self.splits:

@@ -67,11 +67,7 @@ class SplitDataModule(L.LightningDataModule):
         size = examples.X.nbytes + examples.y.nbytes
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
         if self.num_workers or 2 * size > free:  # workers have no device; half is left for the model
-            log.info(
-                "%.0f MB of examples stay on the host; minibatches are copied to %s",
-                size / 1e6,
-                device,
-            )
+            log.info("%.0f MB of examples stay on the host; minibatches are copied to %s", size / 1e6, device)
             return Examples(examples.X, examples.y, pinned=device.type == "cuda" and not self.num_workers)
         log.info("%.0f MB of examples are on %s", size / 1e6, device)
         return Examples(examples.X.to(device), examples.y.to(device))

@@ -20,7 +20,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from src.errors import UserError
-from src.files import open_regular, replace
+from src.files import cannot_write, open_regular, replace
 
 FILES = {  # name -> SHA-256 of the decompressed bytes
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
@@ -64,10 +64,9 @@ def provide(
         with FileLock(folder / ".lock"):
             if wanted := missing(folder):  # another process may have been faster
                 for name, content in fetch(folder, wanted, sources).items():
-                    replace(folder / name, content)
+                    replace(folder / name, content, ADVICE)
     except OSError as error:
-        reason = f"{error.strerror or error}; choose another folder with data.root=DIR"
-        raise UserError(f"cannot write the data folder {folder}: {reason}") from error
+        raise cannot_write(f"the data folder {folder}", error, ADVICE) from error
 
 
 def missing(folder: Path) -> list[str]:

@@ -19,28 +19,17 @@ def check_data(model: L.LightningModule, data: L.LightningDataModule) -> None:
         y = examples.y[indices]
         features = math.prod(data.split_examples(name, slice(1))[0].shape[1:])
         if features != d:
-            raise UserError(
-                f"model.num_inputs is {d}, but each example of the data has {features} features; "
-                f"set model.num_inputs={features} or change the data (data.resize)"
-            )
+            raise UserError(f"model.num_inputs is {d}, but each example of the data has {features} features")
         if y.is_floating_point() == model.classifies:
             predicted, given = ("labels", "values") if model.classifies else ("values", "labels")
             raise UserError(
                 f"the model predicts {predicted}, but the targets of the data are {given}; "
                 "use a linear model (model=linear_scratch) for values, another (model=scratch) for labels"
             )
-        if model.classifies and len(data.classes or ()) != q:
-            raise UserError(
-                f"model.num_outputs is {q}, but the data has {len(data.classes or ())} classes; "
-                f"{type(data).__name__}.classes must name one for each output"
-            )
-        if model.classifies and not 0 <= y.min() <= y.max() < q:
-            raise UserError(
-                f"the labels of the data lie between {y.min()} and {y.max()}, "
-                f"but model.num_outputs={q} knows labels from 0 to {q - 1}"
-            )
         if not model.classifies and y.shape[1:] != (q,):
-            raise UserError(
-                f"each target has shape {tuple(y.shape[1:])}, each prediction {(q,)}; "
-                "give the data one column per output of the model (model.num_outputs)"
-            )
+            raise UserError(f"each target has shape {tuple(y.shape[1:])}, each prediction {(q,)}")
+        if model.classifies and (known := len(data.classes or ())) != q:
+            need = f"{type(data).__name__}.classes must name one for each output"
+            raise UserError(f"model.num_outputs is {q}, but the data has {known} classes; {need}")
+        if model.classifies and not 0 <= y.min() <= y.max() < q:
+            raise UserError(f"the labels lie between {y.min()} and {y.max()}, but model.num_outputs={q}")

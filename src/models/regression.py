@@ -98,15 +98,14 @@ class Regression(L.LightningModule):
         )
 
     def log_means(self, stage: str) -> None:
-        """Log the means of the epoch that ends."""
         means = self.means.finish(stage, self.trainer.strategy)
         for name, mean in means.items():
             self.log(f"{stage}/{name}", mean, logger=False)  # History logs it
         self.check_finite(stage, means["loss"].item())
 
-    def so_far(self, stage: str) -> tuple[float, float]:
-        """(sum of the losses, number) of the examples of the epoch so far, on this process."""
-        return self.means.totals[stage]["loss"].item(), self.means.counts[stage]
+    def so_far(self) -> tuple[float, float]:
+        """(sum of the losses, number) of the training examples of the epoch so far, on this process."""
+        return self.means.totals["train"]["loss"].item(), self.means.counts["train"]
 
     def on_train_epoch_start(self) -> None:
         self.epoch_lr = self.optimizers(use_pl_optimizer=False).param_groups[0]["lr"]

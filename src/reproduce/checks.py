@@ -18,8 +18,8 @@ from pydantic import Field, PositiveInt
 from src import terminal
 from src.errors import Stopped, UserError
 from src.runs import Run, write
-from src.runs.config import CONF
 from src.runs.options import Options, checked
+from src.runs.settings import CONF
 from src.tables import table
 from src.training.experiment import train
 

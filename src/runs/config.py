@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from src.errors import UserError
 from src.runs.checkpoint import load_checkpoint
 from src.runs.options import refused
-from src.runs.settings import SOURCES
+from src.runs.settings import CONF, SOURCES
 
 ROLES = {  # group of the config -> (where its classes are defined, what they are)
     "data": ("src.data.", L.LightningDataModule),
@@ -27,7 +27,6 @@ ROLES = {  # group of the config -> (where its classes are defined, what they ar
     "callbacks": ("src.", L.Callback),
     "logger": ("src.", Logger),
 }
-CONF = Path(__file__).parents[2] / "conf"
 # Of Lightning's own callbacks, those that are tested with everything a run promises.
 LIGHTNING = {"lightning.pytorch.callbacks.EarlyStopping": EarlyStopping}
 
@@ -76,10 +75,6 @@ def call(key: str, function: Callable, settings: dict[str, Any], **objects: Any)
         # a model hands on to its base class what it does not know itself
         bases = reversed(function.__mro__) if inspect.isclass(function) else ()
         raise refused(error, key, *(each.__init__ for each in bases), function) from None
-
-
-def build_data(settings: dict[str, Any]) -> L.LightningDataModule:
-    return build("data", settings["data"])
 
 
 def build_model(settings: dict[str, Any], data: L.LightningDataModule) -> L.LightningModule:

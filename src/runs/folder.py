@@ -51,7 +51,6 @@ class Run:
         return ours and not self.begun() and names <= EARLY and saved <= {self.best.name, self.last.name}
 
     def events(self) -> list[Path]:
-        """The event files, which TensorBoard reads."""
         return [*self.path.glob("events.out.*"), *self.path.glob("*/events.out.*")]
 
     def in_sweep(self) -> bool:
@@ -64,7 +63,6 @@ class Run:
         return lock(self.config.with_name("lock"), f"run {self.path}")
 
     def in_use(self) -> bool:
-        """Whether another process is in this run."""
         try:
             with FileLock(self.config.with_name("lock"), is_singleton=True).acquire(timeout=0):
                 return False
@@ -91,17 +89,14 @@ class Run:
             if path.is_symlink() or not (path.is_dir() or path.is_file()):
                 raise UserError(f"{path} is a link or a device; a run folder must hold files and folders alone")
         settings = files.read_yaml(self.config)
-        keys = settings.keys() if isinstance(settings, dict) else set()
-        # what must be there, and what would steer Hydra itself
-        if lacking := {"seed", *GROUPS} - keys:
-            raise UserError(f"{self.config} is damaged: it lacks {', '.join(sorted(lacking))}")
-        if foreign := {"hydra", "defaults"} & keys:
-            raise UserError(f"{self.config} is damaged: it must not have {', '.join(sorted(foreign))}")
+        if not isinstance(settings, dict) or not settings.keys() >= {"seed", *GROUPS}:
+            raise UserError(f"{self.config} is damaged: it lacks one of seed, {', '.join(GROUPS)}")
+        if settings.keys() & {"hydra", "defaults"}:  # which would steer Hydra itself
+            raise UserError(f"{self.config} is damaged: it must not have hydra or defaults")
         return settings
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The final metrics, by name."""
         return {name: value for name, value in self.record().items() if "/" in name}
 
     @functools.cached_property
@@ -156,7 +151,6 @@ class Run:
         return record
 
     def rows(self) -> list[dict[str, float]]:
-        """The rows of metrics.csv, one per epoch."""
         rows = csv.DictReader(io.StringIO(files.read(self.metrics_csv)))
         try:
             return [{name: float(value) for name, value in row.items()} for row in rows]

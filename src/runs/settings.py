@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.errors import UserError
 
+CONF = Path(__file__).parents[2] / "conf"
 SOURCES = ("root", "system_copies", "mirrors", "debian_package")  # keys of data: where its files come from
 INCIDENTAL = (*SOURCES, "num_workers")  # keys of data that do not make a run another experiment
 GROUPS = ("data", "model", "trainer", "callbacks")  # of settings, without which there is no run

@@ -23,7 +23,8 @@ from submitit.core.utils import UncompletedJobError
 
 from src import terminal
 from src.errors import UserError
-from src.runs import Run, read_yaml, write
+from src.files import read_yaml
+from src.runs import Run, write
 from src.sweeps.callback import ReportSweep
 
 POLL = 2  # seconds between questions

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from src.errors import UserError, printable
-from src.runs import Run, read_yaml
+from src.files import read_yaml
+from src.runs import Run
 from src.runs.options import Options
 
 SELECTED = "val/loss"  # the lowest is the best; without a validation split nothing is selected

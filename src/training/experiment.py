@@ -15,10 +15,10 @@ from pydantic import Field, validate_call
 
 from src.errors import UserError
 from src.runs import Run, claim, main_process, write_csv
-from src.runs.config import build, build_data, build_model, call, restore
+from src.runs.config import build, build_model, call, restore
 from src.runs.settings import experiment, plain
-from src.training.history import History, history, measures
-from src.training.record import keep_record, provenance
+from src.training.history import History, history, logged, measures
+from src.training.record import keep_record
 from src.training.saving import Best, Last
 from src.training.tensorboard import writers
 from src.training.trainer import build_trainer
@@ -47,7 +47,7 @@ def train(
                 left.unlink(missing_ok=True)
             run.config.with_name("overrides.yaml").unlink(missing_ok=True)
             run.save_config(settings, overrides)
-        with keep_record(run, {"seed": settings["seed"], **provenance()}) as record:
+        with keep_record(run, settings["seed"]) as record:
             record |= fit(run, *assemble(settings, run, *callbacks))
     return run
 
@@ -72,7 +72,7 @@ def assemble(
             "each job by itself, e.g. for lr in 0.1 0.3; do python -m src.train trainer=ddp model.lr=$lr; done"
         )
     call("", seed_everything, {"seed": settings["seed"]})
-    data = build_data(settings)
+    data = build("data", settings["data"])
     model = build_model(settings, data)
     configured = {name: build(f"callbacks.{name}", each) for name, each in settings["callbacks"].items()}
     check_early_stopping(configured, data, model)
@@ -90,7 +90,7 @@ def check_early_stopping(
     callbacks: dict[str, L.Callback], data: L.LightningDataModule, model: L.LightningModule
 ) -> None:
     """Raises UserError if what is to end the run is not measured, or is measured on the test set."""
-    stages = ("train", "val") if data.validates_on == "val" else ("train",)
+    stages = sorted({"train", data.validates_on} - {"test"})
     measured = [f"{stage}/{name}" for stage in stages for name in ("loss", *["acc"] * model.classifies)]
     for name, callback in callbacks.items():
         if isinstance(callback, EarlyStopping) and callback.monitor not in measured:
@@ -117,7 +117,7 @@ def fit(
             writer.close()
     return {
         **measures(row),
-        **{name: value.item() for name, value in trainer.callback_metrics.items()},
+        **logged(trainer),
         "best_epoch": row["epoch"],
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
@@ -138,46 +138,45 @@ def resume(
     """
     run = Run(folder)
     with run.lock():
-        go_on(run, run.recorded() if cfg is None else cfg, overrides)
-    return run
+        before, earlier = run.recorded(), run.record()
+        settings = plain(before if cfg is None else cfg)
+        old, new = experiment(before), experiment(settings)
+        for key in {**old, **new}:
+            if old.get(key) != new.get(key):
+                raise UserError(
+                    f"{key}={new.get(key)} would make this another experiment (it was {old.get(key)}); "
+                    "start a new run with src.train"
+                )
+        max_epochs = settings["trainer"]["max_epochs"]
+        if earlier.get("status") == "finished" and max_epochs <= before["trainer"]["max_epochs"]:
+            epochs = f"{earlier['epochs']} epochs; nothing is left to do. To train on: trainer.max_epochs=N"
+            log.info("run %s is finished, %s", run.path, epochs)
+            return run
+        if not run.last.exists():
+            raise UserError(f"run {run.path} never began; start it with the command that was to make it")
 
-
-def go_on(run: Run, cfg: DictConfig | dict[str, Any], overrides: Sequence[str]) -> None:
-    settings, before, earlier = plain(cfg), run.recorded(), run.record()
-    old, new = experiment(before), experiment(settings)
-    for key in {**old, **new}:
-        if old.get(key) != new.get(key):
+        restore(settings, run.last)
+        checkpoint = run.load(run.last)
+        try:
+            rows = checkpoint["callbacks"]["History"]["rows"]
+        except (TypeError, KeyError):
+            raise UserError(f"{run.last} is no checkpoint of a run of this project") from None
+        if max_epochs < len(rows):
             raise UserError(
-                f"{key}={new.get(key)} would make this another experiment (it was {old.get(key)}); "
-                "start a new run with src.train"
+                f"trainer.max_epochs={max_epochs}, but {len(rows)} epochs of run {run.path} are trained already"
             )
-    max_epochs = settings["trainer"]["max_epochs"]
-    if earlier.get("status") == "finished" and max_epochs <= before["trainer"]["max_epochs"]:
-        epochs = f"{earlier['epochs']} epochs; nothing is left to do. To train on: trainer.max_epochs=N"
-        log.info("run %s is finished, %s", run.path, epochs)
-        return
-    if not run.last.exists():
-        raise UserError(f"run {run.path} never began; start it with the command that was to make it")
-
-    restore(settings, run.last)
-    checkpoint = run.load(run.last)
-    try:
-        rows = checkpoint["callbacks"]["History"]["rows"]
-    except (TypeError, KeyError):
-        raise UserError(f"{run.last} is no checkpoint of a run of this project") from None
-    if max_epochs < len(rows):
-        raise UserError(
-            f"trainer.max_epochs={max_epochs}, but {len(rows)} epochs of run {run.path} are trained already"
+        # the overrides count from the moment that they are known to work
+        started = LambdaCallback(
+            on_train_start=lambda *_: main_process() and run.save_config(settings, overrides)
         )
-    # the overrides count from the moment that they are known to work
-    started = LambdaCallback(on_train_start=lambda *_: main_process() and run.save_config(settings, overrides))
-    # TensorBoard reads the event files of a run in the order of the seconds in their names
-    while any(f".{int(time.time())}." in path.name for path in run.events()):
-        time.sleep(0.05)
-    trainer, model, data = assemble(settings, run, started, purge_step=len(rows))
-    data.prepare_data()
+        # TensorBoard reads the event files of a run in the order of the seconds in their names
+        while any(f".{int(time.time())}." in path.name for path in run.events()):
+            time.sleep(0.05)
+        trainer, model, data = assemble(settings, run, started, purge_step=len(rows))
+        data.prepare_data()
 
-    resumed = [*earlier.get("resumed", []), {"step": checkpoint["global_step"], "overrides": [*overrides]}]
-    with keep_record(run, {"seed": settings["seed"], **provenance(), "resumed": resumed}) as record:
-        log.info("resumed after %d epochs, %d steps", len(rows), checkpoint["global_step"])
-        record |= fit(run, trainer, model, data, resume=True)
+        resumed = [*earlier.get("resumed", []), {"step": checkpoint["global_step"], "overrides": [*overrides]}]
+        with keep_record(run, settings["seed"], resumed=resumed) as record:
+            log.info("resumed after %d epochs, %d steps", len(rows), checkpoint["global_step"])
+            record |= fit(run, trainer, model, data, resume=True)
+    return run

@@ -1,10 +1,10 @@
 """The pictures in a run's folder: when they are drawn, and of what."""
 
-import sys
 from typing import Literal
 
 import lightning as L
 import numpy as np
+import rich
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from matplotlib.figure import Figure
@@ -46,7 +46,7 @@ class Figures(Checkpoint):
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         # the last one is drawn after the test, with its results
         ended = trainer.current_epoch + 1 == trainer.max_epochs
-        if (self.live or in_notebook()) and self.draws(trainer) and not ended:
+        if (self.live or rich.get_console().is_jupyter) and self.draws(trainer) and not ended:
             self.draw_curves(trainer, history(trainer).rows)
 
     def on_test_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
@@ -68,18 +68,12 @@ class Figures(Checkpoint):
     def draw_curves(self, trainer: L.Trainer, rows: list[dict[str, float]]) -> None:
         path = Run(trainer.default_root_dir).figures / "curves.png"
         save(curves(rows, self.scale), path)
-        if in_notebook():
+        if rich.get_console().is_jupyter:
             from IPython.display import Image as Shown
             from IPython.display import display
 
             display(Shown(path.read_bytes()), display_id=f"curves {id(self)}", update=self.shown)
             self.shown = True
-
-
-def in_notebook() -> bool:
-    """Whether a Jupyter kernel runs this."""
-    ipython = sys.modules.get("IPython")
-    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 @torch.inference_mode()

@@ -5,7 +5,6 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from src.runs import Run, write_csv
 
@@ -24,10 +23,6 @@ class History(Checkpoint):
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
         self.tested: dict[str, float] = {}  # that of `rows` whose checkpoint is tested
-        self.testing = False
-
-    def setup(self, trainer: L.Trainer, model: L.LightningModule, stage: str) -> None:
-        self.testing = stage == "test"
 
     def on_fit_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         if self.rows and trainer.is_global_zero:  # resumed: file and logger may be ahead of the checkpoint
@@ -45,21 +40,20 @@ class History(Checkpoint):
     def write(self, trainer: L.Trainer) -> None:
         """Bring the file and the logger to where the rows are."""
         write_csv(Run(trainer.default_root_dir).metrics_csv, self.rows)
-        epoch, metrics = self.rows[-1]["epoch"], {**self.rows[-1]}
-        del metrics["epoch"]
+        metrics = dict(self.rows[-1])
+        epoch = metrics.pop("epoch")
         for logger in trainer.loggers:
             logger.log_metrics(metrics, epoch)
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.flush()
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        if self.testing:
-            self.tested = state["rows"][-1]
+    def on_load_checkpoint(self, trainer: L.Trainer, model: L.LightningModule, checkpoint: dict) -> None:
+        rows = checkpoint["callbacks"][self.state_key]["rows"]
+        if trainer.testing:
+            self.tested = rows[-1]
         else:
-            self.rows = state["rows"]
+            self.rows = rows
 
 
 def history(trainer: L.Trainer) -> History:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import lightning as L
+import lightning
 import torch
 import torchvision
 
@@ -18,15 +18,15 @@ from src.runs import Run, main_process
 
 
 @contextlib.contextmanager
-def keep_record(run: Run, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def keep_record(run: Run, seed: int, **known: Any) -> Iterator[dict[str, Any]]:
     """Keep the run's metrics.json true, however the block ends. The block adds its results to the record.
 
     Of a run in several processes, the main one does this.
     """
+    record = {"seed": seed, **provenance(), **known, "status": "running"}
     if not main_process():
         yield record
         return
-    record["status"] = "running"
     run.save_record(record)
     Stopped.received = 0
     try:
@@ -50,12 +50,8 @@ def provenance() -> dict[str, Any]:
     """What a result depends on besides its config: versions, git commit, machine; null is unknown."""
     changes = _git("status", "--porcelain")
     return {
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-            "lightning": L.__version__,
-        },
+        "versions": {"python": platform.python_version()}
+        | {package.__name__: package.__version__ for package in (torch, torchvision, lightning)},
         "git_commit": _git("rev-parse", "HEAD"),
         "git_dirty": None if changes is None else changes != "",
     }

@@ -13,13 +13,12 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 from pydantic import PositiveInt, validate_call
 
-from src.errors import Stopped
+from src.errors import Stopped, on_signals
 from src.runs import Run, replace
 from src.runs.checkpoint import load_checkpoint
 from src.training.history import history
 
 AGREE = 10  # minibatches between the moments at which several processes ask each other for a signal
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Best(Checkpoint):
@@ -53,9 +52,7 @@ class Last(Checkpoint):
         trainer.should_stop = self.stopped  # Lightning forgets it between fits
         # in place of Lightning's handlers, which it sets before this hook and takes away after the fit
         if threading.current_thread() is threading.main_thread():
-            for signum in SIGNALS:
-                if signal.getsignal(signum) != signal.SIG_IGN:  # as nohup has it
-                    signal.signal(signum, self.on_signal)
+            on_signals(self.on_signal)
 
     def on_signal(self, signum: int, frame: FrameType | None) -> None:
         if self.received == signum == signal.SIGINT:

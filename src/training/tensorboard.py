@@ -1,5 +1,6 @@
 """What TensorBoard shows of a run beside its metrics and the pictures of the tested model (figures.py)."""
 
+import re
 from typing import Annotated, Any
 
 import lightning as L
@@ -18,11 +19,9 @@ LAYOUT = {"training beside validation": {name: ["Multiline", [f"^{name}/"]] for 
 class OneFile(TensorBoardLogger):
     """Lightning's logger, with one event file for fit and test; `src.training.experiment.fit` closes it.
 
-    Lightning closes it after the fit, and the test makes another one. If both are made within a second,
-    TensorBoard orders them by their numbers as text, 10 before 9, and drops what it reads last as out of date.
-
-    The step of TensorBoard is the epoch, so that runs of any batch size can be compared. It opens the groups of
-    names that come first in the alphabet: train/loss is loss/train there.
+    Of two files made within a second TensorBoard may drop one as out of date: it orders them by their numbers
+    as text, 10 before 9. Its step is the epoch, so that runs of any batch size can be compared. It opens the
+    groups of names that come first in the alphabet: train/loss is loss/train there.
 
     Args:
         name: folder of the file within that of the run; TensorBoard shows it.
@@ -35,15 +34,15 @@ class OneFile(TensorBoardLogger):
         super().__init__(folder, name="", version=name, default_hp_metric=False, purge_step=purge_step)
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        stages = ("train/", "val/", "test/")
-        tags = {name: "/".join(reversed(name.split("/"))) for name in metrics if name.startswith(stages)}
-        super().log_metrics({tags.get(name, name): value for name, value in metrics.items()}, step)
+        tags = {re.sub("^(train|val|test)/(.*)", r"\2/\1", name): value for name, value in metrics.items()}
+        super().log_metrics(tags, step)
+        self.experiment.flush()
 
     def save(self) -> None:
         """Lightning's hparams.yaml is not written: the run has its config."""
 
     def finalize(self, status: str) -> None:
-        self.experiment.flush()
+        """The file stays open for the test."""
 
 
 class Diagnostics(Callback):

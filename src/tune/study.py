@@ -25,7 +25,8 @@ from sqlalchemy.pool import NullPool
 from src import terminal
 from src.charts import COLOURS, figure, save, scale
 from src.errors import UserError
-from src.runs import leaves, read_yaml, write, write_csv
+from src.files import read_yaml
+from src.runs import leaves, write, write_csv
 from src.runs.settings import INCIDENTAL
 
 DATABASE = (SQLAlchemyError, StorageInternalError)  # errors of the storage, wherever they are met
