@@ -32,6 +32,7 @@ LARGEST = 1 << 26  # bytes, compressed or not; the largest of the files has 47,0
 DEBIAN_NAME = r"^[a-z0-9][a-z0-9+.-]+$"  # Debian Policy, section 5.6.1
 STALL_SECONDS = 20  # a server that sends nothing for so long is given up
 FETCH_SECONDS = 900  # a source that takes longer than this altogether is given up
+ADVICE = "choose another folder with data.root=DIR"
 
 log = logging.getLogger(__name__)
 
