@@ -1,4 +1,4 @@
-"""Where Hydra looks for plugins: submitit's launchers, as src.sweeps uses them. src.sweeps.cluster says how."""
+"""Where Hydra looks for plugins: the launchers as src.sweeps uses them. Its beside and cluster say how."""
 
 import contextlib
 import signal
@@ -6,7 +6,14 @@ import signal
 from hydra.core.utils import JobReturn
 
 with contextlib.suppress(ImportError):  # without the extra `launchers` there are none
+    from hydra_plugins.hydra_joblib_launcher import joblib_launcher
     from hydra_plugins.hydra_submitit_launcher import submitit_launcher
+
+    class JoblibLauncher(joblib_launcher.JoblibLauncher):
+        def launch(self, job_overrides: list[list[str]], initial_job_idx: int) -> list[JobReturn]:
+            from src.sweeps import beside  # Hydra looks for plugins at every start
+
+            return beside.launch(self, job_overrides, initial_job_idx)
 
     class Waiting:
         """Waits for every job, however it ends; those that the user stops are cancelled."""
@@ -14,7 +21,7 @@ with contextlib.suppress(ImportError):  # without the extra `launchers` there ar
         cluster: str
 
         def launch(self, job_overrides: list[list[str]], initial_job_idx: int) -> list[JobReturn]:
-            from src.sweeps import cluster  # Hydra looks for plugins at every start
+            from src.sweeps import cluster
 
             return cluster.launch(self, job_overrides, initial_job_idx)
 

@@ -11,6 +11,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
@@ -242,9 +243,12 @@ def launched(cli, tmp_path, *arguments: str, **options) -> tuple[Finished, Path]
     return cli(*command, data=False, fresh=True, **options), tmp_path / "sweep"
 
 
+BESIDE = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+
+
 def test_jobs_side_by_side_do_not_share_cores_and_fail_alone(whole, cli, tmp_path):
     """On a terminal that speaks ASCII alone."""
-    jobs = [*LONG, "model.lr=0.01,-1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    jobs = [*LONG, "model.lr=0.01,-1", *BESIDE]
     many, folder = launched(cli, tmp_path, *jobs, env={"PYTHONIOENCODING": "ascii"})
     assert many.status == 1, many.output
     assert states(folder) == ["finished", "finished", "failed", "failed"]
@@ -255,6 +259,47 @@ def test_jobs_side_by_side_do_not_share_cores_and_fail_alone(whole, cli, tmp_pat
     assert "4 jobs: 2 finished, 2 failed." in many.output
     assert "Traceback" not in many.output
     assert re.search(r"\d\.\d{4} \? \d\.\d{4}", many.output)  # mean and sd
+
+
+def test_a_killed_worker_is_a_row_and_resume_finishes_its_job(whole, start, resumed, tmp_path):
+    command = start("src.train", "-m", *LONG, *BESIDE, "hydra.sweep.dir=sweep", data=False)
+    folder = tmp_path / "sweep"
+    command.until(Run(folder / "0").last.exists, limit=60)
+    victim = children(command.process.pid)[0]  # the oldest, which has job 0
+    os.kill(victim, signal.SIGKILL)
+    assert command.wait(60) == 1, command.output()
+    assert "Traceback" not in command.output()
+    assert states(folder) == ["interrupted", *["finished"] * 3]
+    reason = f"process {victim} SIGKILL; to go on: python -m src.sweeps resume sweep"
+    assert table(folder)[0]["reason"] == reason
+    assert reason in (folder / "summary.md").read_text()
+    assert command.output().count(" s left") == 4
+    finished = resumed("sweep")
+    assert finished.status == 0, finished.output
+    assert timeless(folder) == timeless(whole[1])
+    assert Run(folder / "0").record()["resumed"][0]["step"] > 0
+    assert finished.output.count(" s left") == 1
+
+
+@pytest.mark.parametrize(
+    ("signum", "status"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)]
+)
+def test_workers_end_with_their_sweep(start, tmp_path, signum, status):
+    jobs = [*SMALL, "seed=0,1,2", "trainer.max_epochs=100000", *BESIDE]
+    command = start("src.train", "-m", *jobs, "hydra.sweep.dir=sweep", data=False)
+    runs = [Run(tmp_path / f"sweep/{number}") for number in range(2)]
+    for run in runs:
+        command.until(run.last.exists, limit=60)
+    command.kill(signum, group=signum == signal.SIGINT)  # as a terminal does
+    assert command.wait(60) == status, command.output()
+    end = time.monotonic() + 10 * (signum == signal.SIGKILL)
+    while any(run.in_use() for run in runs):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    if signum != signal.SIGKILL:
+        assert states(tmp_path / "sweep") == ["interrupted", "interrupted", "not started"]
+        assert [run.record()["reason"] for run in runs] == ["SIGTERM"] * 2
+        assert "Traceback" not in command.output()
 
 
 def test_a_cluster_of_one_machine(cli, tmp_path):
@@ -271,7 +316,7 @@ def test_a_killed_job_is_a_row_and_an_interrupted_command_ends_the_others(start,
     for run in runs:
         command.until(run.last.exists)
     command.until("3 jobs submitted as process ")
-    victim = child(yaml.safe_load((tmp_path / "sweep/.jobs.yaml").read_text())[1])
+    (victim,) = children(yaml.safe_load((tmp_path / "sweep/.jobs.yaml").read_text())[1])
     os.kill(victim, signal.SIGKILL)
     command.until("seed=1  interrupted ")
     command.kill(signal.SIGINT, group=True)
@@ -283,10 +328,9 @@ def test_a_killed_job_is_a_row_and_an_interrupted_command_ends_the_others(start,
     assert "Traceback" not in command.output()
 
 
-def child(process: str) -> int:
-    """The process that this one has started."""
-    (started,) = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    return int(started)
+def children(process: int | str) -> list[int]:
+    """The processes that this one has started, in their order."""
+    return [int(each) for each in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
 @pytest.mark.parametrize(
@@ -687,13 +731,22 @@ def test_resume_takes_settings_of_the_launcher(made, monkeypatch):
             "+hydra.launcher.signal_delay_s=60",
             "hydra.launcher.signal_delay_s cannot be set: a job out of time is saved",
         ),
+        (
+            "hydra.launcher.n_jobs=0",
+            "hydra.launcher.n_jobs=0 cannot be set: only n_jobs can",
+        ),
+        (
+            "hydra.launcher.timeout=9",
+            "hydra.launcher.timeout=9 cannot be set: only n_jobs can",
+        ),
         ("model.lr=shuffle(0.1,0.2)", "jobs are numbered in their order; leave out shuffle"),
         ("model=glob(linear_*)", "jobs are numbered in their order; leave out shuffle and glob"),
         ("model.lr=interval(0.1,0.2)", "BasicSweeper does not support sweep type : INTERVAL"),
     ],
 )
 def test_what_numbered_jobs_cannot_have_is_refused_in_one_line(tmp_path, override, said):
-    cfg = composed(f"hydra.sweep.dir={tmp_path}/sweep", *[override] * ("hydra." in override))
+    group = ["hydra/launcher=joblib"] * (override.startswith("hydra.launcher"))
+    cfg = composed(f"hydra.sweep.dir={tmp_path}/sweep", *group, *[override] * ("hydra." in override))
     if "hydra." not in override:  # only a command takes several values, or a range
         cfg.hydra.overrides.task.append(override)
     with pytest.raises(SystemExit, match=re.escape(said)) as error:

@@ -1,6 +1,8 @@
 """A sweep while it runs: it records its plan, prints a line for each job, and ends in a summary."""
 
+import contextlib
 import re
+import shlex
 import shutil
 import sys
 import time
@@ -18,8 +20,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from src import terminal
 from src.errors import UserError, printable
-from src.runs import claim, lock, write
+from src.runs import Run, claim, lock, write
 from src.sweeps.folder import SELECTED, Sweep
+
+PATIENCE = 30  # seconds that jobs have to save and end when their sweep is stopped
 
 
 class ReportSweep(Callback):
@@ -35,12 +39,15 @@ class ReportSweep(Callback):
     def on_multirun_start(self, config: DictConfig, config_name: str, **kwargs) -> None:
         named = any(text.startswith("hydra.sweep.dir=") for text in config.hydra.overrides.hydra)
         folder = Path(config.hydra.sweep.dir)
+        module, _, name = config.hydra.launcher["_target_"].rpartition(".")
         try:
             if OmegaConf.to_container(config.hydra.sweep)["subdir"] != "${hydra.job.num}":
                 raise UserError("hydra.sweep.subdir cannot be set: jobs are numbered; leave it out")
             settings = " ".join(config.hydra.overrides.hydra)
             if found := re.search(r"hydra\.launcher\.(signal_delay_s|max_num_timeout)", settings):
                 raise UserError(f"{found[0]} cannot be set: a job out of time is saved, and not started again")
+            if "joblib" in module and (found := re.search(r"launcher\.(?!n_jobs=-?[1-9])\S+", settings)):
+                raise UserError(f"hydra.{found[0]} cannot be set: only n_jobs can, and not to 0")
             plan = None if self.resume else planned(config)
             if plan:
                 compose_forms(config, config_name, plan["jobs"])
@@ -54,8 +61,7 @@ class ReportSweep(Callback):
             sys.exit(printable(f"error: {terminal.explain(error)}", keep="\n"))
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir={terminal.quoted(folder)}")  # for the jobs
         config.hydra.sweep.dir = str(folder)
-        module, _, name = config.hydra.launcher["_target_"].rpartition(".")
-        if "submitit" in module:  # the plugin's own gives up at the first job without a result
+        if re.search("submitit|joblib", module):  # the plugins' own give up at the first job without a result
             config.hydra.launcher["_target_"] = f"hydra_plugins.cluster.{name}"
         if config.hydra.runtime.choices["hydra/launcher"] == "basic":
             config.hydra.sweeper.max_batch_size = 1  # Hydra composes a whole batch before its first job
@@ -80,6 +86,18 @@ class ReportSweep(Callback):
             best = min(scored, key=lambda each: each[SELECTED])
             parts.append(f"best {best[SELECTED]:.4f} (job {best['job']})")
         terminal.say("  ".join([*parts, f"{left:.0f} s left"]))
+
+    def lost(self, number: int, fate: str, log: str = "", remedy: str = "") -> None:
+        """Record how a job ended that could not do so itself, or could not know why; `log` may say more."""
+        row = self.sweep.rows()[number]
+        seen = f", see {self.sweep.path}/{log}" if log and row["status"] == "not started" else ""
+        run, reason = Run(row["folder"]), f"{fate}{seen}; {self.go_on()}{remedy}"
+        if row["status"] in ("interrupted", "not started"):
+            with contextlib.suppress(UserError), run.lock():  # else it runs on after all
+                run.save_record(run.record() | {"status": "interrupted", "reason": reason})
+
+    def go_on(self) -> str:
+        return f"to go on: python -m src.sweeps resume {shlex.quote(terminal.relative(self.sweep.path))}"
 
 
 def compose_forms(config: DictConfig, config_name: str, jobs: list[list[str]]) -> None:

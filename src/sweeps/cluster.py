@@ -7,7 +7,6 @@ import contextlib
 import csv
 import io
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -24,11 +23,10 @@ from submitit.core.utils import UncompletedJobError
 from src import terminal
 from src.errors import UserError
 from src.files import read_yaml
-from src.runs import Run, write
-from src.sweeps.callback import ReportSweep
+from src.runs import write
+from src.sweeps.callback import PATIENCE, ReportSweep
 
 POLL = 2  # seconds between questions
-PATIENCE = 30  # seconds that cancelled jobs have to save and end
 # States after which a job runs no more; one that Slurm requeues has another. GONE: it is not known any more.
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "PREEMPTED"}
 ENDED |= {"BOOT_FAIL", "DEADLINE", "REVOKED", "GONE"}
@@ -93,7 +91,7 @@ def launch(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) ->
         wait(queue, ids, report)
     except BaseException:
         queue.cancel(ids.values())
-        terminal.say(f"cancelled {queue.name} {', '.join(arrays(ids.values()))}; {go_on(report)}")
+        terminal.say(f"cancelled {queue.name} {', '.join(arrays(ids.values()))}; {report.go_on()}")
         end = time.monotonic() + PATIENCE
         while alive(queue, ids) and time.monotonic() < end:
             time.sleep(POLL)
@@ -104,7 +102,7 @@ def launch(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) ->
 def submit(launcher: Any, job_overrides: dict[int, Sequence[str]], report: ReportSweep) -> list[submitit.Job]:
     """Submit the jobs, number -> overrides, as an array. Raises UserError if they are refused."""
     if launcher.cluster == "slurm" and not shutil.which("sbatch"):
-        raise UserError(f"there is no sbatch here; on a login node of the cluster, {go_on(report)}")
+        raise UserError(f"there is no sbatch here; on a login node of the cluster, {report.go_on()}")
     options = dict(launcher.params)
     options.pop("max_num_timeout", None)
     if launcher.cluster == "slurm":
@@ -119,7 +117,7 @@ def submit(launcher: Any, job_overrides: dict[int, Sequence[str]], report: Repor
             return executor.map_array(launcher, *zip(*calls, strict=True))
     except UncompletedJobError as error:  # of sbatch
         reason = str(error).splitlines()[0].removeprefix("sbatch: error: ")
-        advice = f"{go_on(report)} hydra.launcher.KEY=VALUE, as of hydra.launcher.partition"
+        advice = f"{report.go_on()} hydra.launcher.KEY=VALUE, as of hydra.launcher.partition"
         raise UserError(f"Slurm refuses the jobs: {reason}; {advice}") from error
     finally:
         signal.signal(signal.SIGINT, heeded)
@@ -134,7 +132,8 @@ def wait(queue: Slurm | Local, ids: dict[int, str], report: ReportSweep) -> None
             state, reason = states[job]
             if state in ENDED:
                 del waiting[number]
-                explain(report, number, f"{queue.name} {job} {state}", REMEDIES.get(state, ""))
+                if state != "COMPLETED":
+                    report.lost(number, f"{queue.name} {job} {state}", ".submitit", REMEDIES.get(state, ""))
                 report.job_ended(number)
             elif state in ("PENDING", "UNKNOWN") and reason not in ORDINARY | said:
                 terminal.say(f"{queue.name} {job} waits: {reason}")
@@ -150,18 +149,3 @@ def alive(queue: Slurm | Local, ids: dict[int, str]) -> dict[int, str]:
 
 def arrays(ids: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(job.partition("_")[0] for job in ids))
-
-
-def explain(report: ReportSweep, number: int, fate: str, remedy: str) -> None:
-    """Record how a job ended that could not do so itself, or could not know why."""
-    row = report.sweep.rows()[number]
-    if row["status"] not in ("interrupted", "not started") or fate.endswith("COMPLETED"):
-        return
-    seen = "" if row["status"] == "interrupted" else f", see {report.sweep.path}/.submitit"
-    run, reason = Run(row["folder"]), f"{fate}{seen}; {go_on(report)}{remedy}"
-    with contextlib.suppress(UserError), run.lock():  # else it runs on after all
-        run.save_record(run.record() | {"status": "interrupted", "reason": reason})
-
-
-def go_on(report: ReportSweep) -> str:
-    return f"to go on: python -m src.sweeps resume {shlex.quote(terminal.relative(report.sweep.path))}"
