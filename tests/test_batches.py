@@ -113,7 +113,7 @@ def test_workers_are_out_of_reach_of_a_signal_to_the_group_and_end_when_asked_to
     # ignoring SIGTERM instead, they would outlive a main process that ends them by it, and keep it waiting
     examples = Examples(torch.arange(40.0).view(20, 2), torch.arange(20))
     loader = BatchLoader(examples, BatchSampler(torch.arange(20), 4, shuffle=False), num_workers=2)
-    next(iter(loader))
+    assert len(list(loader)) == 5  # each worker has begun
     workers = multiprocessing.active_children()
     assert len(workers) == 2
     # torch's handler raises as soon as a worker has died, wherever this process is

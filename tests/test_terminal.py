@@ -81,7 +81,7 @@ BAD = {
     "trainer.max_epochs=-3": ["trainer.max_epochs: input should be greater than 0, got -3"],
     "trainer.devices=0": ["trainer.devices: input should be greater than 0, got 0"],
     "callbacks.figures.scale=cubic": [
-        "callbacks.figures.scale: input should be 'linear' or 'log', got 'cubic'"
+        "callbacks.figures.scale: input should be 'auto', 'linear' or 'log', got 'cubic'"
     ],
     "trainer.accelerator=tpv": ["trainer.accelerator: input should be 'cpu', ", "got 'tpv'"],
     "data.batch_size=0": ["data.batch_size: input should be greater than 0, got 0; try data.batch_size=256"],
