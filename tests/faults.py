@@ -259,7 +259,7 @@ class Patient:
             if status == 0:
                 return
             refused = status == 1
-            begun = resumable = any(self.run.last.parent.glob("*.ckpt"))
+            begun, resumable = self.run.last.exists(), any(self.run.last.parent.glob("*.ckpt"))
             if refused and IN_USE not in command.output():  # the other way, then
                 resumable = command.module == "src.train"
             if not resumable:
