@@ -211,6 +211,7 @@ def test_two_threads_make_the_same_run(config, tmp_path):
         assert mine == pytest.approx(other, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_it_ends_with_the_table_and_the_picture_of_a_sweep(cli, tmp_path):
     status, output = cli(
         "src.train", *TWO, "model.lr=[0.05,1e38,0.1]", "model.gamma=[0.9,1]", "hydra.run.dir=run"
