@@ -24,7 +24,8 @@ def open_regular(path: Path, most: int) -> BinaryIO:
         raise UserError(f"{path} is no regular file")
     if status.st_size > most:
         raise UserError(f"{path} is too large: it has {status.st_size:,} bytes, more than {most:,}")
-    return open(path, "rb")
+    # what has taken its place since, as a pipe, may not make the opening wait
+    return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
 
 
 def read(path: Path, most: int = LARGEST) -> str:

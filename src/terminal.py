@@ -78,6 +78,8 @@ def meant(error: ConfigAttributeError | ConfigKeyError) -> str:
     """The key that was probably meant by one that does not exist."""
     group, _, key = error.full_key.rpartition(".")
     beside = OmegaConf.to_container(error.parent_node, resolve=False)
+    if not isinstance(beside, dict) or not beside:
+        return f"{group} is a value, not a group of settings."
     known = {path.rpartition(".")[2]: path for path in reversed([*beside, *leaves(beside)])}
     if close := difflib.get_close_matches(key, known, n=1):
         return f"Did you mean {group}{'.' * bool(group)}{known[close[0]]}?"

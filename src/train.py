@@ -28,7 +28,7 @@ def main(cfg: DictConfig) -> float | None:
         write(run.config.with_name("hydra.yaml"), OmegaConf.to_yaml(HydraConfig.get()))
     if terminal.in_sweep() and cfg.get("logger") is not None:
         place = Sweep(run.path.parent).place(int(run.path.name))
-        cfg.logger.name = place.replace("/", "_")[:100]
+        cfg.logger.name = place.replace("/", "_")[:60]  # at most 240 bytes, as of a folder
     if terminal.in_sweep() and run.begun():  # a job of a sweep that was interrupted
         resume(run.path, cfg)
     else:

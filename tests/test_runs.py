@@ -10,7 +10,7 @@ import torch
 
 from src.errors import UserError
 from src.models.regression import Diverged
-from src.runs import Run, replace
+from src.runs import Run, claim, replace
 from src.runs.checkpoint import load_checkpoint
 from src.runs.config import build, build_model, restore
 from src.training.experiment import plain, resume, train
@@ -271,3 +271,29 @@ def test_the_last_good_checkpoint_of_a_run_that_diverges_is_kept(config, model, 
     assert all(tensor.isfinite().all() for tensor in last["state_dict"].values())
     steps = int(str(run.record()["reason"]).split("step ")[1].split(";")[0])
     assert last["global_step"] < steps <= last["global_step"] + 40
+
+
+@pytest.fixture
+def shelf(tmp_path) -> Path:
+    """A folder that holds runs, and is none."""
+    for name in ("one", "two"):
+        run = Run(tmp_path / "runs" / name)
+        run.config.parent.mkdir(parents=True)
+        for path in (run.config, run.path / "events.out.tfevents.1.x.1.0", run.metrics_json):
+            path.write_text("{}")
+    return tmp_path / "runs"
+
+
+def test_a_folder_of_runs_is_no_run_that_never_began(shelf):
+    assert not Run(shelf).early()
+    with pytest.raises(UserError, match=r"/runs is not empty; choose another with hydra\.run\.dir=DIR$"):
+        claim(shelf, "hydra.run.dir")
+
+
+def test_a_run_touches_no_events_but_its_own(shelf):
+    own = shelf / "events.out.tfevents.2.x.1.0", shelf / "lr=0.3 seed=1" / "events.out.tfevents.3.x.1.0"
+    own[1].parent.mkdir()
+    for path in own:
+        path.touch()
+    (shelf / "link").symlink_to(own[1].parent)
+    assert sorted(Run(shelf).events()) == sorted(own)

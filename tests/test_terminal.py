@@ -70,6 +70,7 @@ BAD = {
     "model.lrr=1": ["Could not override 'model.lrr'. Did you mean model.lr?"],
     "lr=1": ["Could not override 'lr'. Did you mean model.lr?"],
     "modell=scratch": ["Could not override 'modell'. Did you mean model?"],
+    "seed.x=1": ["Could not override 'seed.x'. seed is a value, not a group of settings."],
     "trainer.q=1": ["trainer has max_epochs, accelerator, devices, "],
     "model=scrach": ["Available options in 'model': closed_form concise "],
     "model.lr=-1": ["model.lr: input should be greater than 0, got -1; try model.lr=0.1"],

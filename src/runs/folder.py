@@ -51,7 +51,10 @@ class Run:
         return ours and not self.begun() and names <= EARLY and saved <= {self.best.name, self.last.name}
 
     def events(self) -> list[Path]:
-        return [*self.path.glob("events.out.*"), *self.path.glob("*/events.out.*")]
+        """TensorBoard's files: here or, of a job of a sweep, in a folder that holds nothing else."""
+        named = (each for each in self.path.glob("*") if each.is_dir() and not each.is_symlink())
+        own = (each for each in named if all(path.match("events.out.*") for path in each.iterdir()))
+        return [path for folder in (self.path, *own) for path in folder.glob("events.out.*")]
 
     def in_sweep(self) -> bool:
         return (self.path.parent / "sweep.yaml").exists()

@@ -23,10 +23,10 @@ def keep_record(run: Run, seed: int, **known: Any) -> Iterator[dict[str, Any]]:
 
     Of a run in several processes, the main one does this.
     """
-    record = {"seed": seed, **provenance(), **known, "status": "running"}
     if not main_process():
-        yield record
+        yield {}
         return
+    record = {"seed": seed, **provenance(), **known, "status": "running"}
     run.save_record(record)
     Stopped.received = 0
     try:
