@@ -5,7 +5,7 @@ Contestants take turns: whatever else the machine does meets all of them. A rati
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -66,21 +66,16 @@ def ours(settings: dict, folder: str | Path, ended: Callable) -> None:
         writer.close()
 
 
-def rows(seconds: dict[str, list[float]], targets: dict[str, tuple[float, float]] = TARGETS) -> list[dict]:
+def rows(seconds: dict[str, list[float]], targets: dict[str, tuple[float, float]] = TARGETS) -> Iterator[dict]:
     """A row for each contestant, then one for each ratio of two, which has a target."""
     times = {name: np.array(values) for name, values in seconds.items()}
-    found = [spread(f"{name}, s", values) for name, values in times.items()]
-    for name, (low, high) in targets.items():
-        of, base = name.split(" / ")
-        row = spread(name, times[of] / times[base])
-        found.append({**row, "target": f"{low:g} to {high:g}", "met": low <= row["median"] <= high})
-    return found
-
-
-def spread(name: str, values: np.ndarray) -> dict[str, str | float]:
-    return {
-        "figure": name,
-        "median": float(np.median(values)),
-        "lowest": float(values.min()),
-        "highest": float(values.max()),
-    }
+    figures = {f"{name}, s": values for name, values in times.items()}
+    for ratio in targets:
+        of, base = ratio.split(" / ")
+        figures[ratio] = times[of] / times[base]
+    for name, values in figures.items():
+        row = {"figure": name, "median": np.median(values), "lowest": values.min(), "highest": values.max()}
+        if name in targets:
+            low, high = targets[name]
+            row |= {"target": f"{low:g} to {high:g}", "met": low <= row["median"] <= high}
+        yield row
