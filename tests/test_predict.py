@@ -42,10 +42,8 @@ def test_equal_costs_of_all_errors_choose_the_likeliest_class():
 
 def test_costs_are_read_by_name_whatever_their_order(tmp_path):
     path = tmp_path / "costs.csv"
-    path.write_text("true,cat,dog,ask\ndog,5,0,1\ncat,0,2,1\n")
-    costs, answers = read_costs(path, ["cat", "dog"])
-    assert answers == ["cat", "dog", "ask"]
-    assert costs.tolist() == [[0, 2, 1], [5, 0, 1]]
+    path.write_text("true,dog,cat\ndog,0,5\ncat,2,0\n")
+    assert read_costs(path, ["cat", "dog"]).tolist() == [[0, 2], [5, 0]]
 
 
 @pytest.mark.parametrize(
@@ -57,6 +55,8 @@ def test_costs_are_read_by_name_whatever_their_order(tmp_path):
         ("true,cat,dog\ncat,0\ndog,1,0\n", "must be a string or a real number"),
         ("true,cat,dog\ncat,0,inf\ndog,1,0\n", "finite number"),
         ("", "has no row or no column for cat, dog"),
+        ("true,cat,dog,ask\ncat,0,1,1\ndog,1,0,1\n", "names ask, which is no class; see conf/costs"),
+        ("true,cat,dog\ncat,0,1\ndog,1,0\ncow,1,1\n", "names cow, which is no class"),
     ],
 )
 def test_costs_that_make_no_sense_are_refused(tmp_path, text, complaint):
@@ -70,8 +70,7 @@ def test_costs_that_make_no_sense_are_refused(tmp_path, text, complaint):
 def test_costs_are_read_in_utf_8_whatever_the_terminal_speaks(tmp_path, encoding, monkeypatch):
     monkeypatch.setenv("LC_ALL", "C")
     (tmp_path / "costs.csv").write_text("true,chat,é\nchat,0,1\né,5,0\n", encoding)
-    costs, answers = read_costs(tmp_path / "costs.csv", ["chat", "é"])
-    assert (answers, costs.tolist()) == (["chat", "é"], [[0, 1], [5, 0]])
+    assert read_costs(tmp_path / "costs.csv", ["chat", "é"]).tolist() == [[0, 1], [5, 0]]
 
 
 def test_costs_in_another_encoding_are_refused(tmp_path):
@@ -120,9 +119,9 @@ def test_predictions_of_a_run_are_those_of_its_best_checkpoint(predicted, finish
         p = {name: float(row[name]) for name in CLASSES}
         assert max(p, key=p.get) == row["predicted"]
         assert sum(p.values()) == pytest.approx(1, abs=1e-5)
-    prices, answers = read_costs(costs, CLASSES)
+    prices = read_costs(costs, CLASSES)
     for rule, line in (("predicted", log[1]), ("answer", log[2])):
-        paid = [prices[CLASSES.index(row["true"]), answers.index(row[rule])].item() for row in rows]
+        paid = [prices[CLASSES.index(row["true"]), CLASSES.index(row[rule])].item() for row in rows]
         assert float(line.split(" costs ")[1].split()[0]) == pytest.approx(sum(paid) / 10_000, abs=1e-4)
     assert sum(paid) < sum(prices[CLASSES.index(row["true"]), CLASSES.index(row["predicted"])] for row in rows)
     differ = sum(row["predicted"] != row["answer"] for row in rows)
@@ -251,21 +250,19 @@ def test_pictures_get_the_answer_of_least_expected_cost_and_need_no_data_set(
     predicted, run, pictures, tmp_path
 ):
     run.config.write_text(re.sub(r"(?m)^  root: .*$", "  root: /nowhere", run.config.read_text()))
-    # asking costs 0.5, every wrong answer 1: one asks where the likeliest class has less than 0.5
-    (tmp_path / "costs.csv").write_text(
-        "\n".join(
-            ["true,ask," + ",".join(CLASSES)]
-            + [f"{true},0.5," + ",".join(str(int(true != answer)) for answer in CLASSES) for true in CLASSES]
-        )
-    )
+    # a missed shirt costs 10, a missed coat 3, any other error 1
+    missed = dict.fromkeys(CLASSES, 1) | {"shirt": 10, "coat": 3}
+    lines = [",".join([true, *(str(missed[true] * (true != name)) for name in CLASSES)]) for true in CLASSES]
+    (tmp_path / "costs.csv").write_text("\n".join([",".join(["true", *CLASSES]), *lines]))
     arguments = [f"run={run.path}", "inputs=pictures", "decision.costs=costs.csv", "invert=true"]
     rows, log = predicted(*arguments, root=tmp_path / "nothing")
     assert len(rows) == 5
     for row, line in zip(rows, log, strict=False):
-        sure = max(float(row[name]) for name in CLASSES) > 0.5
-        assert row["answer"] == (row["predicted"] if sure else "ask")
+        paid = {name: sum(missed[c] * float(row[c]) for c in CLASSES if c != name) for name in CLASSES}
+        assert row["answer"] == min(paid, key=paid.get)
         assert line.startswith(f"{row['file']}: {row['predicted']} ")
         assert line.endswith(f"; answer {row['answer']}")
+    assert any(row["answer"] != row["predicted"] for row in rows)
     assert not (tmp_path / "nothing").exists()
 
 

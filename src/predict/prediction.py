@@ -27,7 +27,6 @@ from src.runs.config import restore
 from src.runs.options import Options, Places, checked
 from src.training.figures import outputs
 
-Costs = tuple[Tensor, list[str]]  # of each answer (column) for each true class (row); the answers
 log = logging.getLogger(__name__)
 
 
@@ -74,7 +73,7 @@ def predict(cfg: DictConfig, folder: Path) -> None:
         log.info("accuracy %.4f on %d test images", F.accuracy(logits, y), len(y))
         examples = {"image": range(len(y)), "true": [data.classes[k] for k in y]}
         rows = tabulate(examples, F.softmax(logits), data.classes, costs)
-        picture = decisions(rows, costs, data, options.first) if costs else {}
+        picture = {} if costs is None else decisions(rows, costs, data, options.first)
     write_csv(folder / "predictions.csv", rows)
     for name, drawn in picture.items():
         save(drawn, folder / f"{name}.png")
@@ -85,33 +84,30 @@ def predict(cfg: DictConfig, folder: Path) -> None:
 
 
 def tabulate(
-    examples: dict[str, Sequence], p: Tensor, classes: list[str], costs: Costs | None
+    examples: dict[str, Sequence], p: Tensor, classes: list[str], costs: Tensor | None
 ) -> list[dict[str, Any]]:
     """The rows of predictions.csv: `examples`, the likeliest class, the answer of least cost, and p (n, q)."""
     columns = examples | {"predicted": [classes[k] for k in p.argmax(dim=1)]}
-    if costs:
-        prices, answers = costs
-        columns["answer"] = [answers[k] for k in F.expected_cost(p, prices).argmin(dim=1)]
+    if costs is not None:
+        columns["answer"] = [classes[k] for k in F.expected_cost(p, costs).argmin(dim=1)]
     columns |= zip(classes, p.double().round(decimals=6).T.tolist(), strict=True)
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def read_costs(path: Path, classes: list[str]) -> Costs:
-    """Costs (q, a), and the names of the a answers, from a CSV file: true,ANSWER,... and a row for each class.
-
-    Every class must be an answer too; there may be others.
-    """
+def read_costs(path: Path, classes: list[str]) -> Tensor:
+    """Costs (q, q) of each answer (column) for each true class (row), from a CSV file: true,CLASS,..."""
     try:
         rows = {row.pop("true", None): row for row in csv.DictReader(files.read(path, 1 << 20).splitlines())}
         if absent := ", ".join(name for name in classes if name not in rows.get(name, {})):
             raise ValueError(f"it has no row or no column for {absent}")
-        answers = list(dict.fromkeys([*classes, *rows[classes[0]]]))
-        costs = torch.tensor([[float(rows[name][answer]) for answer in answers] for name in classes])
+        if others := ", ".join(str(name) for name in {**rows, **rows[classes[0]]} if name not in classes):
+            raise ValueError(f"it names {others}, which is no class")
+        costs = torch.tensor([[float(rows[name][answer]) for answer in classes] for name in classes])
         if not costs.isfinite().all():
             raise ValueError("every cost must be a finite number")
     except (UserError, csv.Error, TypeError, ValueError) as error:
         raise UserError(f"decision.costs {path} is no CSV file of costs: {error}; see conf/costs") from error
-    return costs, answers
+    return costs
 
 
 def read(paths: dict[str, Path], side: int, invert: str) -> dict[str, Tensor]:
@@ -139,11 +135,11 @@ def chart(rows: list[dict[str, Any]], pairs: Tensor, classes: list[str]) -> Figu
     return gallery(pairs, captions, "your picture, what the model sees, likeliest classes")
 
 
-def decisions(rows: list[dict[str, Any]], costs: Costs, data: SplitDataModule, most: int) -> dict[str, Figure]:
+def decisions(rows: list[dict[str, Any]], costs: Tensor, data: SplitDataModule, most: int) -> dict[str, Figure]:
     """The first test images, if any, whose two answers differ; the log says what each way to answer costs."""
-    prices, answers = costs
+    place = {name: k for k, name in enumerate(data.classes)}
     for column, rule in (("predicted", "the likeliest class    "), ("answer", "the least expected cost")):
-        paid = [prices[data.classes.index(row["true"]), answers.index(row[column])].item() for row in rows]
+        paid = [costs[place[row["true"]], place[row[column]]].item() for row in rows]
         log.info("answering %s costs %.4f an image", rule, fmean(paid))
     differ = [i for i, row in enumerate(rows) if row["answer"] != row["predicted"]]
     log.info("the answers differ on %d of %d images", len(differ), len(rows))
