@@ -55,7 +55,12 @@ def predict(cfg: DictConfig, folder: Path) -> None:
         raise UserError(f"run {run.path} takes no pictures, as its data have no `resize`; leave inputs out")
     file = options.decision.get("costs")
     costs = read_costs(Path(file), data.classes) if file else None
-    seen = read(paths, data.resize, options.invert)
+    seen = {}  # what the model sees of each picture that can be read; the log says why the others cannot
+    for name, path in paths.items():
+        try:
+            seen[name] = prepare(decode(path), data.resize, options.invert)
+        except UserError as reason:
+            log.error("cannot read %s: %s", name, reason)
     failed = f"{len(paths) - len(seen)} of {len(paths)} pictures could not be read; the lines above say why"
     if paths and not seen:
         raise UserError(failed)
@@ -108,17 +113,6 @@ def read_costs(path: Path, classes: list[str]) -> Tensor:
     except (UserError, csv.Error, TypeError, ValueError) as error:
         raise UserError(f"decision.costs {path} is no CSV file of costs: {error}; see conf/costs") from error
     return costs
-
-
-def read(paths: dict[str, Path], side: int, invert: str) -> dict[str, Tensor]:
-    """What the model sees of those pictures that can be read; the log says why the others cannot."""
-    seen = {}
-    for name, path in paths.items():
-        try:
-            seen[name] = prepare(decode(path), side, invert)
-        except UserError as reason:
-            log.error("cannot read %s: %s", name, reason)
-    return seen
 
 
 def chart(rows: list[dict[str, Any]], pairs: Tensor, classes: list[str]) -> Figure:
