@@ -25,8 +25,7 @@ from sqlalchemy.exc import OperationalError
 
 from src.errors import Stopped, UserError
 from src.runs import Run
-from src.tune.search import Prune, Search, next_trial, tune
-from src.tune.space import distributions
+from src.tune.search import Prune, Search, distributions, next_trial, tune
 from src.tune.study import history
 from tests.conftest import compose_config
 

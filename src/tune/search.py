@@ -1,7 +1,8 @@
-"""The trials of a search: which comes next, and how it ends."""
+"""A search: its space, in the words of Hydra's sweeps, which trial comes next, and how it ends."""
 
 import contextlib
 import logging
+import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,18 +12,20 @@ import lightning as L
 import optuna
 from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep
+from hydra.errors import HydraException
 from lightning.pytorch.callbacks import Checkpoint
 from omegaconf import DictConfig, OmegaConf
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field
 
 from src import terminal
 from src.errors import Stopped, UserError
-from src.runs import Run
+from src.runs import Run, leaves
 from src.runs.options import Options, checked
 from src.training.experiment import resume, train
-from src.tune.space import distributions
 from src.tune.study import DATABASE, conclude, joined
 
 Trial = optuna.Trial | FrozenTrial  # a new one, or one that a killed process left, which nothing prunes
@@ -87,6 +90,31 @@ def tune(cfg: DictConfig, overrides: Sequence[str] = ()) -> list[FrozenTrial]:
                 attempt(study, settings, run, trial, search.n_trials)
         conclude(study, folder, [text for text in overrides if not text.lstrip("+~").startswith(OWN)])
         return study.get_trials()
+
+
+def distributions(space: dict[str, Any]) -> dict[str, BaseDistribution]:
+    """Dotted key -> what it is drawn from. Raises UserError if there is none, or one cannot be read."""
+    if not (texts := leaves(space)):
+        raise UserError("space is empty: nothing to search; try +space.model.lr='interval(0.01, 1)'")
+    found = {}
+    for key, text in texts.items():
+        try:
+            found[key] = distribution(OverridesParser.create().parse_override(f"{key}={text}").value())
+        except (HydraException, ValueError, ArithmeticError) as error:
+            reason = f"is no search space ({str(error).splitlines()[0]})"
+            raise UserError(f"space.{key}={text} {reason}; try interval(0.01, 1)") from error
+    return found
+
+
+def distribution(sweep: Any) -> BaseDistribution:
+    """Optuna's counterpart of what Hydra has parsed. Raises ValueError if it has none."""
+    match sweep:
+        case IntervalSweep(start=low, end=high, tags=tags) if tags <= {"log"} and math.isfinite(low + high):
+            kind = IntDistribution if isinstance(low + high, int) else FloatDistribution
+            return kind(low, high, log="log" in tags)
+        case ChoiceSweep(list=values) if not any(isinstance(each, list | dict) for each in values):
+            return CategoricalDistribution([getattr(each, "text", each) for each in values])
+    raise ValueError("it must be an interval, which may have the tag log, or a choice of plain values")
 
 
 def next_trial(study: optuna.Study, search: Search, space: dict[str, BaseDistribution]) -> Trial | None:
