@@ -222,9 +222,14 @@ def test_a_trial_that_fails_is_recorded_and_the_others_go_on(tmp_path):
         ("space", 5, r"^space: input should be a valid dictionary, got 5$"),
         ("pruner", "foo", r"^pruner: input should be a valid dictionary, got 'foo'$"),
         (
-            "pruner",
-            {"_target_": "builtins.object"},
-            r"^pruner must be one of optuna\.pruners, got .*; try pruner=",
+            "pruner.n_warmup_steps",
+            -1,
+            r"^pruner\.n_warmup_steps: input should be greater than or equal to 0, got -1$",
+        ),
+        (
+            "pruner._target_",
+            "builtins.object",
+            r"^pruner\._target_\S*: input should be 'n_startup_trials' or 'n_w",
         ),
         ("trainer.strategy", "ddp", r"^a search trains on one device: leave out trainer=ddp and trainer\.dev"),
         ("trainer.devices", 2, r"^a search trains on one device"),
@@ -248,11 +253,7 @@ def test_what_cannot_be_tuned_is_refused(tmp_path, key, value, complaint):
         ("seed", 1, r"seed=1 \(there 0\)"),
         ("trainer.max_epochs", 6, r"trainer\.max_epochs=6 \(there 5\)"),
         ("data.train_size", 100, r"data\.train_size=100 \(there 200\)"),
-        (
-            "pruner",
-            {"_target_": "optuna.pruners.NopPruner"},
-            r"pruner\._target_=optuna\.pruners\.NopPruner \(t",
-        ),
+        ("pruner", {"n_warmup_steps": 4}, r"pruner\.n_warmup_steps=4 \(t"),
         ("storage", "sqlite:///other.db", r"storage=sqlite:///other\.db \(there None\)"),
     ],
 )

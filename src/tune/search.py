@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import lightning as L
 import optuna
@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 
 from src import terminal
 from src.errors import Stopped, UserError
@@ -36,7 +36,7 @@ class Search(Options, extra="ignore"):  # the settings of src.train stand beside
     n_trials: Annotated[int, Field(ge=1)]
     space: dict[str, Any]
     storage: Any  # src.tune.study checks it: a complaint of pydantic's would show the password
-    pruner: dict[str, Any] | None
+    pruner: dict[Literal["n_startup_trials", "n_warmup_steps"], NonNegativeInt] | None
     seed: Annotated[int, Field(ge=0, lt=2**32)]
 
 

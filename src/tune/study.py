@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 import optuna
 import yaml
@@ -43,9 +42,7 @@ def joined(cfg: DictConfig, folder: Path) -> Iterator[optuna.Study]:
     Raises UserError if the folder is another experiment's, or the database fails, now or within the block.
     """
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # the errors below say it
-    pruner = hydra.utils.instantiate(cfg.pruner) or optuna.pruners.NopPruner()
-    if not isinstance(pruner, optuna.pruners.BasePruner):
-        raise UserError(f"pruner must be one of optuna.pruners, got {cfg.pruner}; try pruner=null")
+    pruner = optuna.pruners.NopPruner() if cfg.pruner is None else optuna.pruners.MedianPruner(**cfg.pruner)
     shared = address(cfg.storage)
     database = shared or f"{folder}/study.db"
     own = {} if shared else {"creator": lambda: sqlite3.connect(folder / "study.db")}  # whatever its name
