@@ -6,9 +6,8 @@ import os
 import pytest
 import torch
 
-from src.benchmark import epoch, loops
-from src.benchmark.classes import FORMS, loss_grad, measure, peak_bytes
-from src.benchmark.suites import Benchmark
+from src.benchmark import loops, suites
+from src.benchmark.suites import FORMS, Benchmark, loss_grad, loss_rows, peak_bytes
 from src.errors import UserError
 from src.runs import Run
 from src.runs.options import checked
@@ -37,7 +36,7 @@ def test_all_forms_compute_the_same_gradient():
 
 
 def test_rows_cover_every_form_and_number_of_classes():
-    rows = list(measure([10, 1000], num_examples=16, repeats=3))
+    rows = list(loss_rows([10, 1000], num_examples=16, repeats=3))
     assert [(row["classes"], row["loss and gradient"]) for row in rows] == [
         (q, form) for q in (10, 1000) for form in FORMS
     ]
@@ -52,7 +51,7 @@ def test_rows_cover_every_form_and_number_of_classes():
 def test_a_ratio_is_taken_within_each_round():
     # in a slow round both take longer: 2/1, 8/4, 3/2; the ratio of the medians would be 3/2
     seconds = {"a": [2.0, 8.0, 3.0], "b": [1.0, 4.0, 2.0]}
-    _, _, missed, met = epoch.rows(seconds, {"a / b": (0, 1.9), "b / a": (0.5, math.inf)})
+    _, _, missed, met = suites.epoch_rows(seconds, {"a / b": (0, 1.9), "b / a": (0.5, math.inf)})
     assert missed == {
         "figure": "a / b", "median": 2, "lowest": 1.5, "highest": 2, "target": "0 to 1.9", "met": False
     }  # fmt: skip
@@ -60,7 +59,7 @@ def test_a_ratio_is_taken_within_each_round():
 
 
 def test_a_figure_that_is_no_number_meets_no_target():
-    *_, row = epoch.rows({"a": [math.nan], "b": [1]}, {"a / b": (0, 1)})
+    *_, row = suites.epoch_rows({"a": [math.nan], "b": [1]}, {"a / b": (0, 1)})
     assert not row["met"]
 
 
@@ -102,7 +101,7 @@ def test_ours_is_a_whole_run_epoch_by_epoch(data_root, tmp_path, name):
         (run,) = tmp_path.iterdir()
         seen.append((trainer.current_epoch, (run / "checkpoints/last.ckpt").exists()))
 
-    epoch.ours(plain({**cfg, "model": cfg.models[name]}), tmp_path, ended)
+    suites.ours(plain({**cfg, "model": cfg.models[name]}), tmp_path, ended)
     assert [exists for _, exists in seen] == [False, True, True, True]  # before the first epoch, after each
     (run,) = tmp_path.iterdir()
     for path in ("checkpoints/best.ckpt", "checkpoints/last.ckpt"):
@@ -136,7 +135,7 @@ def contestants(monkeypatch) -> list[tuple[str, int]]:
 
     monkeypatch.setattr(loops, "textbook", loop("textbook"))
     monkeypatch.setattr(loops, "bare", loop("bare"))
-    monkeypatch.setattr(epoch, "ours", ours)
+    monkeypatch.setattr(suites, "ours", ours)
     return called
 
 
@@ -144,7 +143,7 @@ def test_contestants_take_turns_with_equal_threads(contestants, data_root, tmp_p
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        seconds = epoch.measure(compose_config("benchmark", f"data.root={data_root}"), tmp_path, 2, 3)
+        seconds = suites.epoch_seconds(compose_config("benchmark", f"data.root={data_root}"), tmp_path, 2, 3)
     finally:
         torch.set_num_threads(threads)
     assert contestants == [(name, 2) for name in ("textbook", "bare", *MODELS) * 2]
@@ -171,10 +170,10 @@ def test_both_suites_print_medians_ratios_and_the_machine(cli, tmp_path):
     assert [row[1] for row in rows] == FORMS * 2
     _, *rows = [line for line in cells[of_epochs + 1 :] if line]
     assert [row[0] for row in rows] == [
-        *(f"{name}, s" for name in ("textbook", "bare", *MODELS)), *epoch.TARGETS
+        *(f"{name}, s" for name in ("textbook", "bare", *MODELS)), *suites.TARGETS
     ]  # fmt: skip
     assert all(float(row[1]) > 0 for row in rows)
-    for (low, high), row in zip(epoch.TARGETS.values(), rows[-len(epoch.TARGETS) :], strict=True):
+    for (low, high), row in zip(suites.TARGETS.values(), rows[-len(suites.TARGETS) :], strict=True):
         assert row[4] == f"{low:g} to {high:g}"
         assert row[5] == str(low <= float(row[1]) <= high)
 
