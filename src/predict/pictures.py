@@ -95,11 +95,10 @@ def trim(grey: Image.Image, ground: float) -> Image.Image:
     differs = [255 * (abs(v - ground) > CLOSE) for v in range(256)]
     without_specks = grey.filter(ImageFilter.MedianFilter(5))  # one grain of noise would keep its edge
     thing = grey.crop(without_specks.point(differs).getbbox() or grey.point(differs).getbbox())
-    width, height = (max(1, round(edge * SIDE / max(thing.size))) for edge in thing.size)
-    image = Image.new("L", (SIDE, SIDE), round(ground))
-    corner = (SIDE - width + 1) // 2, (SIDE - height + 1) // 2  # as in FashionMNIST, where the margin is odd
-    image.paste(thing.resize((width, height), Image.Resampling.LANCZOS), corner)
-    return image
+    size = [max(1, round(edge * SIDE / max(thing.size))) for edge in thing.size]
+    thing = thing.resize(size, Image.Resampling.LANCZOS)
+    # the odd pixel of a margin is above or left, as in FashionMNIST
+    return ImageOps.pad(thing, (SIDE, SIDE), color=round(ground), centering=(0.51, 0.51))
 
 
 def pair(picture: Image.Image, seen: Tensor) -> Tensor:
