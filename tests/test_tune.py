@@ -285,6 +285,20 @@ def test_two_folders_in_one_database_share_nothing(tmp_path, untrained):
     assert len(search(tmp_path / "x/study", 2, storage=storage)) == 2
 
 
+def test_a_folder_that_is_not_that_of_the_study_is_refused(tmp_path, monkeypatch, untrained):
+    storage = f"sqlite:///{tmp_path}/studies.db"
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    search(Path("study"), 1, storage=storage)
+    monkeypatch.chdir(tmp_path / "there")  # as another machine that does not share the folder
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"a study of folder=study already, .* must share its folder"):
+            search(Path("study"), 2, storage=storage)
+    shutil.copytree(tmp_path / "here/study", tmp_path / "there/shared")
+    assert len(search(Path("shared"), 2, storage=storage)) == 2
+
+
 def test_the_sampler_takes_any_number_of_trials_and_any_seed(tmp_path):
     study = optuna.create_study()
     study.add_trials([optuna.create_trial(state=TrialState.FAIL) for _ in range(4300)])

@@ -1,7 +1,6 @@
 """The study of a folder: its database, the experiment that it is of, and its results."""
 
 import contextlib
-import hashlib
 import shlex
 import sqlite3
 from collections import Counter
@@ -65,7 +64,7 @@ def joined(cfg: DictConfig, folder: Path) -> Iterator[optuna.Study]:
     except DuplicatedStudyError as error:
         (folder / "tune.yaml").unlink()  # which has just been made
         raise UserError(
-            f"{database} has a study of folder={cfg.folder} with this experiment, but that folder here is new; "
+            f"{database} has a study of folder={cfg.folder} already, but that folder here is new; "
             "machines that work on one study must share its folder, for another study choose another folder"
         ) from error
     except DATABASE as error:
@@ -85,17 +84,15 @@ def address(url: Any) -> str | None:
 
 
 def study_name(cfg: DictConfig, folder: Path, storage: str | None) -> str:
-    """What the database calls the study of this folder and experiment.
+    """What the database calls the study: its folder, as the process that made it was given that.
 
     tune.yaml records it with the experiment. Raises UserError if the experiment there is another one.
     """
     path, settings = folder / "tune.yaml", leaves(OmegaConf.to_container(cfg, resolve=False))
     experiment = {key: value for key, value in settings.items() if not f"{key}.".startswith(FREE)}
-    identity = hashlib.sha256(repr((cfg.folder, sorted(experiment.items()))).encode()).hexdigest()
     experiment["storage"] = storage
     if not path.exists():
-        study = f"{folder.name[:100]} {identity[:16]}"
-        write(path, yaml.safe_dump({**experiment, "study": study}, sort_keys=False))
+        write(path, yaml.safe_dump({**experiment, "study": cfg.folder}, sort_keys=False))
     known = read_yaml(path, interpolations=True)
     if not isinstance(known, dict) or not (name := known.pop("study", None)):
         raise UserError(f"{path} is damaged: it names no study; choose another folder")
