@@ -84,7 +84,7 @@ def test_ours_is_what_train_makes_by_default():
     cfg = compose_config("benchmark")
     assert list(cfg.models) == MODELS
     for name in MODELS:
-        expected = compose_config("train", f"model={name}")
+        expected = compose_config("train", f"model={name}", "callbacks.figures.draw=false")
         assert cfg.models[name] == expected.model
         for key in ("seed", "data", "trainer", "callbacks", "logger"):
             assert cfg[key] == expected[key], key

@@ -28,13 +28,11 @@ from torch.profiler import ProfilerActivity, profile
 from src import terminal
 from src.benchmark import loops
 from src.maths import functional as F
-from src.runs import Run
 from src.runs.config import build
 from src.runs.options import Options, checked
 from src.tables import table
-from src.training.experiment import assemble, plain
+from src.training.experiment import plain, train
 from src.training.record import provenance
-from src.training.tensorboard import writers
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler is chatty
 TARGETS = {  # bounds on the median; on two CPU cores, with the default callbacks and logger
@@ -88,10 +86,7 @@ def ours(settings: dict, folder: str | Path, ended: Callable) -> None:
     """A run as src.train makes it, in a new folder within `folder`."""
     # an epoch ends where the next one starts, or with the training: its checkpoints are written by then
     clock = LambdaCallback(on_train_epoch_start=ended, on_train_end=ended)
-    trainer, model, data = assemble(settings, Run(tempfile.mkdtemp(dir=folder)), clock)
-    trainer.fit(model, data)
-    for writer in writers(trainer):
-        writer.close()
+    train(settings, tempfile.mkdtemp(dir=folder), clock)
 
 
 def epoch_rows(
