@@ -68,7 +68,7 @@ def joined(cfg: DictConfig, folder: Path) -> Iterator[optuna.Study]:
             "machines that work on one study must share its folder, for another study choose another folder"
         ) from error
     except DATABASE as error:
-        cause = error if isinstance(error, SQLAlchemyError) else error.__cause__ or error
+        cause = error.__cause__ or error
         reason = str(getattr(cause, "orig", None) or cause).splitlines()[0]
         advice = "when it can be used again, the same command goes on"
         raise UserError(f"the database {database} fails: {reason}; {advice}") from error
