@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import lightning as L
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -9,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from src.data.batches import Examples
 from src.data.synthetic import SyntheticRegression
 from src.models import closed_form, concise, scratch
+from src.training.trainer import build_trainer
 
 META = torch.device("meta")
 
@@ -72,3 +74,10 @@ def test_a_step_asks_the_device_for_nothing_and_gives_it_no_number(form):
             optimizer.step()
     assert not asked.names & {"_local_scalar_dense", "item", "lift_fresh", "nonzero"}, asked.names
     assert model.means.counts == {"train": 10}
+
+
+@pytest.mark.parametrize(("gpus", "accelerator"), [(0, "cpu"), (1, "gpu")])
+def test_auto_is_a_gpu_if_torch_has_one_whatever_else_lightning_would_take(monkeypatch, gpus, accelerator):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(L, "Trainer", lambda **arguments: arguments)
+    assert build_trainer(accelerator="auto")["accelerator"] == accelerator

@@ -7,11 +7,6 @@ from lightning.pytorch.strategies import Strategy
 from torch import Tensor
 
 
-def exact(device: torch.device) -> torch.dtype:
-    """Type of what is known to all digits: float64, but on Apple's mps, which has none."""
-    return torch.float32 if device.type == "mps" else torch.float64
-
-
 class EpochMeans:
     """Metrics summed over the examples of an epoch so far, by stage; on each process those of its examples.
 
@@ -27,7 +22,7 @@ class EpochMeans:
         totals = self.totals.setdefault(stage, {})
         self.counts[stage] = self.counts.get(stage, 0) + n
         for name, value in sums.items():
-            totals[name] = totals.get(name, 0) + value.to(exact(value.device))
+            totals[name] = totals.get(name, 0) + value.double()
 
     def over_processes(self, stage: str, strategy: Strategy) -> dict[str, Tensor]:
         """Sums, and "n", the number of examples, of all processes."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from src.errors import UserError
 from src.maths import functional as F
 from src.models.checks import check_data
-from src.models.means import EpochMeans, exact
+from src.models.means import EpochMeans
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -111,7 +111,7 @@ class Regression(L.LightningModule):
         self.epoch_lr = self.optimizers(use_pl_optimizer=False).param_groups[0]["lr"]
 
     def on_train_epoch_end(self) -> None:
-        self.log("lr", torch.tensor(self.epoch_lr, dtype=exact(self.device)), logger=False)
+        self.log("lr", torch.tensor(self.epoch_lr, dtype=torch.float64), logger=False)
         self.log_means("train")
         truth, weights = self.trainer.datamodule.truth, self.weights()
         if truth is not None and weights is not None:

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 import lightning as L
 import torch
 from lightning.fabric.plugins.environments import SLURMEnvironment
-from lightning.pytorch.accelerators import MPSAccelerator
 from lightning.pytorch.profilers import PassThroughProfiler
 from pydantic import Field, PositiveInt, validate_call
 
@@ -18,7 +17,7 @@ from src.errors import UserError
 from src.runs import main_process
 from src.training.saving import CheckpointIO
 
-Accelerator = Literal["cpu", "gpu", "mps", "auto"]
+Accelerator = Literal["cpu", "gpu", "auto"]  # auto: gpu if there is one
 CORES = os.cpu_count() or 1
 NOTHING = contextlib.nullcontext()
 IGNORED = [  # warnings of Lightning's
@@ -49,8 +48,9 @@ def build_trainer(
     same bits whatever the number of cores, and does not wait for others on a busy machine. Raises UserError for
     hardware that is not there, and for processes that a launcher has started unasked.
     """
-    available = {"cpu": CORES, "gpu": torch.cuda.device_count(), "mps": int(MPSAccelerator.is_available())}
-    available["auto"] = available["gpu"] or available["mps"] or CORES
+    available = {"cpu": CORES, "gpu": torch.cuda.device_count()}
+    if accelerator == "auto":
+        accelerator = "gpu" if available["gpu"] else "cpu"
     if devices > available[accelerator]:
         raise UserError(
             f"trainer.accelerator={accelerator} trainer.devices={devices} cannot be had here, where there are "
