@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from src.data.batches import Examples
 from src.data.synthetic import SyntheticRegression
 from src.models import closed_form, concise, scratch
 from src.training.trainer import build_trainer
@@ -15,12 +14,21 @@ from src.training.trainer import build_trainer
 META = torch.device("meta")
 
 
-def test_minibatches_are_made_on_the_device_of_the_model():
-    data = SyntheticRegression(train_size=25, val_size=5, batch_size=10)
-    data.trainer = SimpleNamespace(global_rank=0, world_size=1, strategy=SimpleNamespace(root_device=META))
+def trained_on(device: str, free: int, monkeypatch, **settings) -> SyntheticRegression:
+    """The data of a model on the device, which has so many bytes free."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 1 << 40))
+    data = SyntheticRegression(**settings)
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    data.trainer = SimpleNamespace(global_rank=0, world_size=1, strategy=strategy)
     data.setup()
+    return data
+
+
+def test_minibatches_are_made_on_the_device_of_the_model(monkeypatch):
+    data = trained_on("meta", 1 << 30, monkeypatch, train_size=25, val_size=5, batch_size=10)
     for loader, sizes in ((data.train_dataloader(), [10, 10, 5]), (data.val_dataloader(), [5])):
         assert all(indices.device == META for indices in loader.sampler)
+        assert not loader.pin_memory
         batches = list(loader)
         assert [len(X) for X, _ in batches] == sizes
         assert {each.device for batch in batches for each in batch} == {META}
@@ -31,14 +39,28 @@ def test_minibatches_are_made_on_the_device_of_the_model():
 @pytest.mark.parametrize(("num_workers", "free"), [(1, 1 << 30), (0, 1000)])
 def test_what_does_not_fit_stays_on_the_host_and_is_pinned_for_the_copy(monkeypatch, caplog, num_workers, free):
     caplog.set_level("INFO")
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 1 << 40))
-    data = SyntheticRegression()
+    data = trained_on("cuda", free, monkeypatch, train_size=100)
     data.num_workers = num_workers
-    examples = Examples(torch.zeros(100, 2), torch.zeros(100, 1))
-    placed = data.place(examples, torch.device("cuda"))
-    assert placed.X is examples.X
-    assert placed.pinned == (num_workers == 0)  # workers' minibatches are pinned by the loader
+    loader = data.train_dataloader()
+    assert loader.dataset is data.splits["train"][0]
+    assert loader.pin_memory
     assert caplog.messages == ["0 MB of examples stay on the host; minibatches are copied to cuda"]
+
+
+def test_pinning_changes_no_minibatch(monkeypatch):
+    pinned = trained_on("cuda", 1000, monkeypatch, train_size=95).train_dataloader()
+    plain = trained_on("cpu", 0, monkeypatch, train_size=95).train_dataloader()
+    assert not plain.pin_memory
+    if torch.cuda.is_available():
+        batches = list(pinned)
+        assert all(each.is_pinned() for batch in batches for each in batch)
+    else:
+        with pytest.warns(UserWarning, match="pin_memory"):  # of torch, which then does not pin
+            batches = list(pinned)
+    for (X, y), (expected_X, expected_y) in zip(batches, plain, strict=True):
+        assert torch.equal(X, expected_X)
+        assert torch.equal(y, expected_y)
+    assert pinned.state_dict() == plain.state_dict() == {"epoch": 0, "handed_out": 10}
 
 
 class Asked(TorchDispatchMode):

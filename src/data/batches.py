@@ -56,18 +56,14 @@ class BatchSampler(Sampler[Tensor]):
 
 
 class Examples(Dataset):
-    """Inputs X (n, ...) and targets y (n, ...) in memory: of the host or of a device.
+    """Inputs X (n, ...) and targets y (n, ...) in memory: of the host or of a device, as their minibatches."""
 
-    Minibatches are made where the examples are; `pinned` ones can be copied from the host while a GPU computes.
-    """
-
-    def __init__(self, X: Tensor, y: Tensor, pinned: bool = False):
-        self.X, self.y, self.pinned = X, y, pinned
+    def __init__(self, X: Tensor, y: Tensor):
+        self.X, self.y = X, y
 
     def __getitem__(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         # index_select copies whole rows: four times faster than X[indices] on images
-        X, y = self.X.index_select(0, indices), self.y.index_select(0, indices)
-        return (X.pin_memory(), y.pin_memory()) if self.pinned else (X, y)
+        return self.X.index_select(0, indices), self.y.index_select(0, indices)
 
     def __len__(self) -> int:
         return len(self.y)
@@ -89,14 +85,14 @@ class BatchLoader(DataLoader):
     on behind the minibatches that were used, without loading them again. Other epochs are whole.
     """
 
-    def __init__(self, dataset: Dataset, sampler: BatchSampler, num_workers: int = 0):
+    def __init__(self, dataset: Dataset, sampler: BatchSampler, num_workers: int = 0, pin_memory: bool = False):
         super().__init__(
             dataset,
             batch_size=None,  # the sampler already yields whole minibatches
             sampler=sampler,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
-            pin_memory=num_workers > 0 and torch.cuda.is_available(),
+            pin_memory=pin_memory,
             worker_init_fn=leave_group,
         )
         self.state = {"epoch": -1, "handed_out": 0}
@@ -105,14 +101,15 @@ class BatchLoader(DataLoader):
         # a generator: nothing is drawn before the first next(), when Lightning has set the sampler's epoch
         epoch = self.sampler.epoch
         self.sampler.skip = used = self.state["handed_out"] if self.state["epoch"] == epoch else 0
-        # in this process, DataLoader's own iterator takes as long as the fetching
-        batches = self.workers() if self.num_workers else map(self.dataset.__getitem__, self.sampler)
+        # DataLoader's own iterator takes as long as the fetching, where it has nothing else to do
+        own = self.num_workers or self.pin_memory
+        batches = self.workers() if own else map(self.dataset.__getitem__, self.sampler)
         for handed_out, batch in enumerate(batches, start=used + 1):
             self.state = {"epoch": epoch, "handed_out": handed_out}
             yield batch
 
     def workers(self) -> Iterator:
-        """The minibatches that workers fetch; until a worker has left the group, signals to it wait."""
+        """DataLoader's own iterator; until a worker has left the group, signals to it wait."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             return super().__iter__()

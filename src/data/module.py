@@ -1,7 +1,6 @@
 """What the data modules share: three splits of examples in memory, and the loaders of their minibatches."""
 
 import logging
-import math
 
 import lightning as L
 import torch
@@ -51,23 +50,25 @@ class SplitDataModule(L.LightningDataModule):
 
     def loader(self, split: str, batch_size: int, shuffle: bool = False) -> BatchLoader:
         examples, indices = self.splits[split]
-        trainer, process = self.trainer, {}
+        trainer, process, pin_memory = self.trainer, {}, False
         if trainer:
             process = {"rank": trainer.global_rank, "world_size": trainer.world_size}
+            device = trainer.strategy.root_device
             if examples not in self.placed:
-                self.placed[examples] = self.place(examples, trainer.strategy.root_device)
+                self.placed[examples] = self.place(examples, device)
             examples = self.placed[examples]
+            pin_memory = examples.y.device.type != device.type  # copied from there while a GPU computes
         sampler = BatchSampler(indices.to(examples.y.device), batch_size, shuffle, self.seed, **process)
-        return BatchLoader(examples, sampler, self.num_workers)
+        return BatchLoader(examples, sampler, self.num_workers, pin_memory)
 
     def place(self, examples: Examples, device: torch.device) -> Examples:
         """The examples on the device, as they are (uint8), if they fit there: no step has to copy any then."""
         if device.type == "cpu":
             return examples
         size = examples.X.nbytes + examples.y.nbytes
-        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
+        free, _ = torch.cuda.mem_get_info(device)
         if self.num_workers or 2 * size > free:  # workers have no device; half is left for the model
             log.info("%.0f MB of examples stay on the host; minibatches are copied to %s", size / 1e6, device)
-            return Examples(examples.X, examples.y, pinned=device.type == "cuda" and not self.num_workers)
+            return examples
         log.info("%.0f MB of examples are on %s", size / 1e6, device)
         return Examples(examples.X.to(device), examples.y.to(device))
