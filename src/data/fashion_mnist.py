@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-import numpy as np
 import torch
 from pydantic import Field, PositiveInt, validate_call
 from torch import Tensor
+from torchvision.datasets.mnist import read_image_file, read_label_file
 from torchvision.transforms.v2.functional import resize as resize_images
 
 from src.data import sources
@@ -54,12 +54,8 @@ class FashionMNIST(SplitDataModule):
                 f"data.train_size must be at most {available} beside data.val_size={val_size}, got {train_size}"
             )
         self.train_size = train_size or available
-        self.root, self.resize = Path(root), resize
+        self.root, self.resize, self.num_inputs = Path(root), resize, resize**2
         self.origin = {"system_copies": system_copies, "mirrors": mirrors, "debian_package": debian_package}
-
-    @property
-    def num_inputs(self) -> int:
-        return self.resize**2
 
     def prepare_data(self) -> None:
         if not self.splits:  # Lightning asks again before the test
@@ -70,10 +66,9 @@ class FashionMNIST(SplitDataModule):
             return
         train, test = (load(self.root, part, self.resize) for part in ("train", "t10k"))
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(SPLIT_SEED))
-        held_out, kept = order.split([self.val_size, len(train) - self.val_size])
         self.splits = {
-            "train": (train, kept[: self.train_size]),
-            "val": (train, held_out),
+            "train": (train, order[self.val_size :][: self.train_size]),
+            "val": (train, order[: self.val_size]),
             "test": (test, torch.arange(len(test))),
         }
 
@@ -86,11 +81,8 @@ class FashionMNIST(SplitDataModule):
 def load(root: Path, part: str, side: int) -> Examples:
     """Images (n, 1, side, side) uint8 and labels (n,) int64 of one official part; a sweep's jobs share them."""
     # the very files that were verified; torchvision prefers what old versions of it left in another folder
-    folder = root / "FashionMNIST" / "raw"
-    images = torch.from_numpy(np.fromfile(folder / f"{part}-images-idx3-ubyte", np.uint8, offset=16))
-    labels = torch.from_numpy(np.fromfile(folder / f"{part}-labels-idx1-ubyte", np.uint8, offset=8)).long()
-    images = images.view(-1, 1, 28, 28)
-    if side != images.shape[-1]:
-        chunks = images.split(5_000)  # bounds the float copies that interpolation makes
-        images = torch.cat([resize_images(chunk, [side, side]) for chunk in chunks])
-    return Examples(images, labels)
+    start = f"{root}/FashionMNIST/raw/{part}"
+    images = read_image_file(f"{start}-images-idx3-ubyte")[:, None]
+    chunks = images.split(5_000)  # bounds the float copies that interpolation makes
+    images = torch.cat([resize_images(chunk, [side, side]) for chunk in chunks])
+    return Examples(images, read_label_file(f"{start}-labels-idx1-ubyte"))

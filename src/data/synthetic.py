@@ -33,12 +33,9 @@ class SyntheticRegression(SplitDataModule):
         seed: Annotated[int, Field(ge=0)] = 0,
     ):
         super().__init__(batch_size, val_size, seed)
+        self.num_inputs = len(w)
         self.truth = torch.tensor(w)[:, None], torch.tensor([b])  # (d, 1), (1,)
         self.noise, self.train_size, self.test_size = noise, train_size, test_size
-
-    @property
-    def num_inputs(self) -> int:
-        return len(self.truth[0])
 
     def setup(self, stage: str | None = None) -> None:
         if self.splits:
