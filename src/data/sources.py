@@ -4,9 +4,7 @@ Sources are tried in order until one delivers. A file is right if its decompress
 SHA-256: distributors compress the same images differently.
 """
 
-import gzip
 import hashlib
-import io
 import logging
 import subprocess
 import tempfile
@@ -36,8 +34,8 @@ ADVICE = "choose another folder with data.root=DIR"
 
 log = logging.getLogger(__name__)
 
-# of one source, after which the next is tried: gzip raises the first three, ValueError means no URL
-FAILURES = (OSError, EOFError, zlib.error, HTTPException, subprocess.SubprocessError, ValueError, UserError)
+# of one source, after which the next is tried; ValueError means no URL
+FAILURES = (OSError, zlib.error, HTTPException, subprocess.SubprocessError, ValueError, UserError)
 
 
 def provide(
@@ -108,8 +106,9 @@ def fetch(folder: Path, wanted: list[str], sources: list[tuple[str, Callable, st
 
 def unpack(content: bytes) -> bytes:
     """The content, decompressed if need be; a little can unpack to very much, of which no more than LARGEST."""
-    gzipped = content.startswith(b"\x1f\x8b")
-    return gzip.open(io.BytesIO(content)).read(LARGEST) if gzipped else content
+    if not content.startswith(b"\x1f\x8b"):
+        return content
+    return zlib.decompressobj(wbits=31).decompress(content, LARGEST)  # 31 means gzip
 
 
 def from_folder(folder: str, names: Sequence[str]) -> dict[str, bytes]:
@@ -151,5 +150,4 @@ def run(command: list[str], folder: str) -> None:
     options = {"input": "", "capture_output": True, "errors": "replace", "timeout": FETCH_SECONDS}
     done = subprocess.run(command, cwd=folder, **options)
     if done.returncode:
-        last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no message"]
-        raise UserError(f"{command[0]} failed: {last[0]}")
+        raise UserError(f"{command[0]} failed: {' '.join(done.stderr.split())}")
