@@ -12,11 +12,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from src.errors import UserError
 from src.maths import functional as F
 from src.models import closed_form
-from src.models.regression import NonNegative, Positive
+from src.models.regression import Factor, NonNegative, Positive
 
 T = TypeVar("T")
 Some = Annotated[list[T], BeforeValidator(lambda x: x if isinstance(x, list) else [x]), Field(min_length=1)]
-Factor = Annotated[float, Field(gt=0, le=1)]
 AXES = ("lr", "gamma", "weight_decay")  # of the grid
 
 

@@ -15,6 +15,7 @@ from src.models.means import EpochMeans
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Factor = Annotated[float, Field(gt=0, le=1)]
 
 
 class Diverged(UserError):
@@ -26,8 +27,8 @@ class Diverged(UserError):
 class Regression(L.LightningModule):
     """Predicts values or, if it `classifies`, labels; fitted by minibatch stochastic gradient descent.
 
-    A subclass has parameters, `forward`, `loss`, `training_step` and `configure_optimizers`. It may have
-    further metrics (`sums`); if it is X W + b, `weights` gives W and b.
+    A subclass has parameters, `forward`, `loss` (mean of a minibatch), `training_step` and
+    `configure_optimizers`; if it is X W + b, `weights` gives W and b.
 
     Metrics are logged once per epoch as `stage/name`, stage being train, val or test. Each is the exact mean
     over the examples of the epoch, however uneven the minibatches and the processes. Training metrics are
@@ -50,7 +51,7 @@ class Regression(L.LightningModule):
         num_inputs: PositiveInt,
         num_outputs: PositiveInt,
         lr: Positive = 0.1,
-        gamma: Annotated[float, Field(gt=0, le=1)] = 0.9,
+        gamma: Factor = 0.9,
         weight_decay: NonNegative = 0.0,
         sigma: NonNegative = 0.01,
     ):
@@ -63,14 +64,6 @@ class Regression(L.LightningModule):
         """(W (d, q), b (q,)), detached, of a model that is X W + b; None of any other."""
         return None
 
-    def loss(self, output: Tensor, y: Tensor) -> Tensor:
-        """Mean loss of a minibatch."""
-        raise NotImplementedError
-
-    def sums(self, output: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """Metrics other than the loss, each summed over the minibatch."""
-        return {"acc": F.num_correct(output, y)} if self.classifies else {}
-
     def setup(self, stage: str) -> None:
         check_data(self, self.trainer.datamodule)
 
@@ -79,7 +72,10 @@ class Regression(L.LightningModule):
         X, y = batch
         output = self(X)
         loss = self.loss(output, y)
-        self.means.add(stage, len(y), {"loss": loss.detach() * len(y), **self.sums(output, y)})
+        sums = {"loss": loss.detach() * len(y)}
+        if self.classifies:
+            sums["acc"] = F.num_correct(output, y)
+        self.means.add(stage, len(y), sums)
         # elsewhere `log_means` finds out: to ask a GPU makes it wait, and one process must not stop alone
         if loss.device.type == "cpu" and self.trainer.world_size == 1:
             self.check_finite(stage, loss.item())
