@@ -36,8 +36,8 @@ class ExponentialLR(LRScheduler):
 
     def get_lr(self) -> list[list[float]]:
         (group,) = self.optimizer.param_groups
-        gammas = group["gamma"] if self.last_epoch else [1.0] * len(group["lr"])  # the base class asks before
-        return [[lr * gamma for lr, gamma in zip(group["lr"], gammas, strict=True)]]
+        lrs, gammas = group["initial_lr"], group["gamma"]
+        return [[lr * gamma**self.last_epoch for lr, gamma in zip(lrs, gammas, strict=True)]]
 
 
 class SoftmaxRegression(closed_form.SoftmaxRegression):
