@@ -8,7 +8,7 @@ import torch
 
 from src.data.synthetic import SyntheticRegression
 from src.errors import UserError
-from src.models import closed_form, concise, scratch
+from src.models import concise, scratch
 from src.runs import Run
 from src.training.experiment import train
 from tests.conftest import build, compose_config
@@ -100,14 +100,6 @@ def test_the_other_losses_agree_at_the_same_learning_rate(loss):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("loss", ["l2", "l1", "huber"])
-def test_closed_form_gradients_take_the_steps_of_autograd(loss):
-    forms = ("scratch", "closed_form")
-    autograd, closed = (fitted(form, f"model.loss={loss}", "model.lr=0.1") for form in forms)
-    for ours, theirs in zip(autograd, closed, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
-
-
 def test_any_number_of_features_sets_the_width_of_the_model():
     w, _ = fitted("scratch", "data.w=[1,2,3,4,5]", "data.train_size=2000", "model.lr=0.1")
     torch.testing.assert_close(w[:, 0], torch.arange(1.0, 6.0), rtol=0, atol=0.02)
@@ -140,7 +132,7 @@ MISFITS = {  # model -> targets, made from those of the data (n, 1) -> complaint
 }
 
 
-@pytest.mark.parametrize(("form", "loop"), [(scratch, "fit"), (closed_form, "test"), (concise, "fit")])
+@pytest.mark.parametrize(("form", "loop"), [(scratch, "fit"), (scratch, "test"), (concise, "fit")])
 @pytest.mark.parametrize("misfit", MISFITS)
 def test_targets_that_the_model_does_not_predict_are_refused_before_the_first_minibatch(
     config, monkeypatch, misfit, form, loop
