@@ -11,7 +11,7 @@ import tempfile
 import time
 import urllib.request
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from http.client import HTTPException
 from pathlib import Path
 
@@ -31,6 +31,7 @@ DEBIAN_NAME = r"^[a-z0-9][a-z0-9+.-]+$"  # Debian Policy, section 5.6.1
 STALL_SECONDS = 20  # a server that sends nothing for so long is given up
 FETCH_SECONDS = 900  # a source that takes longer than this altogether is given up
 ADVICE = "choose another folder with data.root=DIR"
+Contents = Iterator[tuple[str, bytes]]  # names of the files asked for -> their bytes, compressed or not
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,6 @@ def provide(
     folder = folder.absolute()
     if not missing(folder):
         return
-    # each function gives the content, compressed or not, of the files it is asked for
     sources = [("system copy", from_folder, each) for each in system_copies]
     sources += [("mirror", from_mirror, each) for each in mirrors]
     sources += [("Debian package", from_debian, each) for each in (debian_package,) if each]
@@ -78,8 +78,7 @@ def missing(folder: Path) -> list[str]:
         except (FileNotFoundError, NotADirectoryError):
             absent.append(name)
         except UserError as error:
-            reason = f"{error}; delete it, and the next start fetches it again"
-            raise UserError(f"data file {folder / name} is damaged: {reason}") from None
+            raise UserError(f"data file {folder / name} is damaged: {error}; delete it for a new one") from None
     return absent
 
 
@@ -96,7 +95,7 @@ def fetch(folder: Path, wanted: list[str], sources: list[tuple[str, Callable, st
     for kind, source, place in sources:
         log.info("fetching FashionMNIST from %s %s into %s", kind, place, folder)
         try:
-            return {name: check(name, unpack(content)) for name, content in source(place, wanted).items()}
+            return {name: check(name, unpack(content)) for name, content in source(place, wanted)}
         except FAILURES as error:
             reasons.append(f"{kind} {place}: {error}")
     advice = f"Put {', '.join(FILES)}, compressed or not, into a folder DIR and add"
@@ -110,29 +109,27 @@ def unpack(content: bytes) -> bytes:
     return zlib.decompressobj(wbits=31).decompress(content, LARGEST)  # 31 means gzip
 
 
-def from_folder(folder: str, names: Sequence[str]) -> dict[str, bytes]:
-    contents = {}
+def from_folder(folder: str, names: Sequence[str]) -> Contents:
     for name in names:
         packed = Path(folder, f"{name}.gz")
         with open_regular(packed if packed.exists() else packed.with_suffix(""), LARGEST) as file:
-            contents[name] = file.read()
-    return contents
+            yield name, file.read()
 
 
-def from_mirror(url: str, names: Sequence[str]) -> dict[str, bytearray]:
+def from_mirror(url: str, names: Sequence[str]) -> Contents:
     """url/NAME.gz of each name; urllib's time-out alone would let a server trickle for ever."""
     deadline = time.monotonic() + FETCH_SECONDS
-    contents = {name: bytearray() for name in names}
     for name in names:
+        content = bytearray()
         with urllib.request.urlopen(f"{url.rstrip('/')}/{name}.gz", timeout=STALL_SECONDS) as response:
             while chunk := response.read1(1 << 20):
-                contents[name] += chunk
-                if len(contents[name]) > LARGEST or time.monotonic() > deadline:
+                content += chunk
+                if len(content) > LARGEST or time.monotonic() > deadline:
                     raise UserError(f"took longer than {FETCH_SECONDS} s, or {name}.gz has no end")
-    return contents
+        yield name, content
 
 
-def from_debian(package: str, names: Sequence[str]) -> dict[str, bytes]:
+def from_debian(package: str, names: Sequence[str]) -> Contents:
     """The files in Debian's (or Ubuntu's) package, with package lists and cache of our own, so without root."""
     with tempfile.TemporaryDirectory() as scratch:
         for private in ("lists/partial", "cache/archives/partial"):
@@ -142,7 +139,7 @@ def from_debian(package: str, names: Sequence[str]) -> dict[str, bytes]:
         run([*apt_get, "download", "--", package], scratch)  # the name is never an option
         (archive,) = Path(scratch).glob("*.deb")
         run(["dpkg-deb", "-x", str(archive), scratch], scratch)
-        return from_folder(f"{scratch}/usr/share/datasets/fashion-mnist", names)
+        yield from from_folder(f"{scratch}/usr/share/datasets/fashion-mnist", names)
 
 
 def run(command: list[str], folder: str) -> None:
