@@ -35,14 +35,13 @@ class SyntheticRegression(SplitDataModule):
         super().__init__(batch_size, val_size, seed)
         self.num_inputs = len(w)
         self.truth = torch.tensor(w)[:, None], torch.tensor([b])  # (d, 1), (1,)
-        self.noise, self.train_size, self.test_size = noise, train_size, test_size
+        self.noise, self.sizes = noise, {"train": train_size, "val": val_size, "test": test_size}
 
     def setup(self, stage: str | None = None) -> None:
         if self.splits:
             return
-        sizes = {"train": self.train_size, "val": self.val_size, "test": self.test_size}
         w, b = self.truth
-        for stream, (name, n) in enumerate(sizes.items()):
+        for stream, (name, n) in enumerate(self.sizes.items()):
             random = generator(self.seed, stream)
             X = torch.randn(n, len(w), generator=random)
             y = X @ w + b + self.noise * torch.randn(n, 1, generator=random)
