@@ -6,16 +6,18 @@ import re
 import shutil
 import signal
 import subprocess
-from concurrent.futures import Future
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hydra import initialize_config_dir
 
 from src.errors import UserError
 from src.reproduce import checks as reproduce
 from src.reproduce.checks import Check, Reproduction, row
 from src.runs import Run
 from src.runs.options import checked
+from src.runs.settings import CONF
 from src.training.experiment import train
 from tests.conftest import ROOT, compose_config
 from tests.test_config import options
@@ -56,38 +58,24 @@ def test_a_run_that_raised_fails_with_its_reason_beside_the_others():
     assert (page["verdict"], page["seconds"]) == ("FAIL", 0)
 
 
-class Killer:
-    """Whoever unpickles it is killed."""
-
-    def __reduce__(self):
-        return signal.raise_signal, (signal.SIGKILL,)
-
-
-def test_a_killed_process_costs_no_page(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(reproduce, "run_preset", Killer())
-    caplog.set_level("INFO")
-    with pytest.raises(UserError, match=r"^failed, or outside the bounds: name$"):
-        reproduce.reproduce({"name": CHECK}, [], 1, tmp_path)
-    (line,) = (tmp_path / "results.md").read_text().splitlines()[2:]
-    assert "| seed 0 failed: A process in the process pool was terminated abruptly" in line
-    assert line.endswith("| FAIL    |")
-    assert sum("terminated abruptly" in message for message in caplog.messages) == 3  # two runs, and the page
+@pytest.fixture
+def conf() -> Iterator[None]:
+    """The configs, as the command has them."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
 
 
-def test_a_run_that_raises_says_why_in_text(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match=r"^Could not override 'nope'\.") as error:
-        reproduce.run_preset("linear_l1", 3, ["nope=1"], tmp_path / "run")
-    assert error.value.__cause__ is None  # it is sent to another process
+def test_a_run_that_raises_says_why_in_text(tmp_path, monkeypatch, conf):
+    failed = reproduce.run_preset("linear_l1", 3, ["nope=1"], tmp_path / "run")
+    assert failed["reason"].startswith("Could not override 'nope'.")
     monkeypatch.setattr(reproduce, "compose", lambda *arguments, **settings: {}["weights"])
-    with pytest.raises(UserError, match=r"^KeyError: 'weights'$"):
-        reproduce.run_preset("linear_l1", 3, [], tmp_path / "run")
+    failed = reproduce.run_preset("linear_l1", 3, [], tmp_path / "run")
+    assert failed == {"seed": 3, "reason": "KeyError: 'weights'"}
 
 
 @pytest.mark.parametrize(
     ("override", "complaint"),
     [
-        ("workers=abc", "workers: input should be a valid integer, got 'abc'"),
-        ("workers=0", "workers: input should be greater than 0, got 0"),
         ("presets=best", "presets: input should be a valid list, got 'best'"),
         ("presets=[]", "presets: list should have at least 1 item"),
         ("overrides=[1]", "overrides.0: input should be a valid string, got 1"),
@@ -129,27 +117,11 @@ def test_every_preset_runs(config, experiment, tmp_path):
     assert yardsticks()[experiment].bounds.keys() - {"gap", "last val/loss"} <= record.keys()
 
 
-class Inline:
-    """A pool that runs everything in this process."""
-
-    def __init__(self, *settings):
-        pass
-
-    def shutdown(self, cancel_futures: bool) -> None:
-        pass
-
-    def submit(self, function, *arguments) -> Future:
-        future = Future()
-        future.set_result(function(*arguments))
-        return future
-
-
 @pytest.mark.slow
-def test_the_page_is_written_and_nothing_raised_if_all_bounds_are_kept(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(reproduce, "ProcessPoolExecutor", Inline)
+def test_the_page_is_written_and_nothing_raised_if_all_bounds_are_kept(tmp_path, caplog, conf):
     caplog.set_level("INFO")
     checks = {"linear_concise": yardsticks()["linear_concise"]}
-    reproduce.reproduce(checks, ["~logger", "~callbacks.figures"], 1, tmp_path)
+    reproduce.reproduce(checks, ["~logger", "~callbacks.figures"], tmp_path)
     assert any(text.startswith("1/1  linear_concise seed 0  error/w 0.0") for text in caplog.messages)
     page = (tmp_path / "results.md").read_text()
     assert page.strip() in caplog.text
@@ -161,7 +133,7 @@ def test_the_page_is_written_and_nothing_raised_if_all_bounds_are_kept(tmp_path,
 @pytest.mark.slow
 def test_the_command_fails_if_a_run_raises_or_a_bound_is_missed(cli, data_root, tmp_path):
     quick = f"'trainer.max_epochs=1','data.root={data_root}'"
-    arguments = ["presets=[linear_l1,overfit,overfit_fixed]", "hydra.run.dir=out", "workers=1"]
+    arguments = ["presets=[linear_l1,overfit,overfit_fixed]", "hydra.run.dir=out"]
     arguments += [f"+checks.{name}.overrides=[{quick}]" for name in ("overfit", "overfit_fixed")]
     arguments += ["+checks.linear_l1.overrides=['nope=1']"]
     status, output = cli("src.reproduce", *arguments, data=False)
@@ -232,7 +204,7 @@ def test_a_preset_without_a_check_is_refused(cli):
 
 @pytest.mark.slow
 def test_a_signal_ends_the_runs_too(start, tmp_path):
-    long = ["presets=[linear_l1,linear_huber]", "overrides=['trainer.max_epochs=100000']", "workers=1"]
+    long = ["presets=[linear_l1,linear_huber]", "overrides=['trainer.max_epochs=100000']"]
     command = start("src.reproduce", *long, "hydra.run.dir=out", data=False)
     run = Run(tmp_path / "out/linear_l1/seed0")
     command.until(run.last.exists)
