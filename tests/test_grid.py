@@ -79,6 +79,7 @@ def run(config, tmp_path_factory) -> Run:
     return run
 
 
+@pytest.mark.slow
 def test_the_model_is_the_best_member_of_the_epoch_and_its_checkpoint_that_of_all_epochs(config, run):
     alone = [Run(run.path.with_name(f"alone{k}")) for k in range(2)]
     for own, gamma in zip(alone, GAMMAS, strict=True):
@@ -190,6 +191,7 @@ def test_early_stopping_watches_the_best_member(config, tmp_path):
     assert Run(tmp_path).record()["epochs"] == 2
 
 
+@pytest.mark.slow
 def test_more_epochs_continue_a_run_as_if_it_had_been_asked_for_them_at_first(config, run, tmp_path):
     cfg = config("model=grid", *SMALL, *JUMPING, f"model.gamma={list(GAMMAS)}", "trainer.max_epochs=5")
     train(cfg, tmp_path)
@@ -230,6 +232,7 @@ def test_it_ends_with_the_table_and_the_picture_of_a_sweep(cli, tmp_path):
     assert "grid.png" in (run.path / "train.log").read_text()
 
 
+@pytest.mark.slow
 def test_three_settings_have_no_picture(cli, tmp_path):
     axes = ["model.gamma=[0.9,1]", "model.weight_decay=[0,0.01]"]
     status, output = cli("src.train", *TWO, *axes, "trainer.max_epochs=1", "hydra.run.dir=run")

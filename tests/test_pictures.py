@@ -211,6 +211,7 @@ def test_images_of_the_data_set_are_taken_pixel_by_pixel(tmp_path, official):
         assert torch.equal(load(tmp_path / "x.png"), image), i
 
 
+@pytest.mark.slow
 def test_no_image_of_the_data_set_and_every_negative_of_one_is_inverted(official):
     for image in official[::5, 0].numpy().astype(int):
         assert np.array_equal(seen(image), image)

@@ -105,6 +105,7 @@ def test_any_number_of_features_sets_the_width_of_the_model():
     torch.testing.assert_close(w[:, 0], torch.arange(1.0, 6.0), rtol=0, atol=0.02)
 
 
+@pytest.mark.slow
 def test_run_reports_the_error_of_the_estimates_every_epoch_and_draws_the_fit(config, tmp_path):
     cfg = config("model=linear_scratch", "data=synthetic", "data.train_size=1000", "trainer.max_epochs=2")
     train(cfg, tmp_path / "run")
