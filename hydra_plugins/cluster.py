@@ -3,38 +3,28 @@
 import contextlib
 import signal
 
-from hydra.core.utils import JobReturn
-
 with contextlib.suppress(ImportError):  # without the extra `launchers` there are none
     from hydra_plugins.hydra_joblib_launcher import joblib_launcher
     from hydra_plugins.hydra_submitit_launcher import submitit_launcher
 
     class JoblibLauncher(joblib_launcher.JoblibLauncher):
-        def launch(self, job_overrides: list[list[str]], initial_job_idx: int) -> list[JobReturn]:
+        def launch(self, job_overrides: list[list[str]], initial_job_idx: int) -> tuple[()]:
             from src.sweeps import beside  # Hydra looks for plugins at every start
 
-            return beside.launch(self, job_overrides, initial_job_idx)
+            beside.launch(self, dict(enumerate(job_overrides, initial_job_idx)))
+            return ()  # the jobs have said how they ended
 
-    class Waiting:
-        """Waits for every job, however it ends; those that the user stops are cancelled."""
-
-        cluster: str
-
-        def launch(self, job_overrides: list[list[str]], initial_job_idx: int) -> list[JobReturn]:
+    class SlurmLauncher(submitit_launcher.SlurmLauncher):
+        def launch(self, job_overrides: list[list[str]], initial_job_idx: int) -> tuple[()]:
             from src.sweeps import cluster
 
-            return cluster.launch(self, job_overrides, initial_job_idx)
+            cluster.launch(self, dict(enumerate(job_overrides, initial_job_idx)))
+            return ()
 
-        def __call__(self, *arguments) -> JobReturn:
+        def __call__(self, *arguments) -> object:
             """The job, in its own process. It ends as a run at a terminal does: SIGTERM saves, and stops it."""
             from src import terminal
 
             signal.signal(signal.SIGTERM, terminal.stop)
             signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # time will be up; SIGTERM follows when it is
             return super().__call__(*arguments)
-
-    class LocalLauncher(Waiting, submitit_launcher.LocalLauncher):
-        cluster = "local"
-
-    class SlurmLauncher(Waiting, submitit_launcher.SlurmLauncher):
-        cluster = "slurm"

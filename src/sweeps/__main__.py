@@ -20,7 +20,7 @@ from src.sweeps.folder import Sweep
 
 # Hydra's own settings that are taken from a sweep folder; others can start a program or write elsewhere.
 HARMLESS = re.compile(
-    r"hydra/launcher=(basic|joblib|submitit_local|submitit_slurm)|hydra\.sweeper\.max_batch_size=\d+|"
+    r"hydra/launcher=(basic|joblib|submitit_slurm)|hydra\.sweeper\.max_batch_size=\d+|"
     r"\+{0,2}hydra\.sweeper\.params\.[^$]*|hydra\.sweep\.dir=.*|"
     r"hydra\.launcher\.(n_jobs|timeout_min|cpus_per_task|gpus_per_node|tasks_per_node|nodes|mem_gb|"
     r"partition|qos|account|constraint|array_parallelism)=[\w.-]*"

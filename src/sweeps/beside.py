@@ -9,26 +9,26 @@ import threading
 from collections.abc import Sequence
 from multiprocessing.connection import wait
 
-from hydra.core.utils import JobReturn, JobStatus, run_job
+from hydra.core.utils import run_job
 from hydra.plugins.launcher import Launcher
 from joblib import effective_n_jobs
 
 from src.sweeps.callback import PATIENCE, ReportSweep
 
 
-def launch(launcher: Launcher, job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
-    """Run the jobs of a batch, the first of which has the number `first`, but for those that have finished."""
+def launch(launcher: Launcher, jobs: dict[int, Sequence[str]]) -> None:
+    """Run a batch of jobs, number -> overrides, but for those that have finished."""
     report, running, context = ReportSweep.running, {}, multiprocessing.get_context("fork")
     limit = effective_n_jobs(launcher.joblib["n_jobs"])
-    jobs = [job for job in enumerate(job_overrides, first) if job[0] not in report.before]
-    if sys.platform == "linux" and jobs:  # once, for all; elsewhere torch does not survive a fork
+    todo = [job for job in jobs.items() if job[0] not in report.before]
+    if sys.platform == "linux" and todo:  # once, for all; elsewhere torch does not survive a fork
         importlib.import_module("src.training.figures")
     try:
-        while jobs or running:
-            while jobs and len(running) < limit:
-                process = context.Process(target=run, args=(launcher, *jobs[0]))
+        while todo or running:
+            while todo and len(running) < limit:
+                process = context.Process(target=run, args=(launcher, *todo[0]))
                 process.start()
-                running[process.sentinel] = jobs.pop(0)[0], process
+                running[process.sentinel] = todo.pop(0)[0], process
             for sentinel in wait(running):
                 number, process = running.pop(sentinel)
                 process.join()
@@ -42,7 +42,6 @@ def launch(launcher: Launcher, job_overrides: Sequence[Sequence[str]], first: in
         for _, process in running.values():
             process.join(PATIENCE)
             process.kill()
-    return [JobReturn(status=JobStatus.COMPLETED) for _ in job_overrides]
 
 
 def run(launcher: Launcher, number: int, overrides: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob
 from hydra.experimental.callback import Callback
 from hydra.utils import get_class
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from src import terminal
 from src.errors import UserError, printable
@@ -24,49 +24,52 @@ from src.runs import Run, claim, lock, write
 from src.sweeps.folder import SELECTED, Sweep
 
 PATIENCE = 30  # seconds that jobs have to save and end when their sweep is stopped
+REFUSED = {  # pattern of the launcher and Hydra's settings, with what is refused as group -> why
+    r"^(?!basic |joblib |submitit_slurm )(\S+)": "take hydra/launcher=joblib; on a cluster, submitit_slurm",
+    r"(hydra\.sweep\.subdir)": "jobs are numbered; leave it out",
+    r"(hydra\.launcher\.(?:signal_delay_s|max_num_timeout))": "a job out of time is saved, not started again",
+    r"^joblib .*(hydra\.launcher\.(?!n_jobs=-?[1-9])\S+)": "only n_jobs can, and not to 0",
+}
 
 
 class ReportSweep(Callback):
     """Hydra callback: claims the sweep folder, records the plan, and prints a line for each job that ends."""
 
-    held, folder = None, None  # of the process that runs the sweep; jobs in others have a copy of the callback
-    running: ClassVar["ReportSweep | None"] = None  # likewise
+    # of the process that runs the sweep; jobs in others have a copy of the callback
+    held: ClassVar[object] = None  # the lock of the folder
+    running: ClassVar["ReportSweep | None"] = None
     sweep: Sweep | None = None
 
     def __init__(self, resume: bool = False):
         self.resume = resume
 
     def on_multirun_start(self, config: DictConfig, config_name: str, **kwargs) -> None:
-        named = any(text.startswith("hydra.sweep.dir=") for text in config.hydra.overrides.hydra)
-        folder = Path(config.hydra.sweep.dir)
-        module, _, name = config.hydra.launcher["_target_"].rpartition(".")
+        hydra, folder = config.hydra, Path(config.hydra.sweep.dir)
+        launcher, settings = hydra.runtime.choices["hydra/launcher"], hydra.overrides.hydra
         try:
-            if OmegaConf.to_container(config.hydra.sweep)["subdir"] != "${hydra.job.num}":
-                raise UserError("hydra.sweep.subdir cannot be set: jobs are numbered; leave it out")
-            settings = " ".join(config.hydra.overrides.hydra)
-            if found := re.search(r"hydra\.launcher\.(signal_delay_s|max_num_timeout)", settings):
-                raise UserError(f"{found[0]} cannot be set: a job out of time is saved, and not started again")
-            if "joblib" in module and (found := re.search(r"launcher\.(?!n_jobs=-?[1-9])\S+", settings)):
-                raise UserError(f"hydra.{found[0]} cannot be set: only n_jobs can, and not to 0")
+            for pattern, why in REFUSED.items():
+                if found := re.search(pattern, " ".join([launcher, *settings])):
+                    raise UserError(f"{found[1]} cannot be set: {why}")
             plan = None if self.resume else planned(config)
             if plan:
                 compose_forms(config, config_name, plan["jobs"])
+                named = any(text.startswith("hydra.sweep.dir=") for text in settings)
                 folder = claim(folder, "hydra.sweep.dir" if named else None)
             ReportSweep.held = lock(folder / ".lock", f"sweep {folder}")
             if plan:
-                (configs,) = (each for each in config.hydra.runtime.config_sources if each.provider == "main")
+                (configs,) = (each for each in hydra.runtime.config_sources if each.provider == "main")
                 shutil.copytree(configs.path, folder / ".conf")
                 write(folder / "sweep.yaml", yaml.safe_dump(plan))
         except terminal.USER_ERRORS as error:
             sys.exit(printable(f"error: {terminal.explain(error)}", keep="\n"))
-        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={terminal.quoted(folder)}")  # for the jobs
-        config.hydra.sweep.dir = str(folder)
-        if re.search("submitit|joblib", module):  # the plugins' own give up at the first job without a result
-            config.hydra.launcher["_target_"] = f"hydra_plugins.cluster.{name}"
-        if config.hydra.runtime.choices["hydra/launcher"] == "basic":
-            config.hydra.sweeper.max_batch_size = 1  # Hydra composes a whole batch before its first job
-        ReportSweep.running, ReportSweep.folder = self, folder
-        self.sweep, self.started = Sweep(folder), time.monotonic()
+        settings.append(f"hydra.sweep.dir={terminal.quoted(folder)}")  # for the jobs
+        hydra.sweep.dir = str(folder)
+        if launcher == "basic":
+            hydra.sweeper.max_batch_size = 1  # Hydra composes a whole batch before its first job
+        else:  # the plugin's own gives up at the first job without a result
+            *_, name = hydra.launcher["_target_"].split(".")
+            hydra.launcher["_target_"] = f"hydra_plugins.cluster.{name}"
+        ReportSweep.running, self.sweep, self.started = self, Sweep(folder), time.monotonic()
         self.before = {row["job"] for row in self.sweep.rows() if row["status"] == "finished"}
 
     def on_job_end(self, config: DictConfig, **kwargs) -> None:
@@ -90,9 +93,9 @@ class ReportSweep(Callback):
     def lost(self, number: int, fate: str, log: str = "", remedy: str = "") -> None:
         """Record how a job ended that could not do so itself, or could not know why; `log` may say more."""
         row = self.sweep.rows()[number]
-        seen = f", see {self.sweep.path}/{log}" if log and row["status"] == "not started" else ""
-        run, reason = Run(row["folder"]), f"{fate}{seen}; {self.go_on()}{remedy}"
         if row["status"] in ("interrupted", "not started"):
+            seen = f", see {self.sweep.path}/{log}" if log and row["status"] == "not started" else ""
+            run, reason = Run(row["folder"]), f"{fate}{seen}; {self.go_on()}{remedy}"
             with contextlib.suppress(UserError), run.lock():  # else it runs on after all
                 run.save_record(run.record() | {"status": "interrupted", "reason": reason})
 
@@ -127,10 +130,10 @@ def summarized(main: Callable[[], None]) -> None:
     try:
         main()
     finally:
-        if ReportSweep.folder:
+        if ReportSweep.running:
             from src.sweeps.summary import summarize
 
-            rows, text = summarize(ReportSweep.folder)
+            rows, text = summarize(ReportSweep.running.sweep.path)
             terminal.say(text)
     if bad := [row for row in rows if row["status"] != "finished"]:
         raise UserError(f"{len(bad)} of {len(rows)} jobs did not finish")
