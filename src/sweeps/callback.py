@@ -50,9 +50,8 @@ class ReportSweep(Callback):
             for pattern, why in REFUSED.items():
                 if found := re.search(pattern, " ".join([launcher, *settings])):
                     raise UserError(f"{found[1]} cannot be set: {why}")
-            plan = None if self.resume else planned(config)
+            plan = None if self.resume else planned(config, config_name)
             if plan:
-                compose_forms(config, config_name, plan["jobs"])
                 named = any(text.startswith("hydra.sweep.dir=") for text in settings)
                 folder = claim(folder, "hydra.sweep.dir" if named else None)
             ReportSweep.held = lock(folder / ".lock", f"sweep {folder}")
@@ -79,12 +78,11 @@ class ReportSweep(Callback):
     def job_ended(self, number: int) -> None:
         """Print the line of a job."""
         rows = self.sweep.rows()
-        row = rows[number]
+        row, place = rows[number], self.sweep.place(number)
         ended = {each["job"] for each in rows if each["status"] in ("finished", "failed", "diverged")}
         left = (time.monotonic() - self.started) / max(len(ended - self.before), 1) * (len(rows) - len(ended))
-        place = self.sweep.place(row["job"]) or row["overrides"]
         outcome = f"{SELECTED} {row[SELECTED]:.4f}" if SELECTED in row else f"{row['status']} {row['reason']}"
-        parts = [f"{len(ended)}/{len(rows)}", place, outcome.strip()]
+        parts = [f"{len(ended)}/{len(rows)}", place or row["overrides"], outcome.strip()]
         if scored := [each for each in rows if SELECTED in each]:
             best = min(scored, key=lambda each: each[SELECTED])
             parts.append(f"best {best[SELECTED]:.4f} (job {best['job']})")
@@ -103,16 +101,11 @@ class ReportSweep(Callback):
         return f"to go on: python -m src.sweeps resume {shlex.quote(terminal.relative(self.sweep.path))}"
 
 
-def compose_forms(config: DictConfig, config_name: str, jobs: list[list[str]]) -> None:
-    """Raises Hydra's errors for the first job of each choice of groups: later ones differ in values alone."""
-    groups = config.hydra.runtime.choices
-    forms = {tuple(text for text in job if text.partition("=")[0] in groups): job for job in reversed(jobs)}
-    for job in forms.values():
-        compose(config_name, overrides=job)
+def planned(config: DictConfig, config_name: str) -> dict[str, Any]:
+    """What is needed to finish a sweep later, besides its configs: its command, and its jobs in order.
 
-
-def planned(config: DictConfig) -> dict[str, Any]:
-    """What is needed to finish a sweep later, besides its configs: its command, and its jobs in order."""
+    Raises Hydra's errors for one job of each choice of groups: the others differ in values alone.
+    """
     parameters = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
     command = list(config.hydra.overrides.task)
     overrides = OverridesParser.create().parse_overrides([*parameters, *command])
@@ -120,6 +113,10 @@ def planned(config: DictConfig) -> dict[str, Any]:
         if isinstance(each.value(), Glob) or getattr(each.value(), "shuffle", False):
             raise UserError(f"{each.input_line}: jobs are numbered in their order; leave out shuffle and glob")
     (jobs,) = get_class(config.hydra.sweeper["_target_"]).split_arguments(overrides, max_batch_size=None)
+    groups = config.hydra.runtime.choices
+    forms = {tuple(text for text in job if text.partition("=")[0] in groups): job for job in jobs}
+    for job in forms.values():
+        compose(config_name, overrides=job)
     settings = [text for text in config.hydra.overrides.hydra if not text.startswith("hydra.mode=")]
     return {"command": [*command, *settings], "jobs": jobs}
 
