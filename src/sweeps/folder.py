@@ -70,6 +70,6 @@ class Sweep:
 
     def _repr_markdown_(self) -> str:
         """What a notebook shows."""
-        from src.sweeps.summary import described, groups  # matplotlib
+        from src.sweeps.summary import answer  # matplotlib
 
-        return described(rows := self.rows(), groups(rows, self.axes))
+        return answer(self.rows(), self.axes)

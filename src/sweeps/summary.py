@@ -22,16 +22,12 @@ SHOWN = ("val/loss", "val/acc", "test/loss", "test/acc")  # in this order, where
 
 def summarize(path: Path) -> tuple[list[Row], str]:
     """Write summary.csv, summary.md and, for one or two axes, summary.png; the rows, and a text to print."""
-    sweep = Sweep(path)
+    sweep, picture = Sweep(path), path / "summary.png"
     rows = sweep.rows()
-    axes = [key for key in sweep.axes if key != "seed"]
-    means = groups(rows, axes)
-    drawn = [group for group in means if SELECTED in group] if 1 <= len(axes) <= 2 else []
-    text, files = described(rows, means), "summary.csv .md"
+    text, files = answer(rows, sweep.axes, picture), "summary.csv .md"
     page = [f"# {path.name}", f"`{shlex.join(['python', '-m', 'src.train', '-m', *sweep.command])}`", text]
-    if drawn:
-        save(chart(drawn, axes), path / "summary.png")
-        page, files = [*page, "![summary](summary.png)"], f"{files} .png"
+    if picture.exists():
+        page, files = [*page, f"![summary]({picture.name})"], f"{files} .png"
     write_csv(path / "summary.csv", rows)
     write(path / "summary.md", printable("\n\n".join(page) + "\n", keep="\n"))
     return rows, f"{text}\n\nwritten to {terminal.relative(path)}/: {files}"
@@ -61,27 +57,32 @@ def groups(rows: list[Row], axes: list[str], names: Sequence[str] = SHOWN) -> li
     return found
 
 
-def described(rows: list[Row], means: list[Row]) -> str:
-    """How many jobs ended how, the table of means, and why jobs did not finish, in Markdown."""
+def answer(rows: list[Row], axes: list[str], picture: Path | None = None) -> str:
+    """How many jobs ended how, the table of means, and why jobs did not finish, in Markdown.
+
+    The means are drawn as the file `picture`, if a picture can show them: over one or two axes, seeds aside.
+    """
     states = Counter(row["status"] for row in rows)
     parts = [f"{len(rows)} jobs: {', '.join(f'{n} {state}' for state, n in states.items())}."]
-    if means:
+    if means := groups(rows, axes):
         order = f"Best first by {SELECTED}; without a validation split nothing is selected."
         ranked = sorted(means, key=lambda group: group.get(SELECTED, (math.inf,)))
         parts += [f"Mean ± sd over the n finished runs of each setting. {order}", table(ranked)]
     if troubled := [row for row in rows if row["reason"]]:
         lines = (f"- {row['job']}: `{row['overrides']}`: {row['status']}, {row['reason']}" for row in troubled)
         parts += ["Not finished:", "\n".join(lines)]
+    axes, drawn = [key for key in axes if key != "seed"], [group for group in means if SELECTED in group]
+    if picture and drawn and 1 <= len(axes) <= 2:
+        save(chart(drawn, axes), picture)
     return "\n\n".join(parts)
 
 
 def places(texts: list[str]) -> dict[str, float]:
     """Where the values of an axis stand: numbers in order, to scale if all are above 0; others as they come."""
     with contextlib.suppress(ValueError):
-        numbers = {text: float(text) for text in sorted(texts, key=float)}
-        if all(0 < number < math.inf for number in numbers.values()):
-            return numbers
-        texts = texts if any(map(math.isnan, numbers.values())) else [*numbers]
+        texts = sorted(texts, key=float)
+        if all(0 < float(text) < math.inf for text in texts):
+            return {text: float(text) for text in texts}
     return {text: k for k, text in enumerate(dict.fromkeys(texts))}
 
 
@@ -120,7 +121,4 @@ def members(run: Run) -> str:
         for k, member in enumerate(run.load(run.last)["members"])
     ]
     axes = [key for key in AXES if len({row[key] for row in rows}) > 1]
-    means = groups(rows, axes)
-    if means and 1 <= len(axes) <= 2:
-        save(chart(means, axes), run.figures / "grid.png")
-    return described(rows, means)
+    return answer(rows, axes, run.figures / "grid.png")
