@@ -25,7 +25,7 @@ from src.sweeps.folder import SELECTED, Sweep
 
 PATIENCE = 30  # seconds that jobs have to save and end when their sweep is stopped
 REFUSED = {  # pattern of the launcher and Hydra's settings, with what is refused as group -> why
-    r"^(?!basic |joblib |submitit_slurm )(\S+)": "take hydra/launcher=joblib; on a cluster, submitit_slurm",
+    r"^(?!basic\b|joblib\b|submitit_slurm\b)(\S+)": "take hydra/launcher=joblib; on a cluster, submitit_slurm",
     r"(hydra\.sweep\.subdir)": "jobs are numbered; leave it out",
     r"(hydra\.launcher\.(?:signal_delay_s|max_num_timeout))": "a job out of time is saved, not started again",
     r"^joblib .*(hydra\.launcher\.(?!n_jobs=-?[1-9])\S+)": "only n_jobs can, and not to 0",
@@ -50,15 +50,14 @@ class ReportSweep(Callback):
             for pattern, why in REFUSED.items():
                 if found := re.search(pattern, " ".join([launcher, *settings])):
                     raise UserError(f"{found[1]} cannot be set: {why}")
-            plan = None if self.resume else planned(config, config_name)
-            if plan:
+            if not self.resume:
+                plan = planned(config, config_name)
                 named = any(text.startswith("hydra.sweep.dir=") for text in settings)
                 folder = claim(folder, "hydra.sweep.dir" if named else None)
-            ReportSweep.held = lock(folder / ".lock", f"sweep {folder}")
-            if plan:
                 (configs,) = (each for each in hydra.runtime.config_sources if each.provider == "main")
                 shutil.copytree(configs.path, folder / ".conf")
                 write(folder / "sweep.yaml", yaml.safe_dump(plan))
+            ReportSweep.held = lock(folder / ".lock", f"sweep {folder}")
         except terminal.USER_ERRORS as error:
             sys.exit(printable(f"error: {terminal.explain(error)}", keep="\n"))
         settings.append(f"hydra.sweep.dir={terminal.quoted(folder)}")  # for the jobs
