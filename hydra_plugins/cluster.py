@@ -21,10 +21,10 @@ with contextlib.suppress(ImportError):  # without the extra `launchers` there ar
             cluster.launch(self, dict(enumerate(job_overrides, initial_job_idx)))
             return ()
 
-        def __call__(self, *arguments) -> object:
+        def __call__(self, number: int, overrides: list[str], singletons: dict) -> object:
             """The job, in its own process. It ends as a run at a terminal does: SIGTERM saves, and stops it."""
             from src import terminal
 
             signal.signal(signal.SIGTERM, terminal.stop)
             signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # time will be up; SIGTERM follows when it is
-            return super().__call__(*arguments)
+            return super().__call__(overrides, "hydra.sweep.dir", number, "", singletons)

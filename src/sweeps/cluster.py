@@ -35,7 +35,7 @@ REMEDIES = {"TIMEOUT": " hydra.launcher.timeout_min=MINUTES", "OUT_OF_MEMORY": "
 def launch(launcher: Any, jobs: dict[int, Sequence[str]]) -> None:
     """Run a batch of jobs, number -> overrides, but for those that have finished.
 
-    `launcher` is that of Hydra's plugin; each job calls it. Raises UserError if they cannot be submitted.
+    Each job calls the launcher of Hydra's plugin. Raises UserError if they cannot be submitted.
     """
     report, ReportSweep.running = ReportSweep.running, None  # nothing to sum up yet
     file = report.sweep.path / ".jobs.yaml"  # number of each job that was submitted -> its id, ARRAY_INDEX
@@ -68,12 +68,10 @@ def submit(launcher: Any, jobs: dict[int, Sequence[str]], report: ReportSweep) -
     executor = submitit.AutoExecutor(options.pop("submitit_folder"), "slurm")
     del options["max_num_timeout"]
     executor.update_parameters(**{f"slurm_{key}": value for key, value in options.items()})
-    singletons = Singleton.get_state()
-    calls = [(list(each), "hydra.sweep.dir", number, "", singletons) for number, each in jobs.items()]
     heeded = signal.signal(signal.SIGINT, signal.SIG_IGN)  # else jobs might run on whose ids nobody knows
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            array = executor.map_array(launcher, *zip(*calls, strict=True))
+            array = executor.map_array(launcher, jobs, jobs.values(), [Singleton.get_state()] * len(jobs))
         return {number: job.job_id for number, job in zip(jobs, array, strict=True)}
     except UncompletedJobError as error:  # of sbatch
         reason = str(error).splitlines()[0].removeprefix("sbatch: error: ")
@@ -91,13 +89,14 @@ def wait(ids: dict[int, str], report: ReportSweep, limit: float = math.inf) -> N
     end, said = time.monotonic() + limit, set()
     while ids and time.monotonic() < end:
         for number, (state, reason) in states(ids).items():
+            job = ids[number]
             if state in ENDED:
-                job = ids.pop(number)
                 if state != "COMPLETED":
                     report.lost(number, f"Slurm job {job} {state}", ".submitit", REMEDIES.get(state, ""))
                 report.job_ended(number)
+                del ids[number]
             elif state in ("PENDING", "UNKNOWN") and reason not in ORDINARY | said:
-                terminal.say(f"Slurm job {ids[number]} waits: {reason}")
+                terminal.say(f"Slurm job {job} waits: {reason}")
                 said.add(reason)
         time.sleep(POLL if ids else 0)
 
