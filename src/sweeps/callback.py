@@ -38,10 +38,9 @@ class ReportSweep(Callback):
     # of the process that runs the sweep; jobs in others have a copy of the callback
     held: ClassVar[object] = None  # the lock of the folder
     running: ClassVar["ReportSweep | None"] = None
-    sweep: Sweep | None = None
 
     def __init__(self, resume: bool = False):
-        self.resume = resume
+        self.resume, self.sweep = resume, None
 
     def on_multirun_start(self, config: DictConfig, config_name: str, **kwargs) -> None:
         hydra, folder = config.hydra, Path(config.hydra.sweep.dir)
