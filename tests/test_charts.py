@@ -58,12 +58,6 @@ def test_compared_runs_have_the_metrics_that_each_of_them_has():
     assert len(accuracy.get_lines()) == 4
 
 
-@pytest.mark.parametrize("scale", ["linear", "log"])
-def test_loss_axis_has_the_scale_asked_for(scale):
-    loss, accuracy, _ = curves(ROWS, scale).axes
-    assert (loss.get_yscale(), accuracy.get_yscale()) == (scale, "linear")
-
-
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
@@ -84,7 +78,7 @@ def test_the_loss_axis_follows_the_losses_of_all_runs():
     fallen = [FIRST | {"train/loss": 9.0, "val/loss": 1.0, "val/acc": 0.1}, SECOND | {"val/loss": 0.8}]
     assert [picture.axes[0].get_yscale() for picture in (curves(ROWS), curves(fallen))] == ["linear", "log"]
     assert compared({"A": ROWS, "B": fallen}).axes[0].get_yscale() == "log"
-    assert curves(fallen, "linear").axes[0].get_yscale() == "linear"
+    assert [ax.get_yscale() for ax in curves(fallen).axes[1:]] == ["linear", "log"]  # accuracy, learning rate
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 20, 400])
@@ -142,23 +136,22 @@ def within(picture: Figure) -> None:
     assert -0.5 <= box.y0 < box.y1 <= height + 0.5
 
 
-@pytest.mark.parametrize("scale", ["linear", "log"])
 @pytest.mark.parametrize("factor", [1e-4, 1e4])
-@pytest.mark.parametrize("epochs", [1, 1000])
-def test_curves_clip_no_label(scale, factor, epochs):
+@pytest.mark.parametrize("epochs", [1, 2, 1000])  # the loss on a linear axis, and on a logarithmic one
+def test_curves_clip_no_label(factor, epochs):
     rows = [
         {"epoch": e, "lr": 0.1 * factor / e, "train/loss": factor / e, "val/loss": 1.1 * factor / e}
         | {"train/acc": 1 - 1 / (e + 1), "error/w": 0.1 * factor / e, "error/b": 0.03 * factor / e**2}
         for e in range(1, epochs + 1)
     ]
-    within(curves(rows, scale))
+    within(curves(rows))
 
 
 def test_save_replaces_the_picture_in_one_step(tmp_path):
     path = tmp_path / "figures" / "x.png"
     save(curves(ROWS), path)
     before = path.read_bytes()
-    save(curves(ROWS, "log"), path)
+    save(curves(ROWS[:1]), path)
     assert path.read_bytes() != before
     assert [file.name for file in path.parent.iterdir()] == ["x.png"]
 

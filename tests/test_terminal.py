@@ -81,9 +81,7 @@ BAD = {
     "trainer.max_epochs=1.5": ["trainer.max_epochs: input should be a valid integer", "got 1.5"],
     "trainer.max_epochs=-3": ["trainer.max_epochs: input should be greater than 0, got -3"],
     "trainer.devices=0": ["trainer.devices: input should be greater than 0, got 0"],
-    "callbacks.figures.scale=cubic": [
-        "callbacks.figures.scale: input should be 'auto', 'linear' or 'log', got 'cubic'"
-    ],
+    "callbacks.figures.live=often": ["callbacks.figures.live: input should be a valid boolean", "got 'often'"],
     "trainer.accelerator=tpv": ["trainer.accelerator: input should be 'cpu', ", "got 'tpv'"],
     "data.batch_size=0": ["data.batch_size: input should be greater than 0, got 0; try data.batch_size=256"],
     "data.val_size=60000": ["data.val_size: input should be less than 60000, got 60000"],

@@ -18,15 +18,15 @@ PANELS = {  # title -> metrics
 Rows = Sequence[dict[str, float]]  # one dict per epoch: epoch, lr, train/loss, ...
 
 
-def panels(runs: Sequence[Rows], height: float, loss_scale: str = "auto") -> Figure:
+def panels(runs: Sequence[Rows], height: float) -> Figure:
     """A figure with an empty panel for each kind of metric that the runs have."""
-    if loss_scale == "auto":
-        loss_scale = scale(row[name] for rows in runs for row in rows for name in PANELS["loss"] if name in row)
+    losses = (row[name] for rows in runs for row in rows for name in PANELS["loss"] if name in row)
+    scales = {"loss": scale(losses), "accuracy": "linear"}
     names = {name for rows in runs for row in rows for name in row}
     found = [title for title, metrics in PANELS.items() if names.intersection(metrics)]
     panel = figure(3.8 * len(found), height)
     for ax, title in zip(panel.subplots(1, len(found), squeeze=False)[0], found, strict=True):
-        ax.set(xlabel="epoch", yscale={"loss": loss_scale, "accuracy": "linear"}.get(title, "log"))
+        ax.set(xlabel="epoch", yscale=scales.get(title, "log"))
         ax.set_title(title, loc="left")
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
         ax.grid(alpha=0.3)
@@ -40,12 +40,12 @@ def points(rows: Rows, ax: Axes) -> Iterator[tuple[int, str, tuple[tuple[float, 
             yield k, name, tuple(zip(*found, strict=True))
 
 
-def curves(rows: Rows, loss_scale: str = "auto") -> Figure:
+def curves(rows: Rows) -> Figure:
     """Loss, accuracy or the errors of the parameters, and the learning rate, against the epoch.
 
-    The loss axis is "linear", "log" or "auto" (`scale`). What one epoch alone has (test/loss) is drawn there.
+    What one epoch alone has (test/loss) is drawn there.
     """
-    panel = panels([rows], 3.4, loss_scale)
+    panel = panels([rows], 3.4)
     for ax in panel.axes:
         for k, name, (epochs, values) in points(rows, ax):
             style = "D" if len(epochs) < len(rows) else ".-" if len(rows) < 30 else "-"

@@ -30,17 +30,11 @@ class Figures(Checkpoint):
     Args:
         draw: false draws nothing; "auto" nothing in a sweep, where drawing would take as long as training.
         live: redraw curves.png after every epoch, which takes 0.3 s; else it is drawn at the end.
-        scale: of the loss axis, "linear", "log", or "auto": log where the loss falls to a tenth or less.
     """
 
     @validate_call
-    def __init__(
-        self,
-        draw: bool | Literal["auto"] = "auto",
-        live: bool = False,
-        scale: Literal["auto", "linear", "log"] = "auto",
-    ):
-        self.draw, self.live, self.scale = draw, live, scale
+    def __init__(self, draw: bool | Literal["auto"] = "auto", live: bool = False):
+        self.draw, self.live = draw, live
         self.shown = False  # in the notebook
 
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
@@ -67,7 +61,7 @@ class Figures(Checkpoint):
 
     def draw_curves(self, trainer: L.Trainer, rows: list[dict[str, float]]) -> None:
         path = Run(trainer.default_root_dir).figures / "curves.png"
-        save(curves(rows, self.scale), path)
+        save(curves(rows), path)
         if rich.get_console().is_jupyter:
             from IPython.display import Image as Shown
             from IPython.display import display
