@@ -368,7 +368,7 @@ def test_a_checkpoint_deletes_no_file_of_the_users(config, victim, tmp_path):
         # as Lightning's ModelCheckpoint would believe it
         state = {"best_model_path": str(victim), "kth_best_model_path": str(victim)}
         state |= {"dirpath": str(victim.parent), "best_k_models": {str(victim): torch.tensor(9.0)}}
-        content["callbacks"]["Best"] = state
+        content["callbacks"]["History"] |= state
         torch.save(content, path)
     settings = run.recorded()
     settings["trainer"]["max_epochs"] = 3

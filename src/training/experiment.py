@@ -19,7 +19,7 @@ from src.runs.config import build, build_model, call, restore
 from src.runs.settings import experiment, plain
 from src.training.history import History, history, logged, measures
 from src.training.record import keep_record
-from src.training.saving import Best, Last
+from src.training.saving import Last
 from src.training.tensorboard import writers
 from src.training.trainer import build_trainer
 
@@ -62,8 +62,8 @@ def assemble(
 ) -> tuple[L.Trainer, L.LightningModule, L.LightningDataModule]:
     """Everything that `fit` needs, built and checked; nothing is written or trained.
 
-    The callbacks that log come before the checkpoints, which keep their state, and `further` last. What
-    TensorBoard has from the epoch `purge_step` on is dropped.
+    The history comes before what is drawn or saved of it, and `further` last. What TensorBoard has from the
+    epoch `purge_step` on is dropped.
     """
     devices = settings["trainer"].get("devices", 1)
     if devices != 1 and run.in_sweep():
@@ -79,7 +79,7 @@ def assemble(
     last = configured.pop("last", None) or Last()
     if not settings["trainer"].get("enable_progress_bar", True):
         configured.pop("progress", None)
-    callbacks = [Timer(), History(), *configured.values(), Best(), last, *further]
+    callbacks = [Timer(), History(), *configured.values(), last, *further]
     logger = settings.get("logger")
     logger = build("logger", logger, folder=run.path, purge_step=purge_step) if logger else False
     objects = {"folder": run.path, "callbacks": callbacks, "logger": logger}

@@ -1,6 +1,7 @@
 """The metrics of a run, epoch by epoch."""
 
 import logging
+from operator import itemgetter
 from typing import Any
 
 import lightning as L
@@ -15,9 +16,10 @@ log = logging.getLogger(__name__)
 class History(Checkpoint):
     """One row of metrics per epoch: in every checkpoint, in metrics.csv, in the log and in the logger.
 
+    Saves checkpoints/best.ckpt: the epoch with the lowest validation loss; without validation split, the last.
     A resumed run goes on from the rows of its checkpoint. Lightning calls what derives from Checkpoint last,
-    when the training metrics are known, and in order: `assemble` puts the history before the checkpoints, so
-    that none exists whose rows are not in the file and in the logger.
+    when the training metrics are known, and in order: `assemble` puts the history first, so that no checkpoint
+    exists whose rows are not in the file and in the logger.
     """
 
     def __init__(self) -> None:
@@ -30,12 +32,15 @@ class History(Checkpoint):
 
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         found = dict(sorted(logged(trainer).items()))
-        metrics = measures(found, "lr") | found  # the measures come first
-        self.rows.append({"epoch": trainer.current_epoch + 1, "step": trainer.global_step, **metrics})
+        first, epoch = measures(found, "lr"), trainer.current_epoch + 1
+        row = {"epoch": epoch, "step": trainer.global_step, **first, **found}
+        self.rows.append(row)
         if trainer.is_global_zero:
             self.write(trainer)
-            text = "  ".join(f"{name} {value:.4f}" for name, value in measures(found, "lr").items())
-            log.info("epoch %d/%d  %s", trainer.current_epoch + 1, trainer.max_epochs, text)
+            text = "  ".join(f"{name} {value:.4f}" for name, value in first.items())
+            log.info("epoch %d/%d  %s", epoch, trainer.max_epochs, text)
+        if "val/loss" not in row or row is min(self.rows, key=itemgetter("val/loss")):
+            trainer.save_checkpoint(Run(trainer.default_root_dir).best)
 
     def write(self, trainer: L.Trainer) -> None:
         """Bring the file and the logger to where the rows are."""

@@ -1,4 +1,4 @@
-"""Checkpoints: which epoch is the best, the state to resume from, and how they are written."""
+"""Checkpoints: the state to resume from, when it is saved, and how all of them are written."""
 
 import io
 import signal
@@ -16,18 +16,8 @@ from pydantic import PositiveInt, validate_call
 from src.errors import Stopped, on_signals
 from src.runs import Run, replace
 from src.runs.checkpoint import load_checkpoint
-from src.training.history import history
 
 AGREE = 10  # minibatches between the moments at which several processes ask each other for a signal
-
-
-class Best(Checkpoint):
-    """checkpoints/best.ckpt: the epoch with the lowest validation loss; without validation split, the last."""
-
-    def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        *earlier, row = history(trainer).rows
-        if "val/loss" not in row or all(row["val/loss"] < each["val/loss"] for each in earlier):
-            trainer.save_checkpoint(Run(trainer.default_root_dir).best)
 
 
 class Last(Checkpoint):
