@@ -125,7 +125,6 @@ class Finished(NamedTuple):
 # statuses and real signals at a hundredth of the start-up time. No command itself is among them: it must run.
 PRELOADED = [
     *("tests.server", "tests.conftest", "src.training.experiment", "src.training.figures"),
-    "src.training.progress",
     *("src.training.tensorboard", "src.data.fashion_mnist", "src.data.synthetic", "src.models.closed_form"),
     *("src.models.concise", "src.charts.curves", "src.charts.images", "tensorboard.summary.writer", "optuna"),
 ]

@@ -77,8 +77,6 @@ def assemble(
     configured = {name: build(f"callbacks.{name}", each) for name, each in settings["callbacks"].items()}
     check_early_stopping(configured, data, model)
     last = configured.pop("last", None) or Last()
-    if not settings["trainer"].get("enable_progress_bar", True):
-        configured.pop("progress", None)
     callbacks = [Timer(), History(), *configured.values(), last, *further]
     logger = settings.get("logger")
     logger = build("logger", logger, folder=run.path, purge_step=purge_step) if logger else False

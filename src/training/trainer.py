@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import lightning as L
+import rich
 import torch
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.profilers import PassThroughProfiler
 from pydantic import Field, PositiveInt, validate_call
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from src.errors import UserError
 from src.runs import main_process
@@ -64,13 +66,14 @@ def build_trainer(
     check_processes(devices)
     # which Lightning does not see in an interactive allocation
     cluster = [SLURMEnvironment()] if tasks() > 1 else []
+    bar = [ProgressBar()] if enable_progress_bar else []
     return L.Trainer(
         max_epochs=max_epochs,
         accelerator=accelerator,
         devices=devices,
         strategy=strategy,
-        enable_progress_bar=enable_progress_bar,
-        callbacks=list(callbacks),
+        enable_progress_bar=False,  # ours is quicker, and one for all epochs
+        callbacks=[*callbacks, *bar],
         logger=logger,
         default_root_dir=Path(folder),
         enable_checkpointing=bool(callbacks),
@@ -102,6 +105,30 @@ def check_processes(devices: int) -> None:
             f"trainer.devices={devices} asks for as many processes, but the environment says {said}; start "
             "them with srun --nodes=1 --ntasks-per-node=DEVICES or torchrun, or unset what another program left"
         )
+
+
+class ProgressBar(L.Callback):
+    """A bar over the whole fit, below the log lines of a terminal: epoch, minibatches, time left."""
+
+    def __init__(self):
+        columns = "{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "left"
+        visible = rich.get_console().is_terminal and main_process()
+        self.bar = Progress(*columns, transient=True, disable=not visible)
+
+    def on_train_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        total = trainer.max_epochs * trainer.num_training_batches
+        self.task = self.bar.add_task("", total=total, completed=trainer.global_step)
+        self.bar.start()
+
+    def on_train_batch_end(self, trainer, model, outputs, batch, batch_idx) -> None:
+        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        self.bar.update(self.task, advance=1, description=epoch)
+
+    def on_train_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        self.bar.stop()
+
+    def on_exception(self, trainer: L.Trainer, model: L.LightningModule, exception: BaseException) -> None:
+        self.bar.stop()
 
 
 class Unprofiled(PassThroughProfiler):
