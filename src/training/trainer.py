@@ -26,7 +26,6 @@ IGNORED = [  # warnings of Lightning's
     ".*LeafSpec.*",  # its own use of a torch name that is on its way out
     ".*does not have many workers.*",  # they would only slow down a data set that is in memory
     ".*sync_dist=True.*",  # the model logs means that are over all processes already
-    ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run goes on in its own folder
     ".*The `srun` command is available on your system.*",  # as on every login node of a cluster
 ]
 
