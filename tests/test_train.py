@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from src.errors import UserError
 from src.runs import Run
 from src.training.experiment import train
-from src.training.record import _git, provenance
+from src.training.record import provenance
 from tests.conftest import ROOT
 
 # Small enough to take a second.
@@ -136,10 +136,10 @@ def test_provenance_is_that_of_git_and_unknown_without_it(monkeypatch):
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert provenance()["git_commit"] == commit.stdout.strip()
     assert provenance()["git_dirty"] in (True, False)
-    _git.cache_clear()
+    provenance.cache_clear()
     monkeypatch.setenv("PATH", "/nowhere")
     assert (provenance()["git_commit"], provenance()["git_dirty"]) == (None, None)
-    _git.cache_clear()
+    provenance.cache_clear()
 
 
 def test_without_a_logger_the_files_are_written_all_the_same(finished):

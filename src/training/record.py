@@ -46,21 +46,14 @@ def keep_record(run: Run, seed: int, **known: Any) -> Iterator[dict[str, Any]]:
     run.save_record(record)
 
 
-def provenance() -> dict[str, Any]:
-    """What a result depends on besides its config: versions, git commit, machine; null is unknown."""
-    changes = _git("status", "--porcelain")
-    return {
-        "versions": {"python": platform.python_version()}
-        | {package.__name__: package.__version__ for package in (torch, torchvision, lightning)},
-        "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": None if changes is None else changes != "",
-    }
-
-
 @functools.cache  # the jobs of a sweep run the code that this process has loaded
-def _git(*arguments: str) -> str | None:
+def provenance() -> dict[str, Any]:
+    """What a result depends on besides its config: versions and git commit; null is unknown."""
+    git = functools.partial(subprocess.check_output, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL)
     try:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        commit, changes = git(["git", "rev-parse", "HEAD"]), git(["git", "status", "--porcelain"])
+        known = {"git_commit": commit.decode().strip(), "git_dirty": changes != b""}
     except (OSError, subprocess.CalledProcessError):  # no git, or a copy without history
-        return None
+        known = {"git_commit": None, "git_dirty": None}
+    versions = {package.__name__: package.__version__ for package in (torch, torchvision, lightning)}
+    return {"versions": {"python": platform.python_version(), **versions}, **known}
