@@ -42,10 +42,9 @@ def train(
         if main_process():
             if run.begun():
                 raise UserError(f"folder {run.path} holds a run already; choose another")
-            # what a run that never began left here
-            for left in (run.best, *run.best.parent.glob("*.part"), *run.events()):
-                left.unlink(missing_ok=True)
-            run.config.with_name("overrides.yaml").unlink(missing_ok=True)
+            left = run.best, run.config.with_name("overrides.yaml"), *run.events()
+            for path in (*left, *run.best.parent.glob("*.part")):  # of a run that never began
+                path.unlink(missing_ok=True)
             run.save_config(settings, overrides)
         with keep_record(run, settings["seed"]) as record:
             record |= fit(run, *assemble(settings, run, *callbacks))
@@ -75,27 +74,21 @@ def assemble(
     data = build("data", settings["data"])
     model = build_model(settings, data)
     configured = {name: build(f"callbacks.{name}", each) for name, each in settings["callbacks"].items()}
-    check_early_stopping(configured, data, model)
-    last = configured.pop("last", None) or Last()
-    callbacks = [Timer(), History(), *configured.values(), last, *further]
-    logger = settings.get("logger")
-    logger = build("logger", logger, folder=run.path, purge_step=purge_step) if logger else False
-    objects = {"folder": run.path, "callbacks": callbacks, "logger": logger}
-    return call("trainer", build_trainer, settings["trainer"], **objects), model, data
-
-
-def check_early_stopping(
-    callbacks: dict[str, L.Callback], data: L.LightningDataModule, model: L.LightningModule
-) -> None:
-    """Raises UserError if what is to end the run is not measured, or is measured on the test set."""
+    # what is to end the run must be measured, and not on the test set
     stages = sorted({"train", data.validates_on} - {"test"})
     measured = [f"{stage}/{name}" for stage in stages for name in ("loss", *["acc"] * model.classifies)]
-    for name, callback in callbacks.items():
+    for name, callback in configured.items():
         if isinstance(callback, EarlyStopping) and callback.monitor not in measured:
             raise UserError(
                 f"callbacks.{name}.monitor={callback.monitor} cannot end this run, which measures "
                 f"{', '.join(measured)}; early stopping needs a validation split (data.val_size)"
             )
+    last = configured.pop("last", None) or Last()
+    callbacks = [Timer(), History(), *configured.values(), last, *further]
+    objects = {"folder": run.path, "callbacks": callbacks}
+    if settings.get("logger"):
+        objects["logger"] = build("logger", settings["logger"], folder=run.path, purge_step=purge_step)
+    return call("trainer", build_trainer, settings["trainer"], **objects), model, data
 
 
 def fit(
