@@ -91,12 +91,10 @@ def assemble(
     return call("trainer", build_trainer, settings["trainer"], **objects), model, data
 
 
-def fit(
-    run: Run, trainer: L.Trainer, model: L.LightningModule, data: L.LightningDataModule, resume: bool = False
-) -> dict[str, Any]:
-    """Fit, from the last checkpoint if `resume`, then test the best one. Returns what the run's record says."""
+def fit(run: Run, trainer: L.Trainer, model: L.LightningModule, data: L.LightningDataModule) -> dict[str, Any]:
+    """Fit, from the last checkpoint on if there is one, then test the best. Returns what is recorded."""
     try:
-        trainer.fit(model, data, ckpt_path=run.last if resume else None)
+        trainer.fit(model, data, ckpt_path=run.last if run.last.exists() else None)
         if main_process() and (members := getattr(model, "members", None)):  # of a grid
             write_csv(run.path / "grid.csv", members)
         timer = next(each for each in trainer.callbacks if isinstance(each, Timer))
@@ -140,34 +138,29 @@ def resume(
                 )
         max_epochs = settings["trainer"]["max_epochs"]
         if earlier.get("status") == "finished" and max_epochs <= before["trainer"]["max_epochs"]:
-            epochs = f"{earlier['epochs']} epochs; nothing is left to do. To train on: trainer.max_epochs=N"
-            log.info("run %s is finished, %s", run.path, epochs)
+            text = "run %s is finished, %d epochs; nothing is left to do. To train on: trainer.max_epochs=N"
+            log.info(text, run.path, earlier["epochs"])
             return run
         if not run.last.exists():
             raise UserError(f"run {run.path} never began; start it with the command that was to make it")
 
         restore(settings, run.last)
         checkpoint = run.load(run.last)
-        try:
-            rows = checkpoint["callbacks"]["History"]["rows"]
-        except (TypeError, KeyError):
-            raise UserError(f"{run.last} is no checkpoint of a run of this project") from None
-        if max_epochs < len(rows):
+        epochs, steps = len(checkpoint["callbacks"]["History"]["rows"]), checkpoint["global_step"]
+        if max_epochs < epochs:
             raise UserError(
-                f"trainer.max_epochs={max_epochs}, but {len(rows)} epochs of run {run.path} are trained already"
+                f"trainer.max_epochs={max_epochs}, but {epochs} epochs of run {run.path} are trained already"
             )
         # the overrides count from the moment that they are known to work
-        started = LambdaCallback(
-            on_train_start=lambda *_: main_process() and run.save_config(settings, overrides)
-        )
+        save = LambdaCallback(on_train_start=lambda *_: main_process() and run.save_config(settings, overrides))
         # TensorBoard reads the event files of a run in the order of the seconds in their names
         while any(f".{int(time.time())}." in path.name for path in run.events()):
             time.sleep(0.05)
-        trainer, model, data = assemble(settings, run, started, purge_step=len(rows))
+        trainer, model, data = assemble(settings, run, save, purge_step=epochs)
         data.prepare_data()
 
-        resumed = [*earlier.get("resumed", []), {"step": checkpoint["global_step"], "overrides": [*overrides]}]
+        resumed = [*earlier.get("resumed", []), {"step": steps, "overrides": [*overrides]}]
         with keep_record(run, settings["seed"], resumed=resumed) as record:
-            log.info("resumed after %d epochs, %d steps", len(rows), checkpoint["global_step"])
-            record |= fit(run, trainer, model, data, resume=True)
+            log.info("resumed after %d epochs, %d steps", epochs, steps)
+            record |= fit(run, trainer, model, data)
     return run
