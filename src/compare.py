@@ -1,7 +1,7 @@
 """Runs side by side: python -m src.compare RUN RUN ...
 
 Writes outputs/comparisons/<date>_<time>/: comparison.csv (what differs in settings and results), curves.png,
-and of classifiers weights.png. Reads nothing but the run folders.
+and of classifiers of the same classes weights.png. Reads nothing but the run folders.
 """
 
 import argparse
@@ -21,32 +21,20 @@ RESULTS += ("best_epoch", "epochs", "seconds", "status")
 
 def find(paths: list[Path]) -> list[Run]:
     """The runs that are meant, each once. Raises UserError if they cannot be compared."""
-    runs = {path.resolve(): Run(path) for path in paths}
-    kinds = {run.recorded()["data"]["_target_"].rpartition(".")[2]: path for path, run in runs.items()}
-    for path, run in runs.items():
+    runs = [*{path.resolve(): Run(path) for path in paths}.values()]
+    for run in runs:
+        run.recorded()  # refuses what is no run
         if not (run.metrics_csv.exists() and run.best.exists()):
-            raise UserError(f"{path} has no epoch to compare yet")
+            raise UserError(f"{run.path} has no epoch to compare yet")
     if not 2 <= len(runs) <= len(LETTERS):
         raise UserError(f"name 2 to {len(LETTERS)} runs; found {len(runs)}")
-    if len(kinds) > 1:
-        about = ", ".join(f"{path} is about {kind}" for kind, path in kinds.items())
-        raise UserError(f"{about}: they have no measure in common")
-    return [*runs.values()]
+    return runs
 
 
 def settings(run: Run) -> dict[str, Any]:
     """What makes the run the experiment that it is: dotted key -> value; `model` is its class."""
     found = experiment(run.recorded())
     return {"model": ".".join(found.pop("model._target_").split(".")[-2:]), **found}
-
-
-def legend(letter: str, run: Run, differing: dict[str, Any]) -> str:
-    """The run's letter and what it differs in or, if that is nothing or long, its folder."""
-    text = ", ".join(
-        value.partition(".")[0] if key == "model" else f"{key.rpartition('.')[2]} {value}"
-        for key, value in differing.items()
-    )
-    return f"{letter}: {printable(text if 0 < len(text) <= 33 else run.path.name)}"
 
 
 def compare(runs: list[Run], folder: Path) -> str:
@@ -56,24 +44,30 @@ def compare(runs: list[Run], folder: Path) -> str:
     from src.charts.images import weights
     from src.runs.config import restore
 
-    (data, *_), models = zip(*(restore(run.recorded(), run.best) for run in runs), strict=True)
+    data, models = zip(*(restore(run.recorded(), run.best) for run in runs), strict=True)
     chosen = [settings(run) for run in runs]
     keys = dict.fromkeys(key for each in chosen for key in each)
     keys = [key for key in keys if any(each.get(key) != chosen[0].get(key) for each in chosen)]
     shared = [key for key in keys if all(key in each for each in chosen)]  # by all forms of the model
     rows, curves = [], {}
     for letter, run, each in zip(LETTERS, runs, chosen, strict=False):
-        found = {key: each[key] for key in keys if key in each}
+        differing = {key: each[key] for key in keys if key in each}
         results = {name: run.record()[name] for name in RESULTS if name in run.record()}
         path = printable(terminal.relative(run.path.absolute()))
-        rows.append({"run": letter, **found, **results, "folder": path})
-        curves[plain(legend(letter, run, {key: each[key] for key in shared}))] = run.rows()
+        rows.append({"run": letter, **differing, **results, "folder": path})
+        text = ", ".join(
+            each[key].partition(".")[0] if key == "model" else f"{key.rpartition('.')[2]} {each[key]}"
+            for key in shared
+        )
+        name = text if 0 < len(text) <= 33 else run.path.name
+        curves[plain(f"{letter}: {printable(name)}")] = run.rows()
 
     write_csv(folder / "comparison.csv", rows)
     save(compared(curves), folder / "curves.png")
-    if models[0].classifies and all(model.weights() for model in models):
+    classes = data[0].classes
+    if classes and all(each.classes == classes for each in data) and all(model.weights() for model in models):
         W = {name: model.weights()[0] for name, model in zip(curves, models, strict=True)}
-        save(weights(W, data.classes), folder / "weights.png")
+        save(weights(W, classes), folder / "weights.png")
     return table(rows)
 
 

@@ -84,6 +84,15 @@ def test_linear_regressions_are_compared_in_their_errors_without_pictures_of_wei
     assert (tmp_path / "out/curves.png").exists()
 
 
+def test_runs_on_other_data_are_compared_in_what_each_of_them_has(trained, tmp_path):
+    compare(find([trained["linear"].path, trained["one"].path]), tmp_path / "out")
+    linear, classifier = comparison(tmp_path / "out")
+    assert (linear["test/acc"], classifier["error/w"]) == ("", "")
+    for row, name in (linear, "linear"), (classifier, "one"):
+        assert float(row["test/loss"]) == trained[name].record()["test/loss"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["comparison.csv", "curves.png"]
+
+
 @pytest.mark.parametrize(
     ("names", "reason"),
     [
@@ -92,13 +101,11 @@ def test_linear_regressions_are_compared_in_their_errors_without_pictures_of_wei
         (["linear", "nowhere"], "nowhere is no run folder"),
         (["linear", "empty"], "empty is no run folder"),
         (["linear", "begun"], "begun has no epoch to compare yet"),
-        (["linear", "one"], "they have no measure in common"),
     ],
     ids=str,
 )
 def test_what_cannot_be_compared_is_said_in_one_line(trained, tmp_path, names, reason):
-    for name in ("linear", "one"):
-        (tmp_path / name).symlink_to(trained[name].path)
+    (tmp_path / "linear").symlink_to(trained["linear"].path)
     shutil.copytree(trained["linear"].config.parent, tmp_path / "begun/.hydra")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError) as error:
@@ -109,7 +116,7 @@ def test_what_cannot_be_compared_is_said_in_one_line(trained, tmp_path, names, r
 
 @pytest.mark.slow
 def test_nothing_is_written_if_there_is_nothing_to_compare(cli, trained, tmp_path):
-    status, output = cli("src.compare", str(trained["linear"].path), str(trained["one"].path), data=False)
+    status, output = cli("src.compare", str(trained["linear"].path), data=False)
     assert (status, output.count("\n")) == (1, 1), output
     assert output.startswith("error: ")
     assert not (tmp_path / "outputs").exists()
