@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from src.errors import UserError
 from src.runs import Run
 from src.training.experiment import train
-from src.training.record import provenance
+from src.training.history import provenance
 from tests.conftest import ROOT
 
 # Small enough to take a second.

@@ -32,7 +32,7 @@ from src.runs.config import build
 from src.runs.options import Options, checked
 from src.tables import table
 from src.training.experiment import plain, train
-from src.training.record import provenance
+from src.training.history import provenance
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler is chatty
 TARGETS = {  # bounds on the median; on two CPU cores, with the default callbacks and logger

@@ -17,8 +17,7 @@ from src.errors import UserError
 from src.runs import Run, claim, main_process, write_csv
 from src.runs.config import build, build_model, call, restore
 from src.runs.settings import experiment, plain
-from src.training.history import History, history, logged, measures
-from src.training.record import keep_record
+from src.training.history import History, history, keep_record, logged, measures
 from src.training.saving import Last
 from src.training.tensorboard import writers
 from src.training.trainer import build_trainer
