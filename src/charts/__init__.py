@@ -42,10 +42,12 @@ def scale(values: Iterable[float]) -> str:
     return "log" if 0 < 10 * min(finite, default=0) <= max(finite, default=0) else "linear"
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write the figure as PNG in one step: a reader finds the old picture or the new one."""
+def save(figure: Figure, path: Path) -> np.ndarray:
+    """Write the figure as PNG in one step: a reader finds the old picture or the new. Its pixels, (h, w, 3)."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # once; Figure.savefig lays everything out twice
     content = io.BytesIO()
-    Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3]).save(content, "PNG", compress_level=1)
+    pixels = np.asarray(canvas.buffer_rgba())[:, :, :3]
+    Image.fromarray(pixels).save(content, "PNG", compress_level=1)
     replace(path, content.getvalue())
+    return pixels

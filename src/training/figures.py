@@ -3,12 +3,10 @@
 from typing import Literal
 
 import lightning as L
-import numpy as np
 import rich
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from matplotlib.figure import Figure
-from PIL import Image
 from pydantic import validate_call
 from torch import Tensor
 from torchmetrics.functional import confusion_matrix
@@ -49,11 +47,9 @@ class Figures(Checkpoint):
         rows, tested = history(trainer).rows, history(trainer).tested
         self.draw_curves(trainer, [row | logged(trainer) if row == tested else row for row in rows])
         for name, picture in pictures(model, trainer.datamodule).items() if model.classifies else ():
-            path = Run(trainer.default_root_dir).figures / f"{name}.png"
-            save(picture, path)
+            pixels = save(picture, Run(trainer.default_root_dir).figures / f"{name}.png")
             for writer in writers(trainer):
-                image = np.asarray(Image.open(path))
-                writer.add_image(f"tested/{name}", image, rows[-1]["epoch"], dataformats="HWC")
+                writer.add_image(f"tested/{name}", pixels, rows[-1]["epoch"], dataformats="HWC")
 
     def draws(self, trainer: L.Trainer) -> bool:
         wanted = not Run(trainer.default_root_dir).in_sweep() if self.draw == "auto" else self.draw
