@@ -1,9 +1,7 @@
 """Test metrics, scores of each class, confusions and the calibration error of a trained model."""
 
-import itertools
 import json
 import logging
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,14 +11,12 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from src import terminal
-from src.charts import save
-from src.charts.images import confusion
 from src.maths import functional as F
 from src.runs import Run, write
 from src.runs.config import call, restore
 from src.runs.options import Options, Places, checked
 from src.tables import table
-from src.training.figures import outputs
+from src.training.history import logged
 from src.training.trainer import Accelerator, build_trainer
 
 log = logging.getLogger(__name__)
@@ -40,28 +36,29 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     checkpoint = {"best": run.best, "last": run.last}.get(options.checkpoint, Path(options.checkpoint))
     settings = run.recorded()
     data, model = restore(settings, checkpoint, options.data.given())
+    outputs: list[Tensor] = []  # of the minibatches, which keep the order of the test split
+    model.register_forward_hook(lambda module, inputs, output: outputs.append(output.cpu()))
     # one device, also if several have trained it, and nothing else that the run says of its trainer
     accelerator = options.trainer.get("accelerator") or settings["trainer"].get("accelerator", "cpu")
     trainer = call("trainer", build_trainer, {"accelerator": accelerator, "enable_progress_bar": False})
     trainer.test(model, data, verbose=False)
-    metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+    metrics = logged(trainer)
 
     result = {"checkpoint": str(checkpoint), "epoch": run.load(checkpoint)["epoch"] + 1, **metrics}
     if model.classifies:
-        result |= classification(*outputs(model, data), data.classes)
-    written = ["evaluation.json"]
-    write(run.path / written[0], json.dumps(result, indent=2) + "\n")
+        _, y = data.split_examples("test")
+        result |= classification(torch.cat(outputs), y, data.classes)
+    write(run.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
+    log.info("\n%s\n", table([{name: value for name, value in result.items() if isinstance(value, float)}]))
     if model.classifies:
-        written.append("figures/evaluation_confusion.png")
-        save(confusion(torch.tensor(result["confusion"]), data.classes), run.path / written[1])
-    log.info("%s", tables(result))
+        log.info("%s\n", table({"class": name, **scores} for name, scores in result["classes"].items()))
     recorded = {name: run.record().get(name) for name in metrics}
     if checkpoint == run.best and metrics == recorded:
         log.info("the same test metrics as in metrics.json, to the last digit")
     elif checkpoint == run.best:
         differ = ", ".join(f"{name} {value}" for name, value in recorded.items())
         log.warning("not the test metrics in metrics.json (%s): made elsewhere, or not ended?", differ)
-    log.info("written to %s/: %s", terminal.relative(run.path), " ".join(written))
+    log.info("written to %s/: evaluation.json", terminal.relative(run.path))
     return result
 
 
@@ -70,11 +67,6 @@ def classification(logits: Tensor, y: Tensor, classes: list[str]) -> dict[str, A
     p, kind = F.softmax(logits), {"task": "multiclass", "num_classes": len(classes)}
     scores = {"precision": tm.precision, "recall": tm.recall, "f1": tm.f1_score}
     values = torch.stack([score(p, y, average="none", **kind) for score in scores.values()], dim=1)  # (q, 3)
-    matrix = tm.confusion_matrix(p, y, **kind).tolist()
-    wrong = [
-        {"true": true, "predicted": guess, "count": matrix[i][j]}
-        for (i, true), (j, guess) in itertools.permutations(enumerate(classes), 2)
-    ]
     return {
         # bins as in Guo et al. 2017, On Calibration of Modern Neural Networks
         "calibration_error": tm.calibration_error(p, y, n_bins=15, **kind).item(),
@@ -82,13 +74,5 @@ def classification(logits: Tensor, y: Tensor, classes: list[str]) -> dict[str, A
             name: dict(zip(scores, row, strict=True))
             for name, row in zip(classes, values.tolist(), strict=True)
         },
-        "top_confusions": sorted(wrong, key=itemgetter("count"), reverse=True)[:10],
-        "confusion": matrix,
+        "confusion": tm.confusion_matrix(p, y, **kind).tolist(),
     }
-
-
-def tables(result: dict[str, Any]) -> str:
-    measures = {name: value for name, value in result.items() if isinstance(value, float)}
-    classes = [{"class": name, **scores} for name, scores in result.get("classes", {}).items()]
-    parts = [measures], classes, result.get("top_confusions", [])[:5]
-    return "".join(f"\n{table(rows)}\n" for rows in parts if rows)
