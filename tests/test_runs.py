@@ -132,6 +132,7 @@ def test_something_else_that_torch_saved_is_no_checkpoint(tmp_path, content):
         "just text",
         "",
         "hydra: {run: {dir: /}}",
+        "{seed: 0, data: {}, model: {}, callbacks: {}, trainer: 3}",
         "!!python/x 1",
         "[" * 100_000,
     ],

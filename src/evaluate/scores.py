@@ -35,7 +35,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     run = Run(options.run)
     checkpoint = {"best": run.best, "last": run.last}.get(options.checkpoint, Path(options.checkpoint))
     settings = run.recorded()
-    data, model = restore(settings, checkpoint, options.data.given())
+    data, model = restore(settings, checkpoint, options.data.model_dump())
     outputs: list[Tensor] = []  # of the minibatches, which keep the order of the test split
     model.register_forward_hook(lambda module, inputs, output: outputs.append(output.cpu()))
     # one device, also if several have trained it, and nothing else that the run says of its trainer

@@ -48,7 +48,7 @@ def predict(cfg: DictConfig, folder: Path) -> None:
     options = checked(Prediction, cfg)
     paths = {} if options.inputs is None else find(options.inputs)
     run = Run(options.run)
-    data, model = restore(run.recorded(), getattr(run, options.checkpoint), options.data.given())
+    data, model = restore(run.recorded(), getattr(run, options.checkpoint), options.data.model_dump())
     if not model.classifies:
         raise UserError(f"run {run.path} is no classifier; predict needs one")
     if paths and data.resize is None:

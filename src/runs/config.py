@@ -90,9 +90,9 @@ def restore(
     Where the data come from is never taken from the settings, which may be a stranger's, but from `sources`
     and conf/data. Raises UserError for settings or a checkpoint that cannot be used.
     """
-    node = settings["data"] if isinstance(settings["data"], dict) else {}
+    node = settings["data"]
     ours = _configured_sources(node.get("_target_"))
-    ours |= {name: value for name, value in (sources or {}).items() if name in ours}
+    ours |= {name: value for name, value in (sources or {}).items() if name in ours and value is not None}
     data = build("data", {name: value for name, value in node.items() if name not in SOURCES} | ours)
     model = build_model(settings, data)
     states = load_checkpoint(checkpoint)["state_dict"], model.state_dict()

@@ -92,7 +92,8 @@ class Run:
             if path.is_symlink() or not (path.is_dir() or path.is_file()):
                 raise UserError(f"{path} is a link or a device; a run folder must hold files and folders alone")
         settings = files.read_yaml(self.config)
-        if not isinstance(settings, dict) or not settings.keys() >= {"seed", *GROUPS}:
+        groups = settings if isinstance(settings, dict) else {}
+        if "seed" not in groups or not all(isinstance(groups.get(name), dict) for name in GROUPS):
             raise UserError(f"{self.config} is damaged: it lacks one of seed, {', '.join(GROUPS)}")
         if settings.keys() & {"hydra", "defaults"}:  # which would steer Hydra itself
             raise UserError(f"{self.config} is damaged: it must not have hydra or defaults")

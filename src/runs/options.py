@@ -23,9 +23,6 @@ class Places(Options):
     system_copies: list[str] | None
     mirrors: list[str] | None
 
-    def given(self) -> dict[str, Any]:
-        return self.model_dump(exclude_none=True)
-
 
 def checked(kind: type[Options], cfg: DictConfig) -> Any:
     """The config of a command as `kind`. Raises UserError, one line, for what does not fit."""
