@@ -4,6 +4,7 @@ import contextlib
 import csv
 import errno
 import io
+import json
 import os
 import stat
 from pathlib import Path
@@ -53,18 +54,12 @@ def read_yaml(path: Path, interpolations: bool = False) -> Any:
     """
     try:
         content = yaml.load(read(path), _Loader)
-        _check_plain(content, interpolations)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        text = json.dumps(content)  # which knows no dates, bytes and sets
+        if "${" in text and not interpolations:
+            raise ValueError("it holds an interpolation")
+    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {' '.join(str(error).split())}") from error
     return content
-
-
-def _check_plain(node: Any, interpolations: bool) -> None:
-    if isinstance(node, dict | list):
-        for part in [*node, *node.values()] if isinstance(node, dict) else node:
-            _check_plain(part, interpolations)
-    elif not isinstance(node, str | int | float | None) or ("${" in str(node) and not interpolations):
-        raise ValueError(f"{node!r} is no plain value")
 
 
 def replace(path: Path, content: bytes | memoryview, advice: str = KEPT) -> None:
