@@ -4,7 +4,6 @@ With -m, one run for each combination of the values: python -m src.train -m mode
 """
 
 import logging
-import os
 import shlex
 
 from hydra.core.hydra_config import HydraConfig
@@ -39,7 +38,7 @@ def main(cfg: DictConfig) -> float | None:
 
 
 def summary(run: Run) -> str:
-    """The end of a run: its results, and where everything is."""
+    """The end of a run: its results, and where they are."""
     grid = []
     if (run.path / "grid.csv").exists():
         from src.sweeps.summary import members
@@ -48,10 +47,9 @@ def summary(run: Run) -> str:
     record = run.record()
     speed = f"{record['seconds']:.1f} s, {record['examples_per_second']:,.0f} examples/s"
     epochs = f"epoch {record['best_epoch']:.0f} of {record['epochs']} is the best; {speed}"
-    folders = (folder for folder in (run.path, run.best.parent, run.figures) if folder.exists())
-    files = [f"{terminal.relative(folder)}/  {' '.join(sorted(os.listdir(folder)))}" for folder in folders]
     look = shlex.join(["tensorboard", "--logdir", terminal.relative(run.path.parent)])
-    return "\n".join([*grid, "", run.table(), "", epochs, "", *files, f"look at it: {look}"])
+    ends = [epochs, f"written to {terminal.relative(run.path)}/", f"look at it: {look}"]
+    return "\n".join([*grid, "", run.table(), "", *ends])
 
 
 if __name__ == "__main__":
