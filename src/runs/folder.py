@@ -82,11 +82,8 @@ class Run:
     def recorded(self) -> dict[str, Any]:
         """The settings of the run, plain values. Raises UserError for what is not a run folder of ours."""
         if not self.config.exists():
-            if self.path.is_dir() and any(self.path.iterdir()) and self.early():
-                raise UserError(f"run {self.path} never began; start it with the command that was to make it")
-            raise UserError(
-                f"{self.path} is no run folder (it has no .hydra/config.yaml); try outputs/runs/NAME"
-            )
+            what = "is no run folder, or one whose run never began"
+            raise UserError(f"{self.path} {what}: it has no .hydra/config.yaml; try outputs/runs/NAME")
         # through a link, others could be written to; a device could be read for ever
         for path in self.path.rglob("*"):
             if path.is_symlink() or not (path.is_dir() or path.is_file()):
