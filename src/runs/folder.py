@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from filelock import AcquireReturnProxy, FileLock, Timeout
@@ -18,9 +18,6 @@ from src import files
 from src.errors import UserError
 from src.runs.settings import GROUPS
 from src.tables import table
-
-if TYPE_CHECKING:
-    from lightning import LightningDataModule, LightningModule
 
 # What a run may leave before it has begun; a folder that holds nothing else is nobody's.
 EARLY = {".hydra", "train.log", "metrics.json", "metrics.csv", "checkpoints", "figures"}
@@ -101,8 +98,8 @@ class Run:
         return {name: value for name, value in self.record().items() if "/" in name}
 
     @functools.cached_property
-    def restored(self) -> "tuple[LightningDataModule, LightningModule]":
-        """The data, set up, and the model of the best epoch. Raises UserError if they cannot be had."""
+    def restored(self) -> tuple[Any, Any]:
+        """The data module, set up, and the model of the best epoch. Raises UserError if they cannot be had."""
         from src.runs.config import restore  # torch, without which a run can be summarized
 
         data, model = restore(self.recorded(), self.best)
@@ -110,13 +107,8 @@ class Run:
         data.setup()
         return data, model
 
-    @property
-    def data(self) -> "LightningDataModule":
-        return self.restored[0]
-
-    @property
-    def model(self) -> "LightningModule":
-        return self.restored[1]
+    data = property(lambda self: self.restored[0])
+    model = property(lambda self: self.restored[1])
 
     def table(self) -> str:
         """The final metrics in Markdown, a row for each stage."""
