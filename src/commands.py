@@ -57,23 +57,22 @@ def reporting(task: Task) -> Task:
             raise UserError("only src.train, with its callback report_sweep, runs a sweep; leave out -m")
         try:
             value = task(cfg)
-            if Stopped.received:
-                raise Stopped(Stopped.received)
-            return value
         except (Exception, Stopped, KeyboardInterrupt) as error:
-            if Stopped.received:
-                stopped = Stopped(Stopped.received)
-                if main_process() and settings.job.name == "train":
-                    run = Run(settings.runtime.output_dir)
-                    command = ["python", "-m", "src.resume", f"run={quoted(relative(run.path))}"]
-                    what = f"to go on: {shlex.join(command)}" if run.begun() else "nothing saved yet"
-                    log.warning("interrupted by %s; %s", stopped, what)
-                raise stopped from error
-            user = isinstance(error, terminal.USER_ERRORS) and not in_sweep() and not terminal.tracebacks
-            alone = OmegaConf.select(cfg, "trainer.devices") in (None, 1)
-            if main_process() or alone or not user:  # of processes that meet the same error, one says it
-                log.error("error: %s", explain(error), exc_info=None if user else error)
-            return None if in_sweep() else sys.exit(1)
+            if not Stopped.received:
+                user = isinstance(error, terminal.USER_ERRORS) and not in_sweep() and not terminal.tracebacks
+                alone = OmegaConf.select(cfg, "trainer.devices") in (None, 1)
+                if main_process() or alone or not user:  # of processes that meet the same error, one says it
+                    log.error("error: %s", explain(error), exc_info=None if user else error)
+                return None if in_sweep() else sys.exit(1)
+        if Stopped.received:  # whatever the task has made of it
+            stopped = Stopped(Stopped.received)
+            if main_process() and settings.job.name == "train":
+                run = Run(settings.runtime.output_dir)
+                command = ["python", "-m", "src.resume", f"run={quoted(relative(run.path))}"]
+                what = f"to go on: {shlex.join(command)}" if run.begun() else "nothing saved yet"
+                log.warning("interrupted by %s; %s", stopped, what)
+            raise stopped
+        return value
 
     return job
 
@@ -83,9 +82,4 @@ def run(name: str, work: str) -> None:
 
     That is imported, and torch with it, only when Hydra has understood the command line.
     """
-
-    @command(name)
-    def main(cfg: DictConfig) -> Any:
-        return get_method(work)(cfg)
-
-    terminal.run(main)
+    terminal.run(command(name)(lambda cfg: get_method(work)(cfg)))

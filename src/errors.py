@@ -7,8 +7,6 @@ from typing import ClassVar
 
 # control, format (which may reverse the writing), bytes that are not UTF-8, line and paragraph separators
 UNFIT = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-
-
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)  # that end a command
 
 

@@ -10,7 +10,7 @@ import sys
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from src import terminal
 from src.commands import command
@@ -25,11 +25,9 @@ log = logging.getLogger(__name__)
 def from_recorded(cfg: DictConfig) -> None:
     from src.training import resume  # torch: a wrong command line is answered without it
 
-    folder = cfg.run
-    with open_dict(cfg):
-        del cfg.run
+    settings = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "run"])
     overrides = [text for text in HydraConfig.get().overrides.task if not text.startswith("run=")]
-    run = resume(folder, cfg, overrides)
+    run = resume(cfg.run, settings, overrides)
     if main_process():
         log.info("%s", summary(run))
 

@@ -40,7 +40,7 @@ class LogFile(logging.FileHandler):
     """The log of a run. It ends, with a line on the console, where it cannot be written any more."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        error = sys.exception() if sys.version_info >= (3, 12) else sys.exc_info()[1]
+        error = sys.exception()
         if not isinstance(error, OSError):
             raise error
         self.setLevel(logging.CRITICAL + 1)  # nothing more
@@ -141,7 +141,6 @@ def call(main: Callable[[], None]) -> None:
         if Stopped.received:  # whatever was made of it: Lightning ends with 0, Hydra with an error of its own
             raise Stopped(Stopped.received) from None
         if isinstance(error, BrokenPipeError):  # as of `| head`, which has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         if isinstance(error, ValueError) and "Config group override" in str(error):
             sys.exit("error: a group of settings cannot be null; ~GROUP leaves it out, as in ~logger")
