@@ -8,7 +8,9 @@ import torch
 from omegaconf import OmegaConf
 
 from src.errors import UserError
+from src.models.regression import Regression
 from src.runs import Run
+from src.runs.config import call
 from src.training.experiment import assemble, plain, train
 from tests.conftest import ROOT, build
 
@@ -81,6 +83,14 @@ def test_a_refused_value_names_key_value_and_default(config):
 def test_threads_are_those_of_torch(config, threads):
     build(config(f"trainer.threads={threads}"), "trainer", logger=False)
     assert torch.get_num_threads() == threads
+
+
+def test_a_model_without_a_constructor_of_its_own_has_the_settings_of_all():
+    width = {"num_inputs": 2, "num_outputs": 1}
+    assert call("model", Regression, {"lr": 0.5}, **width).hparams.lr == 0.5
+    message = r"^model\.lrr=1: there is no such setting; there are lr, gamma, weight_decay, sigma$"
+    with pytest.raises(UserError, match=message):
+        call("model", Regression, {"lrr": 1}, **width)
 
 
 # Arguments of lightning.Trainer with which some number of the record would be wrong, or a resume not exact.

@@ -61,14 +61,12 @@ def _class(key: str, target: str) -> type:
 def call(key: str, function: Callable, settings: dict[str, Any], **objects: Any) -> Any:
     """`function` called with the settings at `key`, and the objects. Raises UserError for a refused setting."""
     parameters = inspect.signature(function).parameters
-    # keyword-only parameters are for objects alone
-    known = {name: each for name, each in parameters.items() if each.kind is not each.KEYWORD_ONLY}
-    anything = any(each.kind is each.VAR_KEYWORD for each in known.values())
+    known = [name for name in parameters if name not in objects]
+    anything = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
     for name, value in settings.items():
-        if (name not in known and not anything) or name in objects:
-            names = ", ".join(each for each in known if each not in objects)
+        if name in objects or not (name in known or anything):
             path = f"{key}.{name}".lstrip(".")
-            raise UserError(f"{path}={value}: there is no such setting; there are {names}")
+            raise UserError(f"{path}={value}: there is no such setting; there are {', '.join(known)}")
     try:
         return function(**settings, **objects)
     except pydantic.ValidationError as error:
