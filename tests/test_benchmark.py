@@ -10,7 +10,7 @@ from src.benchmark import loops, suites
 from src.benchmark.suites import FORMS, Benchmark, loss_grad, loss_rows, peak_bytes
 from src.errors import UserError
 from src.runs import Run
-from src.runs.options import checked
+from src.runs.settings import checked
 from src.training.experiment import plain
 from tests.conftest import compose_config
 

@@ -16,8 +16,7 @@ from src.errors import UserError
 from src.reproduce import checks as reproduce
 from src.reproduce.checks import Check, Reproduction, row
 from src.runs import Run
-from src.runs.options import checked
-from src.runs.settings import CONF
+from src.runs.settings import CONF, checked
 from src.training.experiment import train
 from tests.conftest import ROOT, compose_config
 from tests.test_config import options

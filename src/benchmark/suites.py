@@ -29,7 +29,7 @@ from src import terminal
 from src.benchmark import loops
 from src.maths import functional as F
 from src.runs.config import build
-from src.runs.options import Options, checked
+from src.runs.settings import Options, checked
 from src.tables import table
 from src.training.experiment import plain, train
 from src.training.history import provenance

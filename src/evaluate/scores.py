@@ -14,7 +14,7 @@ from src import terminal
 from src.maths import functional as F
 from src.runs import Run, write
 from src.runs.config import call, restore
-from src.runs.options import Options, Places, checked
+from src.runs.settings import Options, Places, checked
 from src.tables import table
 from src.training.history import logged
 from src.training.trainer import Accelerator, build_trainer

@@ -24,7 +24,7 @@ from src.maths import functional as F
 from src.predict.pictures import decode, find, pair, prepare
 from src.runs import Run, write_csv
 from src.runs.config import restore
-from src.runs.options import Options, Places, checked
+from src.runs.settings import Options, Places, checked
 from src.training.figures import outputs
 
 log = logging.getLogger(__name__)

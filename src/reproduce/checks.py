@@ -15,7 +15,7 @@ from pydantic import Field, PositiveInt
 from src import terminal
 from src.errors import UserError
 from src.runs import write
-from src.runs.options import Options, checked
+from src.runs.settings import Options, checked
 from src.tables import table
 from src.training.experiment import train
 

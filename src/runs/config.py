@@ -18,8 +18,7 @@ from omegaconf import OmegaConf
 
 from src.errors import UserError
 from src.runs.checkpoint import load_checkpoint
-from src.runs.options import refused
-from src.runs.settings import CONF, SOURCES
+from src.runs.settings import CONF, SOURCES, refused
 
 ROLES = {  # group of the config -> (where its classes are defined, what they are)
     "data": ("src.data.", L.LightningDataModule),

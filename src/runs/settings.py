@@ -1,8 +1,11 @@
-"""The settings of a run: its config as plain values, and what in them makes it the experiment that it is."""
+"""Settings: of a run, its config as plain values; of a command or an object, refused where they do not fit."""
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pydantic
 from omegaconf import DictConfig, OmegaConf
 
 from src.errors import UserError
@@ -39,3 +42,38 @@ def experiment(settings: dict[str, Any]) -> dict[str, Any]:
     for group in ("model", "data"):
         found |= {f"{group}.{key}": value for key, value in settings[group].items() if key not in INCIDENTAL}
     return found
+
+
+class Options(pydantic.BaseModel):
+    """Options of a command: no conversion (1 is no text, true no number), and no others."""
+
+    model_config = pydantic.ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Places(Options):
+    """Where the data of a run that is read come from; None is what conf/data says."""
+
+    root: str | None
+    system_copies: list[str] | None
+    mirrors: list[str] | None
+
+
+def checked(kind: type[Options], cfg: DictConfig) -> Any:
+    """The config of a command as `kind`. Raises UserError, one line, for what does not fit."""
+    try:
+        return kind.model_validate(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+    except pydantic.ValidationError as error:
+        raise refused(error) from None
+
+
+def refused(error: pydantic.ValidationError, key: str = "", *functions: Callable) -> UserError:
+    """What pydantic found, in one line: each key with its value and, if the functions have one, a default."""
+    parameters = {name: each for one in functions for name, each in inspect.signature(one).parameters.items()}
+    complaints = []
+    for detail in error.errors():
+        name = ".".join(map(str, detail["loc"]))
+        path, message = f"{key}.{name}".strip("."), detail["msg"]
+        complaints.append(f"{path}: {message[0].lower()}{message[1:]}, got {detail['input']!r}")
+        if name in parameters and parameters[name].default is not inspect.Parameter.empty:
+            complaints[-1] += f"; try {path}={parameters[name].default}"
+    return UserError("; ".join(complaints))

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError
 from src.errors import UserError, printable
 from src.files import read_yaml
 from src.runs import Run
-from src.runs.options import Options
+from src.runs.settings import Options
 
 SELECTED = "val/loss"  # the lowest is the best; without a validation split nothing is selected
 Row = dict[str, Any]

@@ -24,7 +24,7 @@ from pydantic import Field, NonNegativeInt
 from src import terminal
 from src.errors import Stopped, UserError
 from src.runs import Run, leaves
-from src.runs.options import Options, checked
+from src.runs.settings import Options, checked
 from src.training.experiment import resume, train
 from src.tune.study import DATABASE, conclude, joined
 
