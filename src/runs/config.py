@@ -85,12 +85,17 @@ def restore(
     """The data of a run, not yet loaded, and its model as it was at the checkpoint.
 
     Where the data come from is never taken from the settings, which may be a stranger's, but from `sources`
-    and conf/data. Raises UserError for settings or a checkpoint that cannot be used.
+    and conf/data, whose relative root is in this project, wherever it is read. Raises UserError for settings or
+    a checkpoint that cannot be used.
     """
     node = settings["data"]
-    ours = _configured_sources(node.get("_target_"))
-    ours |= {name: value for name, value in (sources or {}).items() if name in ours and value is not None}
-    data = build("data", {name: value for name, value in node.items() if name not in SOURCES} | ours)
+    configs = (OmegaConf.to_container(OmegaConf.load(path)) for path in sorted((CONF / "data").glob("*.yaml")))
+    ours = next((config for config in configs if config.get("_target_") == node.get("_target_")), {})
+    places = {name: value for name, value in ours.items() if name in SOURCES}
+    if "root" in places:
+        places["root"] = str(CONF.parent / places["root"])
+    places |= {name: value for name, value in (sources or {}).items() if name in places and value is not None}
+    data = build("data", {name: value for name, value in node.items() if name not in SOURCES} | places)
     model = build_model(settings, data)
     states = load_checkpoint(checkpoint)["state_dict"], model.state_dict()
     found, expected = ({name: tuple(tensor.shape) for name, tensor in each.items()} for each in states)
@@ -98,11 +103,3 @@ def restore(
         raise UserError(f"{checkpoint} is of another model: it has {found}, the model of this run {expected}")
     model.load_state_dict(states[0])
     return data, model.eval()
-
-
-def _configured_sources(target: str | None) -> dict[str, Any]:
-    """What conf/data says for the data module; a relative root is in this project, wherever it is read."""
-    nodes = (OmegaConf.to_container(OmegaConf.load(path)) for path in sorted((CONF / "data").glob("*.yaml")))
-    node = next((node for node in nodes if node.get("_target_") == target), {})
-    sources = {name: value for name, value in node.items() if name in SOURCES}
-    return sources | ({"root": str(CONF.parent / sources["root"])} if "root" in sources else {})
