@@ -96,25 +96,22 @@ def distributions(space: dict[str, Any]) -> dict[str, BaseDistribution]:
     """Dotted key -> what it is drawn from. Raises UserError if there is none, or one cannot be read."""
     if not (texts := leaves(space)):
         raise UserError("space is empty: nothing to search; try +space.model.lr='interval(0.01, 1)'")
-    found = {}
-    for key, text in texts.items():
-        try:
-            found[key] = distribution(OverridesParser.create().parse_override(f"{key}={text}").value())
-        except (HydraException, ValueError, ArithmeticError) as error:
-            reason = f"is no search space ({str(error).splitlines()[0]})"
-            raise UserError(f"space.{key}={text} {reason}; try interval(0.01, 1)") from error
-    return found
+    return {key: distribution(key, text) for key, text in texts.items()}
 
 
-def distribution(sweep: Any) -> BaseDistribution:
-    """Optuna's counterpart of what Hydra has parsed. Raises ValueError if it has none."""
-    match sweep:
-        case IntervalSweep(start=low, end=high, tags=tags) if tags <= {"log"} and math.isfinite(low + high):
-            kind = IntDistribution if isinstance(low + high, int) else FloatDistribution
-            return kind(low, high, log="log" in tags)
-        case ChoiceSweep(list=values) if not any(isinstance(each, list | dict) for each in values):
-            return CategoricalDistribution([getattr(each, "text", each) for each in values])
-    raise ValueError("it must be an interval, which may have the tag log, or a choice of plain values")
+def distribution(key: str, text: str) -> BaseDistribution:
+    """Optuna's counterpart of a sweep of Hydra's. Raises UserError if it has none."""
+    reason = "it must be an interval, which may have the tag log, or a choice of plain values"
+    try:
+        match OverridesParser.create().parse_override(f"{key}={text}").value():
+            case IntervalSweep(start=low, end=high, tags=tags) if tags <= {"log"} and math.isfinite(low + high):
+                kind = IntDistribution if isinstance(low + high, int) else FloatDistribution
+                return kind(low, high, log="log" in tags)
+            case ChoiceSweep(list=values) if not any(isinstance(each, list | dict) for each in values):
+                return CategoricalDistribution([getattr(each, "text", each) for each in values])
+    except (HydraException, ValueError, ArithmeticError) as error:
+        reason = str(error).splitlines()[0]
+    raise UserError(f"space.{key}={text} is no search space ({reason}); try interval(0.01, 1)")
 
 
 def next_trial(study: optuna.Study, search: Search, space: dict[str, BaseDistribution]) -> Trial | None:
