@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from lightning.pytorch.callbacks import Checkpoint
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import BaseTrial, FrozenTrial, TrialState
 from pydantic import Field, NonNegativeInt
 
 from src import terminal
@@ -27,8 +27,6 @@ from src.runs import Run, leaves
 from src.runs.settings import Options, checked
 from src.training.experiment import resume, train
 from src.tune.study import DATABASE, conclude, joined
-
-Trial = optuna.Trial | FrozenTrial  # a new one, or one that a killed process left, which nothing prunes
 
 
 class Search(Options, extra="ignore"):  # the settings of src.train stand beside these
@@ -50,7 +48,7 @@ class Pruned(optuna.TrialPruned):
 class Prune(Checkpoint):  # Lightning calls callbacks of this class last: the epoch is recorded before
     """Reports val/loss to the trial after each epoch, and ends the run if it is poor beside the others."""
 
-    def __init__(self, trial: Trial):
+    def __init__(self, trial: BaseTrial):
         self.trial = trial
 
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
@@ -76,18 +74,21 @@ def tune(cfg: DictConfig, overrides: Sequence[str] = ()) -> list[FrozenTrial]:
             raise UserError(f"space.{key}: there is no key {key}; ~space.{key} leaves it out")
     settings = OmegaConf.masked_copy(cfg, [key for key in cfg if key not in OWN])
     folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")  # one process at a time chooses a trial or records how one ended
     with joined(cfg, folder) as study:
         while True:
-            with FileLock(folder / ".lock"):  # one process chooses at a time
-                trial = next_trial(study, search, space)
-                if trial is None:
+            with lock:
+                if not (trial := next_trial(study, search, space)):
                     break
                 run = Run(folder / str(trial.number))
                 held = run.lock()
             with held:
                 for key, value in trial.params.items():
                     OmegaConf.update(settings, key, value)
-                attempt(study, settings, run, trial, search.n_trials)
+                value, state, outcome = attempt(settings, run, trial)
+                with lock:
+                    study.tell(trial.number, value, state)
+            report(study, trial, outcome, search.n_trials)
         conclude(study, folder, [text for text in overrides if not text.lstrip("+~").startswith(OWN)])
         return study.get_trials()
 
@@ -114,47 +115,48 @@ def distribution(key: str, text: str) -> BaseDistribution:
     raise UserError(f"space.{key}={text} is no search space ({reason}); try interval(0.01, 1)")
 
 
-def next_trial(study: optuna.Study, search: Search, space: dict[str, BaseDistribution]) -> Trial | None:
+def next_trial(study: optuna.Study, search: Search, space: dict[str, BaseDistribution]) -> BaseTrial | None:
     """A trial that a killed process left, else a new one; None if there are enough.
 
     What a new one tries is a function of the seed, its number and the trials before it.
     """
-    running = study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
-    idle = [each.number for each in running if not Run(Path(search.folder, str(each.number))).in_use()]
-    trials = study.get_trials(deepcopy=False)  # asked again: a process may just have ended its trial
-    for left in (trials[number] for number in idle if trials[number].state == TrialState.RUNNING):
+    for left in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+        if Run(Path(search.folder, str(left.number))).in_use():
+            continue
         if left.params.keys() == space.keys():
             return left
         study.tell(left.number, state=TrialState.FAIL)  # killed while its parameters were drawn
-    if len(trials) >= search.n_trials:
-        return None
-    seed = random.Random(f"{search.seed} {len(trials)}").getrandbits(32)
+    number = len(study.get_trials(deepcopy=False))
+    seed = random.Random(f"{search.seed} {number}").getrandbits(32)
     study.sampler = optuna.samplers.TPESampler(seed=seed)
-    return study.ask(space)
+    return study.ask(space) if number < search.n_trials else None
 
 
-def attempt(study: optuna.Study, cfg: DictConfig, run: Run, trial: Trial, total: int) -> None:
-    """Train, or finish what was begun; record the outcome in the study and print it."""
+def attempt(cfg: DictConfig, run: Run, trial: BaseTrial) -> tuple[float | None, TrialState, str]:
+    """Train, or finish what was begun: the value, if there is one, how the trial ended, and that in words."""
     log = terminal.LogFile(run.path / "train.log")
     log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger().addHandler(log)
-    value, state = None, TrialState.FAIL
     try:
         ended = resume(run.path, cfg) if run.begun() else train(cfg, run.path, Prune(trial))
         value = ended.metrics["val/loss"]
-        state, outcome = TrialState.COMPLETE, f"val/loss {value:.4f}"
+        return value, TrialState.COMPLETE, f"val/loss {value:.4f}"
     except optuna.TrialPruned as error:
-        state, outcome = TrialState.PRUNED, str(error)
+        return None, TrialState.PRUNED, str(error)
     except Exception as error:
         if Stopped.received or isinstance(error, DATABASE):  # the next start finishes the trial
             raise
         logging.getLogger(__name__).exception("trial failed")
-        outcome = f"failed: {terminal.explain(error)}; see {terminal.relative(run.path / 'train.log')}"
+        what = f"failed: {terminal.explain(error)}; see {terminal.relative(run.path / 'train.log')}"
+        return None, TrialState.FAIL, what
     finally:
         logging.getLogger().removeHandler(log)
         log.close()
-    study.tell(trial.number, value, state)
-    with contextlib.suppress(ValueError):  # no trial has finished
+
+
+def report(study: optuna.Study, trial: BaseTrial, outcome: str, total: int) -> None:
+    """Print what the trial was, how it ended, and the best so far, if a trial has finished."""
+    with contextlib.suppress(ValueError):
         outcome += f"  best {study.best_value:.4f} (trial {study.best_trial.number})"
     texts = {key: f"{each:.5g}" if isinstance(each, float) else each for key, each in trial.params.items()}
     parameters = " ".join(f"{key}={text}" for key, text in texts.items())
