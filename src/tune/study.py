@@ -13,7 +13,7 @@ import optuna
 import yaml
 from filelock import FileLock
 from matplotlib.figure import Figure
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from optuna.exceptions import DuplicatedStudyError, StorageInternalError
 from optuna.trial import TrialState
 from sqlalchemy.engine import make_url
@@ -24,13 +24,10 @@ from src import terminal
 from src.charts import COLOURS, figure, save, scale
 from src.errors import UserError
 from src.files import read_yaml
-from src.runs import leaves, write, write_csv
-from src.runs.settings import INCIDENTAL
+from src.runs import experiment, leaves, write, write_csv
+from src.runs.settings import plain
 
 DATABASE = (SQLAlchemyError, StorageInternalError)  # errors of the storage, wherever they are met
-# Groups and keys that may change from one start of a study to the next: they make no other experiment.
-FREE = ("folder.", "n_trials.", "storage.", "logger.", "trainer.accelerator.", "trainer.threads.")
-FREE += ("trainer.enable_progress_bar.", *(f"data.{name}." for name in INCIDENTAL))
 STATUS = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 
@@ -42,25 +39,16 @@ def joined(cfg: DictConfig, folder: Path) -> Iterator[optuna.Study]:
     """
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # the errors below say it
     pruner = optuna.pruners.NopPruner() if cfg.pruner is None else optuna.pruners.MedianPruner(**cfg.pruner)
-    shared = address(cfg.storage)
-    database = shared or f"{folder}/study.db"
-    own = {} if shared else {"creator": lambda: sqlite3.connect(folder / "study.db")}  # whatever its name
+    database = (shared := address(cfg.storage)) or f"{folder}/study.db"
+    own = {} if shared else {"creator": lambda: sqlite3.connect(database)}  # whatever the folder's name
     try:
         with FileLock(folder / ".lock"):
-            storage = optuna.storages.RDBStorage(
-                cfg.storage or "sqlite:///study.db",
-                {"poolclass": NullPool, **own},  # no connection stays open
-            )
+            url = cfg.storage or "sqlite:///study.db"
+            storage = optuna.storages.RDBStorage(url, {"poolclass": NullPool, **own})  # none stays open
             new = not (folder / "tune.yaml").exists()
             name = study_name(cfg, folder, shared)
             study = optuna.create_study(storage=storage, pruner=pruner, study_name=name, load_if_exists=not new)
         yield study
-    except ImportError as error:
-        if "DB access module" not in str(error):
-            raise
-        driver = make_url(cfg.storage).get_driver_name()
-        extra = "'.[postgres]'" if driver.startswith("psycopg") else driver
-        raise UserError(f"{database} needs the driver {driver}; try pip install {extra}") from error
     except DuplicatedStudyError as error:
         (folder / "tune.yaml").unlink()  # which has just been made
         raise UserError(
@@ -74,32 +62,40 @@ def joined(cfg: DictConfig, folder: Path) -> Iterator[optuna.Study]:
         raise UserError(f"the database {database} fails: {reason}; {advice}") from error
 
 
-def address(url: Any) -> str | None:
-    """The address of a database without what is secret in it. Raises UserError if it is none."""
-    try:
-        return url if url is None else make_url(url).set(query={}).render_as_string(hide_password=True)
-    except (ArgumentError, ValueError, AttributeError):
-        found = f"storage={str(url).rpartition('@')[2]} is no address of a database"
-        raise UserError(f"{found}; try sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE") from None
-
-
 def study_name(cfg: DictConfig, folder: Path, storage: str | None) -> str:
     """What the database calls the study: its folder, as the process that made it was given that.
 
     tune.yaml records it with the experiment. Raises UserError if the experiment there is another one.
     """
-    path, settings = folder / "tune.yaml", leaves(OmegaConf.to_container(cfg, resolve=False))
-    experiment = {key: value for key, value in settings.items() if not f"{key}.".startswith(FREE)}
-    experiment["storage"] = storage
+    path, settings = folder / "tune.yaml", plain(cfg)
+    wanted = {"storage": storage, "trainer.max_epochs": settings["trainer"].get("max_epochs")}
+    wanted |= experiment(settings) | leaves({key: settings[key] for key in ("callbacks", "space", "pruner")})
     if not path.exists():
-        write(path, yaml.safe_dump({**experiment, "study": cfg.folder}, sort_keys=False))
-    known = read_yaml(path, interpolations=True)
+        write(path, yaml.safe_dump({**wanted, "study": cfg.folder}, sort_keys=False))
+    known = read_yaml(path)
     if not isinstance(known, dict) or not (name := known.pop("study", None)):
         raise UserError(f"{path} is damaged: it names no study; choose another folder")
-    if keys := [key for key in {**known, **experiment} if known.get(key) != experiment.get(key)]:
-        differing = ", ".join(f"{key}={experiment.get(key)} (there {known.get(key)})" for key in keys)
+    if keys := [key for key in {**known, **wanted} if known.get(key) != wanted.get(key)]:
+        differing = ", ".join(f"{key}={wanted.get(key)} (there {known.get(key)})" for key in keys)
         raise UserError(f"the study in {folder} is another experiment than {differing}; choose another folder")
     return name
+
+
+def address(url: Any) -> str | None:
+    """Of a database, without what is secret in it. Raises UserError if it is none, or its driver is missing."""
+    if url is None:
+        return None
+    try:
+        parsed = make_url(url)
+        shown = parsed.set(query={}).render_as_string(hide_password=True)
+        parsed.get_dialect().import_dbapi()
+    except ImportError as error:
+        extra = "'.[postgres]'" if error.name.startswith("psycopg") else error.name
+        raise UserError(f"{shown} needs the driver {error.name}; try pip install {extra}") from error
+    except (ArgumentError, ValueError, AttributeError):
+        found = f"storage={str(url).rpartition('@')[2]} is no address of a database"
+        raise UserError(f"{found}; try sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE") from None
+    return shown
 
 
 def conclude(study: optuna.Study, folder: Path, overrides: list[str]) -> None:
