@@ -126,10 +126,10 @@ def next_trial(study: optuna.Study, search: Search, space: dict[str, BaseDistrib
         if left.params.keys() == space.keys():
             return left
         study.tell(left.number, state=TrialState.FAIL)  # killed while its parameters were drawn
-    number = len(study.get_trials(deepcopy=False))
-    seed = random.Random(f"{search.seed} {number}").getrandbits(32)
-    study.sampler = optuna.samplers.TPESampler(seed=seed)
-    return study.ask(space) if number < search.n_trials else None
+    if (number := len(study.get_trials(deepcopy=False))) >= search.n_trials:
+        return None
+    study.sampler = optuna.samplers.TPESampler(seed=random.Random(f"{search.seed} {number}").getrandbits(32))
+    return study.ask(space)
 
 
 def attempt(cfg: DictConfig, run: Run, trial: BaseTrial) -> tuple[float | None, TrialState, str]:

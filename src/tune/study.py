@@ -16,9 +16,8 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from optuna.exceptions import DuplicatedStudyError, StorageInternalError
 from optuna.trial import TrialState
-from sqlalchemy.engine import make_url
+from sqlalchemy import NullPool, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.pool import NullPool
 
 from src import terminal
 from src.charts import COLOURS, figure, save, scale
@@ -41,20 +40,18 @@ def joined(cfg: DictConfig, folder: Path) -> Iterator[optuna.Study]:
     pruner = optuna.pruners.NopPruner() if cfg.pruner is None else optuna.pruners.MedianPruner(**cfg.pruner)
     database = (shared := address(cfg.storage)) or f"{folder}/study.db"
     own = {} if shared else {"creator": lambda: sqlite3.connect(database)}  # whatever the folder's name
+    engine = {"poolclass": NullPool, **own}  # no connection stays open
     try:
         with FileLock(folder / ".lock"):
-            url = cfg.storage or "sqlite:///study.db"
-            storage = optuna.storages.RDBStorage(url, {"poolclass": NullPool, **own})  # none stays open
+            storage = optuna.storages.RDBStorage(cfg.storage or "sqlite:///study.db", engine)
             new = not (folder / "tune.yaml").exists()
             name = study_name(cfg, folder, shared)
             study = optuna.create_study(storage=storage, pruner=pruner, study_name=name, load_if_exists=not new)
         yield study
     except DuplicatedStudyError as error:
         (folder / "tune.yaml").unlink()  # which has just been made
-        raise UserError(
-            f"{database} has a study of folder={cfg.folder} already, but that folder here is new; "
-            "machines that work on one study must share its folder, for another study choose another folder"
-        ) from error
+        found = f"{database} has a study of folder={cfg.folder} already, but that folder here is new"
+        raise UserError(f"{found}; machines of one study must share its folder, else choose another") from error
     except DATABASE as error:
         cause = error.__cause__ or error
         reason = str(getattr(cause, "orig", None) or cause).splitlines()[0]
@@ -75,9 +72,10 @@ def study_name(cfg: DictConfig, folder: Path, storage: str | None) -> str:
     known = read_yaml(path)
     if not isinstance(known, dict) or not (name := known.pop("study", None)):
         raise UserError(f"{path} is damaged: it names no study; choose another folder")
-    if keys := [key for key in {**known, **wanted} if known.get(key) != wanted.get(key)]:
-        differing = ", ".join(f"{key}={wanted.get(key)} (there {known.get(key)})" for key in keys)
-        raise UserError(f"the study in {folder} is another experiment than {differing}; choose another folder")
+    for key in {**known, **wanted}:
+        if known.get(key) != wanted.get(key):
+            what = f"{key}={wanted.get(key)} (there {known.get(key)})"
+            raise UserError(f"the study in {folder} is another experiment than {what}; choose another folder")
     return name
 
 
