@@ -17,6 +17,7 @@ from typing import Any
 
 import optuna
 import pytest
+from filelock import FileLock, Timeout
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -402,6 +403,20 @@ def test_a_bug_of_ours_is_told_from_a_users_mistake(tmp_path, monkeypatch, capsy
     log = (tmp_path / "0/train.log").read_text()
     assert "Traceback (most recent call last)" in log
     assert "in broken" in log
+
+
+def test_no_process_looks_for_left_trials_while_another_ends_its_own(tmp_path, monkeypatch, untrained):
+    def guarded(study, number, *rest, **options):
+        for held in (tmp_path / ".lock", tmp_path / str(number) / ".hydra/lock"):
+            with pytest.raises(Timeout):
+                FileLock(held).acquire(timeout=0)  # as another process would
+        told.append(number)
+        return original(study, number, *rest, **options)
+
+    told, original = [], optuna.Study.tell
+    monkeypatch.setattr(optuna.Study, "tell", guarded)
+    search(tmp_path, 3)
+    assert told == [0, 1, 2]
 
 
 @pytest.mark.slow
