@@ -81,7 +81,7 @@ def test_a_refused_value_names_key_value_and_default(config):
 
 @pytest.mark.parametrize("threads", [2, 1])
 def test_threads_are_those_of_torch(config, threads):
-    build(config(f"trainer.threads={threads}"), "trainer", logger=False)
+    build(config(f"trainer.threads={threads}"), "trainer")
     assert torch.get_num_threads() == threads
 
 

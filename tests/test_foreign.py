@@ -271,7 +271,7 @@ GOING_ON: dict[str, Callable[[dict, Path], object]] = {
         last={"_target_": "src.training.saving.Last", "path": str(path)}
     ),
     "another folder for TensorBoard": lambda config, path: config.update(
-        logger={"_target_": "src.training.tensorboard.OneFile", "folder": str(path)}
+        logger={"_target_": "src.training.tensorboard.TensorBoard", "folder": str(path)}
     ),
     "a callback of Lightning's that writes": lambda config, path: config["callbacks"].update(
         x={"_target_": "lightning.pytorch.callbacks.ModelCheckpoint", "dirpath": str(path)}

@@ -25,7 +25,7 @@ def fit(cfg, W: torch.Tensor) -> L.LightningModule:
     """Fit the configured model from (W, 0), and nothing else: no callbacks, no logger."""
     model, data = build(cfg, "model"), build(cfg, "data")
     set_weights(model, W, torch.zeros(10))
-    trainer = build(cfg, "trainer", logger=False)
+    trainer = build(cfg, "trainer")
     trainer.fit(model, data)
     assert trainer.global_step == trainer.num_training_batches * cfg.trainer.max_epochs
     return model
@@ -133,7 +133,7 @@ def test_unknown_numerics_are_refused():
 @pytest.mark.parametrize("form", FORMS)
 def test_a_width_that_does_not_fit_the_data_names_both_numbers(config, form):
     cfg = config(f"model={form}", "data.resize=14", "data.train_size=10")
-    trainer = build(cfg, "trainer", logger=False)
+    trainer = build(cfg, "trainer")
     with pytest.raises(UserError, match=r"model\.num_inputs is 784, .* 196 features"):
         trainer.fit(FORMS[form](**SIZES), build(cfg, "data"))
 
@@ -159,7 +159,7 @@ def test_a_model_of_ones_own_may_use_the_hooks_that_ours_do_not(config, W):
 
     cfg = config("debug=fast", "model=concise")
     model, data = Counting(**SIZES), build(cfg, "data")
-    trainer = build(cfg, "trainer", logger=False)
+    trainer = build(cfg, "trainer")
     trainer.fit(model, data)
     assert model.batches == trainer.global_step > 0
 
@@ -227,7 +227,7 @@ def test_a_model_of_ones_own_with_a_hidden_layer_is_trained_resumed_evaluated_co
 @pytest.mark.parametrize("outputs", [9, 11])
 def test_as_many_outputs_as_the_data_has_classes_are_asked_for_before_training(config, form, outputs):
     cfg = config(f"model={form}", "data.train_size=10")
-    trainer = build(cfg, "trainer", logger=False)
+    trainer = build(cfg, "trainer")
     with pytest.raises(UserError, match=rf"model\.num_outputs is {outputs}, but the data has 10 classes"):
         trainer.fit(FORMS[form](num_inputs=784, num_outputs=outputs), build(cfg, "data"))
     assert trainer.global_step == 0

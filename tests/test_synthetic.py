@@ -82,7 +82,7 @@ def fitted(form: str, *overrides: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Parameters after a fit from zero."""
     cfg = compose_config("train", f"model=linear_{form}", "model.sigma=0", *LINEAR, *overrides)
     model = build(cfg, "model")
-    build(cfg, "trainer", logger=False).fit(model, build(cfg, "data"))
+    build(cfg, "trainer").fit(model, build(cfg, "data"))
     return model.weights()
 
 
@@ -146,7 +146,7 @@ def test_targets_that_the_model_does_not_predict_are_refused_before_the_first_mi
     for split, _ in data.splits.values():
         split.y = targets(split.y)
     monkeypatch.setattr(type(model), "measure", None)
-    trainer = build(config("data=synthetic"), "trainer", logger=False)
+    trainer = build(config("data=synthetic"), "trainer")
     with pytest.raises(UserError, match=complaint):
         getattr(trainer, loop)(model, data)
 

@@ -302,3 +302,16 @@ def test_a_run_has_one_event_file_and_leaves_no_writer_behind(config, outcome, t
     assert run.record()["status"] == outcome
     assert len(run.events()) == 1  # of fit and test
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("hook", ["setup", "on_fit_start", "on_fit_end", "on_test_end"])
+def test_no_writer_is_left_behind_wherever_a_run_fails(config, hook, tmp_path, monkeypatch):
+    def fail(*arguments, **named) -> None:
+        raise RuntimeError(hook)
+
+    monkeypatch.setattr(Last, hook, fail)
+    before = threading.active_count()
+    with pytest.raises(RuntimeError, match=hook):
+        train(config(*LINEAR, "model=linear_scratch"), tmp_path / "run")
+    assert threading.active_count() == before
+    assert Run(tmp_path / "run").record()["reason"] == hook

@@ -12,8 +12,7 @@ from typing import Any
 
 import lightning as L
 import pydantic
-from lightning.pytorch.callbacks import EarlyStopping
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from omegaconf import OmegaConf
 
 from src.errors import UserError
@@ -24,7 +23,7 @@ ROLES = {  # group of the config -> (where its classes are defined, what they ar
     "data": ("src.data.", L.LightningDataModule),
     "model": ("src.models.", L.LightningModule),
     "callbacks": ("src.", L.Callback),
-    "logger": ("src.", Logger),
+    "logger": ("src.", Checkpoint),
 }
 # Of Lightning's own callbacks, those that are tested with everything a run promises.
 LIGHTNING = {"lightning.pytorch.callbacks.EarlyStopping": EarlyStopping}

@@ -1,7 +1,6 @@
 """An experiment from its config to its run folder: trained, or gone on with, and tested."""
 
 import logging
-import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -14,12 +13,11 @@ from omegaconf import DictConfig
 from pydantic import Field, validate_call
 
 from src.errors import UserError
-from src.runs import Run, claim, main_process, write_csv
+from src.runs import Run, claim, main_process
 from src.runs.config import build, build_model, call, restore
 from src.runs.settings import experiment, plain
 from src.training.history import History, history, keep_record, logged, measures
 from src.training.saving import Last
-from src.training.tensorboard import writers
 from src.training.trainer import build_trainer
 
 log = logging.getLogger(__name__)
@@ -56,12 +54,11 @@ def seed_everything(seed: Annotated[int, Field(ge=0, lt=2**32)]) -> None:
 
 
 def assemble(
-    settings: dict[str, Any], run: Run, *further: L.Callback, purge_step: int = 0
+    settings: dict[str, Any], run: Run, *further: L.Callback
 ) -> tuple[L.Trainer, L.LightningModule, L.LightningDataModule]:
     """Everything that `fit` needs, built and checked; nothing is written or trained.
 
-    The history comes before what is drawn or saved of it, and `further` last. What TensorBoard has from the
-    epoch `purge_step` on is dropped.
+    The history comes before what is drawn, written or saved of it, and `further` last.
     """
     devices = settings["trainer"].get("devices", 1)
     if devices != 1 and run.in_sweep():
@@ -83,26 +80,20 @@ def assemble(
                 f"{', '.join(measured)}; early stopping needs a validation split (data.val_size)"
             )
     last = configured.pop("last", None) or Last()
-    callbacks = [Timer(), History(), *configured.values(), last, *further]
-    objects = {"folder": run.path, "callbacks": callbacks}
-    if settings.get("logger"):
-        objects["logger"] = build("logger", settings["logger"], folder=run.path, purge_step=purge_step)
-    return call("trainer", build_trainer, settings["trainer"], **objects), model, data
+    logger = [build("logger", settings["logger"])] if settings.get("logger") else []
+    written = [History(), *(logger if main_process() else [])]
+    callbacks = [Timer(), *written, *configured.values(), last, *further]
+    trainer = call("trainer", build_trainer, settings["trainer"], folder=run.path, callbacks=callbacks)
+    return trainer, model, data
 
 
 def fit(run: Run, trainer: L.Trainer, model: L.LightningModule, data: L.LightningDataModule) -> dict[str, Any]:
     """Fit, from the last checkpoint on if there is one, then test the best. Returns what is recorded."""
-    try:
-        trainer.fit(model, data, ckpt_path=run.last if run.last.exists() else None)
-        if main_process() and (members := getattr(model, "members", None)):  # of a grid
-            write_csv(run.path / "grid.csv", members)
-        timer = next(each for each in trainer.callbacks if isinstance(each, Timer))
-        seconds = timer.time_elapsed("train")  # those before a resume included
-        trainer.test(model, data, ckpt_path=run.best, verbose=False)
-        row = history(trainer).tested
-    finally:
-        for writer in writers(trainer):
-            writer.close()
+    trainer.fit(model, data, ckpt_path=run.last if run.last.exists() else None)
+    timer = next(each for each in trainer.callbacks if isinstance(each, Timer))
+    seconds = timer.time_elapsed("train")  # those before a resume included
+    trainer.test(model, data, ckpt_path=run.best, verbose=False)
+    row = history(trainer).tested
     return {
         **measures(row),
         **logged(trainer),
@@ -152,10 +143,7 @@ def resume(
             )
         # the overrides count from the moment that they are known to work
         save = LambdaCallback(on_train_start=lambda *_: main_process() and run.save_config(settings, overrides))
-        # TensorBoard reads the event files of a run in the order of the seconds in their names
-        while any(f".{int(time.time())}." in path.name for path in run.events()):
-            time.sleep(0.05)
-        trainer, model, data = assemble(settings, run, save, purge_step=epochs)
+        trainer, model, data = assemble(settings, run, save)
         data.prepare_data()
 
         resumed = [*earlier.get("resumed", []), {"step": steps, "overrides": [*overrides]}]

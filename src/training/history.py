@@ -24,12 +24,12 @@ log = logging.getLogger(__name__)
 
 
 class History(Checkpoint):
-    """One row of metrics per epoch: in every checkpoint, in metrics.csv, in the log and in the logger.
+    """One row of metrics and norms per epoch: in every checkpoint, in metrics.csv and in the log.
 
     Saves checkpoints/best.ckpt: the epoch with the lowest validation loss; without validation split, the last.
     A resumed run goes on from the rows of its checkpoint. Lightning calls what derives from Checkpoint last,
-    when the training metrics are known, and in order: `assemble` puts the history first, so that no checkpoint
-    exists whose rows are not in the file and in the logger.
+    when the training metrics are known, and in order: `assemble` puts the history first, so that last.ckpt has
+    no rows that are not in the file and in TensorBoard.
     """
 
     def __init__(self) -> None:
@@ -37,28 +37,24 @@ class History(Checkpoint):
         self.tested: dict[str, float] = {}  # that of `rows` whose checkpoint is tested
 
     def on_fit_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        if self.rows and trainer.is_global_zero:  # resumed: file and logger may be ahead of the checkpoint
-            self.write(trainer)
+        if self.rows and trainer.is_global_zero:  # resumed: the file may be ahead of the checkpoint
+            write_csv(Run(trainer.default_root_dir).metrics_csv, self.rows)
 
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        found = dict(sorted(logged(trainer).items()))
+        found = dict(sorted((logged(trainer) | norms(model)).items()))
         first, epoch = measures(found, "lr"), trainer.current_epoch + 1
         row = {"epoch": epoch, "step": trainer.global_step, **first, **found}
         self.rows.append(row)
         if trainer.is_global_zero:
-            self.write(trainer)
+            write_csv(Run(trainer.default_root_dir).metrics_csv, self.rows)
             text = "  ".join(f"{name} {value:.4f}" for name, value in first.items())
             log.info("epoch %d/%d  %s", epoch, trainer.max_epochs, text)
         if "val/loss" not in row or row is min(self.rows, key=itemgetter("val/loss")):
             trainer.save_checkpoint(Run(trainer.default_root_dir).best)
 
-    def write(self, trainer: L.Trainer) -> None:
-        """Bring the file and the logger to where the rows are."""
-        write_csv(Run(trainer.default_root_dir).metrics_csv, self.rows)
-        metrics = dict(self.rows[-1])
-        epoch = metrics.pop("epoch")
-        for logger in trainer.loggers:
-            logger.log_metrics(metrics, epoch)
+    def on_fit_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        if trainer.is_global_zero and (members := getattr(model, "members", None)):  # of a grid
+            write_csv(Run(trainer.default_root_dir).path / "grid.csv", members)
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}
@@ -78,6 +74,16 @@ def history(trainer: L.Trainer) -> History:
 def logged(trainer: L.Trainer) -> dict[str, float]:
     """The metrics of the epoch, or of the test, that has ended."""
     return {name: value.item() for name, value in trainer.callback_metrics.items()}
+
+
+def norms(model: L.LightningModule) -> dict[str, float]:
+    """Of W and b (of a model without `weights`: of every parameter) and, as dW and db, of their gradients.
+
+    A gradient is that of the last minibatch.
+    """
+    named = zip("Wb", model.parameters(), strict=True) if model.weights() else model.named_parameters()
+    pairs = [pair for name, each in named for pair in ((name, each), (f"d{name}", each.grad))]
+    return {f"norm/{name}": tensor.norm().item() for name, tensor in pairs if tensor is not None}
 
 
 def measures(row: dict[str, float], *also: str) -> dict[str, float]:

@@ -41,9 +41,8 @@ def build_trainer(
     *,
     folder: Any = ".",
     callbacks: Any = (),
-    logger: Any = False,
 ) -> L.Trainer:
-    """Lightning's Trainer of the run in `folder`, with its callbacks and its logger.
+    """Lightning's Trainer of the run in `folder`, with its callbacks.
 
     From here on, torch uses `threads` threads on the CPU: one is enough for products of this size, gives the
     same bits whatever the number of cores, and does not wait for others on a busy machine. Raises UserError for
@@ -73,11 +72,10 @@ def build_trainer(
         strategy=strategy,
         enable_progress_bar=False,  # ours is quicker, and one for all epochs
         callbacks=[*callbacks, *bar],
-        logger=logger,
+        logger=False,  # src.training.tensorboard writes for TensorBoard
         default_root_dir=Path(folder),
         enable_checkpointing=bool(callbacks),
         enable_model_summary=False,
-        log_every_n_steps=0,  # everything is logged once per epoch
         num_sanity_val_steps=0,  # the model checks its inputs itself
         use_distributed_sampler=False,  # src.data.batches divides the examples exactly
         plugins=[CheckpointIO(), *cluster],
