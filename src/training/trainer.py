@@ -61,9 +61,7 @@ def build_trainer(
         logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)  # no announcements and tips
     for message in IGNORED:
         warnings.filterwarnings("ignore", message=message)
-    check_processes(devices)
-    # which Lightning does not see in an interactive allocation
-    cluster = [SLURMEnvironment()] if tasks() > 1 else []
+    cluster = launched(devices)
     bar = [ProgressBar()] if enable_progress_bar else []
     return L.Trainer(
         max_epochs=max_epochs,
@@ -83,18 +81,18 @@ def build_trainer(
     )
 
 
-def tasks() -> int:
-    """How many processes srun has started for the run, of which this is one; those of torchrun do not count."""
-    return 1 if "RANK" in os.environ else int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
+def launched(devices: int) -> list[SLURMEnvironment]:
+    """The environment of the processes that srun has started; Lightning misses it in an interactive allocation.
 
-
-def check_processes(devices: int) -> None:
-    """Raises UserError unless the run has the processes that it asks for, or Lightning is to start them."""
+    Raises UserError unless the run has the processes that it asks for, or Lightning is to start them.
+    """
+    torchrun = "RANK" in os.environ
+    tasks = 1 if torchrun else int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
     found = devices
-    if "RANK" in os.environ:
+    if torchrun:
         found = int(os.environ.get("WORLD_SIZE", 1))
-    elif tasks() > 1 or SLURMEnvironment.detect():
-        found = tasks() if os.environ.get("SLURM_STEP_NUM_NODES", "1") == "1" else 0
+    elif tasks > 1 or SLURMEnvironment.detect():
+        found = tasks if os.environ.get("SLURM_STEP_NUM_NODES", "1") == "1" else 0
     if found != devices or (devices == 1 and not main_process()):
         names = "RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS"
         said = {name: os.environ[name] for name in names if name in os.environ}
@@ -102,6 +100,7 @@ def check_processes(devices: int) -> None:
             f"trainer.devices={devices} asks for as many processes, but the environment says {said}; start "
             "them with srun --nodes=1 --ntasks-per-node=DEVICES or torchrun, or unset what another program left"
         )
+    return [SLURMEnvironment()] if tasks > 1 else []
 
 
 class ProgressBar(L.Callback):
