@@ -112,9 +112,6 @@ class SoftmaxRegression(closed_form.SoftmaxRegression):
             own.copy_(every[..., self.best, :])
             own.grad = every.grad[..., self.best, :]
 
-    def so_far(self) -> tuple[float, float]:
-        raise UserError("model=grid has a loss of each member for a minibatch; leave out callbacks.swing")
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint["members"] = self.members

@@ -1,5 +1,6 @@
 """Exact means over an epoch, and their state for a run that stops within it."""
 
+from collections import Counter, defaultdict
 from typing import Any
 
 import torch
@@ -8,43 +9,40 @@ from torch import Tensor
 
 
 class EpochMeans:
-    """Metrics summed over the examples of an epoch so far, by stage; on each process those of its examples.
+    """Metrics summed over the examples of an epoch so far, and "n", how many those are, by stage.
 
-    The strategy adds the processes up, and leaves a single process alone.
+    On each process they are those of its examples. The strategy adds the processes up, and leaves a single
+    process alone.
     """
 
     def __init__(self):
-        self.totals: dict[str, dict[str, Tensor]] = {}  # stage -> metric -> sum
-        self.counts: dict[str, int] = {}  # stage -> examples, counted where no device has to be asked
+        self.sums: dict[str, dict[str, Tensor | int]] = defaultdict(Counter)  # stage -> metric -> sum
 
     def add(self, stage: str, n: int, sums: dict[str, Tensor]) -> None:
         """Add a minibatch of n examples; of several models at once, each sum has one entry for each."""
-        totals = self.totals.setdefault(stage, {})
-        self.counts[stage] = self.counts.get(stage, 0) + n
+        self.sums[stage]["n"] += n  # a number: no device has to be asked
         for name, value in sums.items():
-            totals[name] = totals.get(name, 0) + value.double()
+            self.sums[stage][name] += value.double()
 
     def over_processes(self, stage: str, strategy: Strategy) -> dict[str, Tensor]:
-        """Sums, and "n", the number of examples, of all processes."""
-        totals = {**self.totals[stage], "n": torch.full_like(self.totals[stage]["loss"], self.counts[stage])}
-        sums = strategy.reduce(torch.stack(list(totals.values())), reduce_op="sum")
-        return dict(zip(totals, sums, strict=True))
+        """The sums of all processes."""
+        sums = dict(self.sums[stage])
+        sums["n"] = torch.zeros_like(sums["loss"]) + sums["n"]
+        return dict(zip(sums, strategy.reduce(torch.stack([*sums.values()]), reduce_op="sum"), strict=True))
 
     def finish(self, stage: str, strategy: Strategy) -> dict[str, Tensor]:
         """The means over the epoch that ends; the next one begins with nothing."""
         sums = self.over_processes(stage, strategy)
+        del self.sums[stage]
         n = sums.pop("n")
-        del self.totals[stage], self.counts[stage]
         return {name: value / n for name, value in sums.items()}
 
     def state_dict(self, strategy: Strategy) -> dict[str, Any]:
-        return {stage: self.over_processes(stage, strategy) for stage in self.totals}
+        return {stage: self.over_processes(stage, strategy) for stage in self.sums}
 
     def load_state_dict(self, state: dict[str, Any], strategy: Strategy) -> None:
         """Go on within an epoch: the first process has all the sums, the others begin with zeros."""
-        share = int(strategy.is_global_zero)
-        self.totals, self.counts = {}, {}
-        for stage, totals in state.items():
-            sums = {name: share * value.to(strategy.root_device) for name, value in totals.items()}
-            self.counts[stage] = int(sums.pop("n").max())
-            self.totals[stage] = sums
+        self.sums.clear()
+        for stage, sums in state.items():
+            share = int(strategy.is_global_zero)
+            self.sums[stage] = {name: share * value.to(strategy.root_device) for name, value in sums.items()}

@@ -99,10 +99,6 @@ class Regression(L.LightningModule):
             self.log(f"{stage}/{name}", mean, logger=False)  # History logs it
         self.check_finite(stage, means["loss"].item())
 
-    def so_far(self) -> tuple[float, float]:
-        """(sum of the losses, number) of the training examples of the epoch so far, on this process."""
-        return self.means.totals["train"]["loss"].item(), self.means.counts["train"]
-
     def on_train_epoch_start(self) -> None:
         self.epoch_lr = self.optimizers(use_pl_optimizer=False).param_groups[0]["lr"]
 

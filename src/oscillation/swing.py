@@ -31,7 +31,10 @@ class Swing(L.Callback):
         self.sums = [(0.0, 0.0)]  # of the losses and the examples of the epoch, after each minibatch
 
     def on_train_batch_end(self, trainer, model, outputs, batch, batch_idx) -> None:
-        self.sums.append(model.so_far())
+        sums = model.means.sums["train"]
+        if sums["loss"].ndim:
+            raise UserError("model=grid has a loss of each member for a minibatch; leave out callbacks.swing")
+        self.sums.append((float(sums["loss"]), float(sums["n"])))
 
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         losses, examples = torch.tensor(self.sums, dtype=torch.float64).diff(dim=0).T
