@@ -1,7 +1,5 @@
 """What must hold between a model and its data; checked once, before a run trains or tests."""
 
-import math
-
 import lightning as L
 
 from src.errors import UserError
@@ -17,7 +15,7 @@ def check_data(model: L.LightningModule, data: L.LightningDataModule) -> None:
         if len(indices) == 0:  # no validation split
             continue
         y = examples.y[indices]
-        features = math.prod(data.split_examples(name, slice(1))[0].shape[1:])
+        features = data.split_examples(name, slice(1))[0].numel()  # of the first example
         if features != d:
             raise UserError(f"model.num_inputs is {d}, but each example of the data has {features} features")
         if y.is_floating_point() == model.classifies:
