@@ -48,12 +48,10 @@ class FashionMNIST(SplitDataModule):
         debian_package: Annotated[str, Field(pattern=sources.DEBIAN_NAME)] | None = None,
     ):
         super().__init__(batch_size, val_size, seed, num_workers)
-        available = 60_000 - val_size
-        if train_size is not None and train_size > available:
-            raise UserError(
-                f"data.train_size must be at most {available} beside data.val_size={val_size}, got {train_size}"
-            )
-        self.train_size = train_size or available
+        most = 60_000 - val_size
+        if train_size is not None and train_size > most:
+            raise UserError(f"data.train_size must be at most {most} beside data.{val_size=}, got {train_size}")
+        self.train_size = train_size or most
         self.root, self.resize, self.num_inputs = Path(root), resize, resize**2
         self.origin = {"system_copies": system_copies, "mirrors": mirrors, "debian_package": debian_package}
 
