@@ -7,7 +7,6 @@ and of classifiers of the same classes weights.png. Reads nothing but the run fo
 import argparse
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from src import terminal
 from src.errors import UserError, printable
@@ -31,12 +30,6 @@ def find(paths: list[Path]) -> list[Run]:
     return runs
 
 
-def settings(run: Run) -> dict[str, Any]:
-    """What makes the run the experiment that it is: dotted key -> value; `model` is its class."""
-    found = experiment(run.recorded())
-    return {"model": ".".join(found.pop("model._target_").split(".")[-2:]), **found}
-
-
 def compare(runs: list[Run], folder: Path) -> str:
     """Write the comparison of the runs, as `find` finds them, into `folder`; returns the table."""
     from src.charts import plain, save  # matplotlib and torch: --help needs none
@@ -45,7 +38,8 @@ def compare(runs: list[Run], folder: Path) -> str:
     from src.runs.config import restore
 
     data, models = zip(*(restore(run.recorded(), run.best) for run in runs), strict=True)
-    chosen = [settings(run) for run in runs]
+    found = [experiment(run.recorded()) for run in runs]  # dotted key -> value; `model` becomes its class
+    chosen = [{"model": ".".join(each.pop("model._target_").split(".")[-2:]), **each} for each in found]
     keys = dict.fromkeys(key for each in chosen for key in each)
     keys = [key for key in keys if any(each.get(key) != chosen[0].get(key) for each in chosen)]
     shared = [key for key in keys if all(key in each for each in chosen)]  # by all forms of the model
