@@ -80,11 +80,9 @@ def chart(means: list[Row]) -> Figure:
     """How much the loss moves at each setting, and how good the model is."""
     panel = figure(10, 4.2)
     left, right = panel.subplots(1, 2)
-    settings = [
-        " ".join(f"{key.rpartition('.')[2]}={group[key]}" for key in group if "." in key) for group in means
-    ]
-    for name, ax, *style in zip(MEASURED, (left, left, left, right), CYCLE, "oxoo", strict=False):
-        ax.plot(settings, [group[name][0] for group in means], style[1], label=name, color=style[0])
+    ticks = [" ".join(f"{key.rpartition('.')[2]}={row[key]}" for key in row if "." in key) for row in means]
+    for name, ax, colour, marker in zip(MEASURED, (left, left, left, right), CYCLE, "oxoo", strict=False):
+        ax.plot(ticks, [row[name][0] for row in means], marker, label=name, color=colour)
     left.set(title="how much the training loss moves", yscale="log", ylabel="mean |change| of the loss")
     right.set(title="accuracy after the last epoch", ylabel="val/acc")
     for ax in (left, right):
