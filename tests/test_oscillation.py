@@ -107,6 +107,7 @@ def test_the_command_tells_the_causes_apart(cli, sweep, data_root, tmp_path):
     assert (tmp_path / "sweep/oscillation.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_the_data_come_from_where_the_command_says(sweep, monkeypatch):
     asked = []
     monkeypatch.setattr(oscillation, "at_rest", lambda run, places: asked.append(places) or 0.0)

@@ -34,9 +34,8 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize(
-    "model", [pytest.param(name, marks=[] if "linear" in name else pytest.mark.slow) for name in MODELS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
 def test_a_run_resumed_from_any_step_equals_one_never_interrupted(config, tmp_path, monkeypatch, model):
     reference, stops = Run(tmp_path / "reference"), tmp_path / "stops"
     train(config(*MODELS[model]), reference.path)
@@ -56,6 +55,7 @@ def test_a_run_resumed_from_any_step_equals_one_never_interrupted(config, tmp_pa
         assert differences(Run(stop), reference) == [], stop.name
 
 
+@pytest.mark.slow
 def test_differences_are_found(config, tmp_path):
     for name, *overrides in (["a"], ["b"], ["c", "model.weight_decay=0.001"], ["d", "data.batch_size=5"]):
         train(config(*LINEAR, *overrides), tmp_path / name)

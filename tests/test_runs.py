@@ -134,7 +134,7 @@ def test_something_else_that_torch_saved_is_no_checkpoint(tmp_path, content):
         "hydra: {run: {dir: /}}",
         "{seed: 0, data: {}, model: {}, callbacks: {}, trainer: 3}",
         "!!python/x 1",
-        "[" * 100_000,
+        "[" * 10_000,
     ],
 )
 def test_a_damaged_config_is_named(run, text):
