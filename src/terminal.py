@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -133,19 +134,25 @@ def leave(status: list[int]) -> None:
     os._exit(status[0])
 
 
-def call(main: Callable[[], None]) -> None:
-    """Call the entry point; any error becomes a SystemExit, but for bugs of ours."""
+def call(function: Callable[[], None]) -> None:
+    """Call an entry point, or a callback, of whose errors Hydra makes warnings: any error ends the command."""
     try:
-        main()
+        function()
     except BaseException as error:
         if Stopped.received:  # whatever was made of it: Lightning ends with 0, Hydra with an error of its own
             raise Stopped(Stopped.received) from None
+        if isinstance(error, SystemExit):
+            raise
         if isinstance(error, BrokenPipeError):  # as of `| head`, which has seen enough
             sys.exit(1)
-        if isinstance(error, ValueError) and "Config group override" in str(error):
-            sys.exit("error: a group of settings cannot be null; ~GROUP leaves it out, as in ~logger")
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        library = frame.f_globals["__name__"].partition(".")[0]
+        if isinstance(error, ValueError | TypeError) and library in ("hydra", "omegaconf"):
+            advice = "keys in a list are numbers, and ~GROUP leaves a group out"
+            sys.exit(printable(f"error: an override does not fit the config ({error}); {advice}"))
         if tracebacks or not isinstance(error, USER_ERRORS):
-            raise
+            traceback.print_exception(error)
+            sys.exit(1)
         sys.exit(printable(f"error: {explain(error)}", keep="\n"))
 
 

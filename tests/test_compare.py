@@ -114,6 +114,15 @@ def test_what_cannot_be_compared_is_said_in_one_line(trained, tmp_path, names, r
     assert "\n" not in str(error.value)
 
 
+def test_a_run_whose_config_names_no_class_is_said_in_one_line(trained, tmp_path):
+    run = Run(shutil.copytree(trained["linear"].path, tmp_path / "other"))
+    settings = run.recorded()
+    del settings["data"]["_target_"]
+    run.config.write_text(yaml.safe_dump(settings))
+    with pytest.raises(UserError, match=r"^data must be a group of settings with a _target_, got \{"):
+        compare(find([trained["linear"].path, run.path]), tmp_path / "out")
+
+
 @pytest.mark.slow
 def test_nothing_is_written_if_there_is_nothing_to_compare(cli, trained, tmp_path):
     status, output = cli("src.compare", str(trained["linear"].path), data=False)

@@ -727,3 +727,12 @@ def test_what_numbered_jobs_cannot_have_is_refused_in_one_line(tmp_path, overrid
     assert error.value.code.startswith("error: ")
     assert "\n" not in error.value.code
     assert not (tmp_path / "sweep").exists()
+
+
+def test_a_place_for_the_jobs_in_a_config_of_ones_own_is_refused(cli, tmp_path):
+    own = tmp_path / "own/experiment/mine.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("# @package _global_\nhydra: {sweep: {subdir: x}}\n")
+    finished = cli("src.train", "--config-dir=own", "-m", *SMALL, "experiment=mine", "seed=0,1", data=False)
+    assert finished == (1, "error: hydra.sweep.subdir cannot be set: jobs are numbered; leave it out\n")
+    assert not (tmp_path / "outputs").exists()

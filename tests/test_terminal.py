@@ -112,6 +112,28 @@ def test_bad_input_ends_the_command_with_one_line_and_1(cli, argument):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["model=null"], "Got NoneType"),
+        (["-m", "model=null,scratch"], "Got NoneType"),
+        (["data=synthetic", "data.w.x=1"], "'x'"),
+        (["data=synthetic", "data.w.x.y=1"], "'x'"),
+        (["-m", "data=synthetic", "data.w.x=1,2"], "'x'"),
+    ],
+    ids=str,
+)
+def test_an_override_that_hydra_does_not_foresee_is_one_line(cli, tmp_path, arguments, what):
+    status, output = cli("src.train", *arguments, data=False)
+    assert status == 1
+    (line,) = output.splitlines()
+    assert line.startswith("error: an override does not fit the config (")
+    assert what in line
+    assert line.endswith("); keys in a list are numbers, and ~GROUP leaves a group out")
+    assert {path.name for path in tmp_path.iterdir()} == {"output0.txt"}
+
+
+@pytest.mark.slow
 def test_an_error_is_one_line_that_reaches_the_log_and_the_record_of_the_run(cli, tmp_path):
     status, output = cli("src.train", "model.lr=-1")
     assert status == 1

@@ -4,7 +4,6 @@ import contextlib
 import re
 import shlex
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,17 +15,16 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob
 from hydra.experimental.callback import Callback
 from hydra.utils import get_class
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from src import terminal
-from src.errors import UserError, printable
+from src.errors import UserError
 from src.runs import Run, claim, lock, write
 from src.sweeps.folder import SELECTED, Sweep
 
 PATIENCE = 30  # seconds that jobs have to save and end when their sweep is stopped
 REFUSED = {  # pattern of the launcher and Hydra's settings, with what is refused as group -> why
     r"^(?!basic\b|joblib\b|submitit_slurm\b)(\S+)": "take hydra/launcher=joblib; on a cluster, submitit_slurm",
-    r"(hydra\.sweep\.subdir)": "jobs are numbered; leave it out",
     r"(hydra\.launcher\.(?:signal_delay_s|max_num_timeout))": "a job out of time is saved, not started again",
     r"^joblib .*(hydra\.launcher\.(?!n_jobs=-?[1-9])\S+)": "only n_jobs can, and not to 0",
 }
@@ -43,22 +41,25 @@ class ReportSweep(Callback):
         self.resume, self.sweep = resume, None
 
     def on_multirun_start(self, config: DictConfig, config_name: str, **kwargs) -> None:
+        terminal.call(lambda: self.start(config, config_name))
+
+    def start(self, config: DictConfig, config_name: str) -> None:
+        """Refuse what a sweep cannot have, claim and lock its folder, and record its plan."""
         hydra, folder = config.hydra, Path(config.hydra.sweep.dir)
         launcher, settings = hydra.runtime.choices["hydra/launcher"], hydra.overrides.hydra
-        try:
-            for pattern, why in REFUSED.items():
-                if found := re.search(pattern, " ".join([launcher, *settings])):
-                    raise UserError(f"{found[1]} cannot be set: {why}")
-            if not self.resume:
-                plan = planned(config, config_name)
-                named = any(text.startswith("hydra.sweep.dir=") for text in settings)
-                folder = claim(folder, "hydra.sweep.dir" if named else None)
-                (configs,) = (each for each in hydra.runtime.config_sources if each.provider == "main")
-                shutil.copytree(configs.path, folder / ".conf")
-                write(folder / "sweep.yaml", yaml.safe_dump(plan))
-            ReportSweep.held = lock(folder / ".lock", f"sweep {folder}")
-        except terminal.USER_ERRORS as error:
-            sys.exit(printable(f"error: {terminal.explain(error)}", keep="\n"))
+        for pattern, why in REFUSED.items():
+            if found := re.search(pattern, " ".join([launcher, *settings])):
+                raise UserError(f"{found[1]} cannot be set: {why}")
+        if OmegaConf.to_container(hydra.sweep)["subdir"] != "${hydra.job.num}":
+            raise UserError("hydra.sweep.subdir cannot be set: jobs are numbered; leave it out")
+        if not self.resume:
+            plan = planned(config, config_name)
+            named = any(text.startswith("hydra.sweep.dir=") for text in settings)
+            folder = claim(folder, "hydra.sweep.dir" if named else None)
+            (configs,) = (each for each in hydra.runtime.config_sources if each.provider == "main")
+            shutil.copytree(configs.path, folder / ".conf")
+            write(folder / "sweep.yaml", yaml.safe_dump(plan))
+        ReportSweep.held = lock(folder / ".lock", f"sweep {folder}")
         settings.append(f"hydra.sweep.dir={terminal.quoted(folder)}")  # for the jobs
         hydra.sweep.dir = str(folder)
         if launcher == "basic":
