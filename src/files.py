@@ -54,25 +54,25 @@ def read_yaml(path: Path, interpolations: bool = False) -> Any:
     """
     try:
         content = yaml.load(read(path), _Loader)
-        text = json.dumps(content)  # which knows no dates, bytes and sets
-        if "${" in text and not interpolations:
+        if "${" in json.dumps(content) and not interpolations:  # JSON knows no dates, bytes and sets
             raise ValueError("it holds an interpolation")
     except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {' '.join(str(error).split())}") from error
     return content
 
 
-def replace(path: Path, content: bytes | memoryview, advice: str = KEPT) -> None:
-    """Replace the file in one step: a reader, or a crash, finds the old content or the new.
+def write(path: Path, content: str | bytes | memoryview, advice: str = KEPT) -> None:
+    """Write the file in one step: a reader, or a crash, finds the old content or the new.
 
     Raises UserError, with the old file as it was, if it cannot be written.
     """
+    data = content.encode() if isinstance(content, str) else content
     part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.unlink(missing_ok=True)  # what a killed process left, or a link
         with open(part, "xb") as file:
-            file.write(content)
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
@@ -86,10 +86,6 @@ def cannot_write(what: object, error: OSError, advice: str = KEPT) -> UserError:
     reason = error.strerror or str(error)
     reason = f"disk full ({reason})" if error.errno in (errno.ENOSPC, errno.EDQUOT) else reason
     return UserError(f"cannot write {what}: {reason}; {advice}")
-
-
-def write(path: Path, text: str) -> None:
-    replace(path, text.encode())
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from src.errors import UserError
 from src.models.regression import Diverged
-from src.runs import Run, claim, replace
+from src.runs import Run, claim, write
 from src.runs.checkpoint import load_checkpoint
 from src.runs.config import build, build_model, restore
 from src.training.experiment import plain, resume, train
@@ -229,16 +229,16 @@ def test_content_is_on_the_disk_before_it_takes_the_place_of_the_old(tmp_path, m
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(os, "replace", lambda *paths: calls.append("replaced") or rename(*paths))
-    replace(tmp_path / "file", b"whole")
+    write(tmp_path / "file", b"whole")
     assert calls == [5, "replaced"]
 
 
 def test_a_file_that_cannot_be_replaced_keeps_its_content(tmp_path):
     path = tmp_path / "x.json"
-    replace(path, b"old")
+    write(path, b"old")
     path.with_name("x.json.part").mkdir()  # in the way
     with pytest.raises(UserError, match=r"cannot write .*x\.json: Is a directory; what was there is kept"):
-        replace(path, b"new")
+        write(path, b"new")
     assert path.read_bytes() == b"old"
 
 

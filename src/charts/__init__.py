@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from src.runs import replace
+from src.runs import write
 
 COLOURS = {"train": "#0072B2", "val": "#E69F00", "test": "#009E73", "lr": "#888888", "wrong": "#D55E00"}
 # Okabe and Ito's eight, yellow replaced by grey: on white it is hardly seen
@@ -49,5 +49,5 @@ def save(figure: Figure, path: Path) -> np.ndarray:
     content = io.BytesIO()
     pixels = np.asarray(canvas.buffer_rgba())[:, :, :3]
     Image.fromarray(pixels).save(content, "PNG", compress_level=1)
-    replace(path, content.getvalue())
+    write(path, content.getvalue())
     return pixels

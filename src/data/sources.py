@@ -18,7 +18,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from src.errors import UserError
-from src.files import cannot_write, open_regular, replace
+from src.files import cannot_write, open_regular, write
 
 FILES = {  # name -> SHA-256 of the decompressed bytes
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
@@ -63,7 +63,7 @@ def provide(
         with FileLock(folder / ".lock"):
             if wanted := missing(folder):  # another process may have been faster
                 for name, content in fetch(folder, wanted, sources).items():
-                    replace(folder / name, content, ADVICE)
+                    write(folder / name, content, ADVICE)
     except OSError as error:
         raise cannot_write(f"the data folder {folder}", error, ADVICE) from error
 

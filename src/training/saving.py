@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from pydantic import PositiveInt, validate_call
 
 from src.errors import Stopped, on_signals
-from src.runs import Run, replace
+from src.runs import Run, write
 from src.runs.checkpoint import load_checkpoint
 
 AGREE = 10  # minibatches between the moments at which several processes ask each other for a signal
@@ -87,7 +87,7 @@ class CheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
         content = io.BytesIO()
         torch.save(checkpoint, content)
-        replace(Path(path), content.getbuffer())
+        write(Path(path), content.getbuffer())
 
     def load_checkpoint(self, path: str, map_location: Any = None, weights_only: bool | None = None) -> dict:
         return load_checkpoint(Path(path))
