@@ -4,7 +4,6 @@ A run folder decides what is built from this project's classes. Resume your own 
 src.predict and src.compare read only.
 """
 
-import logging
 import sys
 
 from hydra.core.config_store import ConfigStore
@@ -15,10 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from src import terminal
 from src.commands import command
 from src.errors import UserError
-from src.runs import Run, main_process
-from src.train import summary
-
-log = logging.getLogger(__name__)
+from src.runs import Run
+from src.train import report
 
 
 @command("resume")
@@ -27,9 +24,7 @@ def from_recorded(cfg: DictConfig) -> None:
 
     settings = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "run"])
     overrides = [text for text in HydraConfig.get().overrides.task if not text.startswith("run=")]
-    run = resume(cfg.run, settings, overrides)
-    if main_process():
-        log.info("%s", summary(run))
+    report(resume(cfg.run, settings, overrides))
 
 
 def main() -> None:

@@ -32,24 +32,24 @@ def main(cfg: DictConfig) -> float | None:
         resume(run.path, cfg)
     else:
         train(cfg, run.path, overrides=HydraConfig.get().overrides.task)
-    if main_process():
-        log.info("%s", summary(run))
+    report(run)
     return run.metrics.get("val/loss")
 
 
-def summary(run: Run) -> str:
-    """The end of a run: its results, and where they are."""
-    grid = []
+def report(run: Run) -> None:
+    """Log the end of a run: its results, and where they are."""
+    if not main_process():
+        return
     if (run.path / "grid.csv").exists():
         from src.sweeps.summary import members
 
-        grid = ["", members(run)]
+        log.info("\n%s", members(run))
+    log.info("\n%s\n", run.table())
     record = run.record()
     speed = f"{record['seconds']:.1f} s, {record['examples_per_second']:,.0f} examples/s"
-    epochs = f"epoch {record['best_epoch']:.0f} of {record['epochs']} is the best; {speed}"
-    look = shlex.join(["tensorboard", "--logdir", terminal.relative(run.path.parent)])
-    ends = [epochs, f"written to {terminal.relative(run.path)}/", f"look at it: {look}"]
-    return "\n".join([*grid, "", run.table(), "", *ends])
+    log.info("epoch %d of %d is the best; %s", record["best_epoch"], record["epochs"], speed)
+    log.info("written to %s/", terminal.relative(run.path))
+    log.info("look at it: %s", shlex.join(["tensorboard", "--logdir", terminal.relative(run.path.parent)]))
 
 
 if __name__ == "__main__":
