@@ -15,7 +15,7 @@ from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
 from src import terminal
-from src.errors import Stopped, UserError, printable
+from src.errors import Stopped, UserError
 from src.runs import Run, claim, main_process
 from src.runs.settings import CONF
 from src.terminal import explain, in_sweep, quoted, relative
@@ -31,10 +31,7 @@ class ClaimFolder(Callback):
         if not main_process():
             return
         named = any(override.startswith("hydra.run.dir=") for override in config.hydra.overrides.hydra)
-        try:
-            folder = claim(Path(config.hydra.run.dir), "hydra.run.dir" if named else None)
-        except UserError as error:  # of a callback, Hydra would make a warning of it
-            sys.exit(printable(f"error: {error}"))
+        folder = terminal.call(lambda: claim(Path(config.hydra.run.dir), "hydra.run.dir" if named else None))
         OmegaConf.update(config, "hydra.run.dir", str(folder), force_add=True)
 
 

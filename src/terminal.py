@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import rich
 from hydra.core.hydra_config import HydraConfig
@@ -134,10 +135,10 @@ def leave(status: list[int]) -> None:
     os._exit(status[0])
 
 
-def call(function: Callable[[], None]) -> None:
-    """Call an entry point, or a callback, of whose errors Hydra makes warnings: any error ends the command."""
+def call(function: Callable[[], Any]) -> Any:
+    """Call an entry point, or a callback, of whose errors Hydra would make warnings: they end the command."""
     try:
-        function()
+        return function()
     except BaseException as error:
         if Stopped.received:  # whatever was made of it: Lightning ends with 0, Hydra with an error of its own
             raise Stopped(Stopped.received) from None
@@ -146,8 +147,8 @@ def call(function: Callable[[], None]) -> None:
         if isinstance(error, BrokenPipeError):  # as of `| head`, which has seen enough
             sys.exit(1)
         *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-        library = frame.f_globals["__name__"].partition(".")[0]
-        if isinstance(error, ValueError | TypeError) and library in ("hydra", "omegaconf"):
+        library = frame.f_globals.get("__name__", "").partition(".")[0]
+        if isinstance(error, ValueError | TypeError) and library in ("hydra", "omegaconf") and not tracebacks:
             advice = "keys in a list are numbers, and ~GROUP leaves a group out"
             sys.exit(printable(f"error: an override does not fit the config ({error}); {advice}"))
         if tracebacks or not isinstance(error, USER_ERRORS):
