@@ -60,6 +60,7 @@ def test_a_run_that_raised_fails_with_its_reason_beside_the_others():
 @pytest.fixture
 def conf() -> Iterator[None]:
     """The configs, as the command has them."""
+    yardsticks()  # composed before: what composes within would end what begins here
     with initialize_config_dir(str(CONF), version_base="1.3"):
         yield
 
