@@ -37,8 +37,9 @@ def compare(runs: list[Run], folder: Path) -> str:
     from src.charts.images import weights
     from src.runs.config import restore
 
-    data, models = zip(*(restore(run.recorded(), run.best) for run in runs), strict=True)
-    found = [experiment(run.recorded()) for run in runs]  # dotted key -> value; `model` becomes its class
+    recorded = [run.recorded() for run in runs]
+    data, models = zip(*map(restore, recorded, (run.best for run in runs)), strict=True)
+    found = map(experiment, recorded)  # dotted key -> value; `model` becomes its class
     chosen = [{"model": ".".join(each.pop("model._target_").split(".")[-2:]), **each} for each in found]
     keys = dict.fromkeys(key for each in chosen for key in each)
     keys = [key for key in keys if any(each.get(key) != chosen[0].get(key) for each in chosen)]
@@ -46,7 +47,8 @@ def compare(runs: list[Run], folder: Path) -> str:
     rows, curves = [], {}
     for letter, run, each in zip(LETTERS, runs, chosen, strict=False):
         differing = {key: each[key] for key in keys if key in each}
-        results = {name: run.record()[name] for name in RESULTS if name in run.record()}
+        record = run.record()
+        results = {name: record[name] for name in RESULTS if name in record}
         path = printable(terminal.relative(run.path.absolute()))
         rows.append({"run": letter, **differing, **results, "folder": path})
         text = ", ".join(

@@ -81,6 +81,7 @@ def load(root: Path, part: str, side: int) -> Examples:
     # the very files that were verified; torchvision prefers what old versions of it left in another folder
     start = f"{root}/FashionMNIST/raw/{part}"
     images = read_image_file(f"{start}-images-idx3-ubyte")[:, None]
-    chunks = images.split(5_000)  # bounds the float copies that interpolation makes
-    images = torch.cat([resize_images(chunk, [side, side]) for chunk in chunks])
+    if side != images.shape[-1]:
+        chunks = images.split(5_000)  # bounds the float copies that interpolation makes
+        images = torch.cat([resize_images(chunk, [side, side]) for chunk in chunks])
     return Examples(images, read_label_file(f"{start}-labels-idx1-ubyte"))

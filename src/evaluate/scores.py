@@ -46,8 +46,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 
     result = {"checkpoint": str(checkpoint), "epoch": run.load(checkpoint)["epoch"] + 1, **metrics}
     if model.classifies:
-        _, y = data.split_examples("test")
-        result |= classification(torch.cat(outputs), y, data.classes)
+        examples, indices = data.splits["test"]
+        result |= classification(torch.cat(outputs), examples.y[indices], data.classes)
     write(run.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
     log.info("\n%s\n", table([{name: value for name, value in result.items() if isinstance(value, float)}]))
     if model.classifies:
