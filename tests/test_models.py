@@ -10,7 +10,6 @@ from src.errors import UserError
 from src.models import concise, scratch
 from src.runs import Run
 from tests.conftest import build, own_parts
-from tests.faults import curves
 
 FORMS = {"scratch": scratch.SoftmaxRegression, "concise": concise.SoftmaxRegression}
 SIZES = {"num_inputs": 784, "num_outputs": 10}
@@ -213,8 +212,6 @@ def test_a_model_of_ones_own_with_a_hidden_layer_is_trained_resumed_evaluated_co
     layers = {"linear.0.weight": (16, 784), "linear.0.bias": (16,), "linear.2.weight": (10, 16)}
     state = whole.load(whole.best)["state_dict"]
     assert {name: tuple(state[name].shape) for name in layers} == layers
-    shown = set(curves(whole))
-    assert {f"norm/{prefix}{name}" for prefix in ("", "d") for name in layers} <= shown
     pictures = {path.name for path in (whole.path / "figures").iterdir()}
     assert "confusion.png" in pictures
     assert "weights.png" not in pictures

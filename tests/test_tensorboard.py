@@ -75,18 +75,11 @@ def tested(config, tmp_path_factory) -> Run:
 
 
 @pytest.mark.parametrize("form", ["scratch", "concise"])
-def test_norms_are_those_of_the_weights_and_of_the_gradient_of_the_last_minibatch(trained, form):
-    # one minibatch an epoch and plain steps: the gradient is what the weights moved by, over the learning rate
-    few = [f"model={form}", *SMALL, "~callbacks.figures"]
-    first, second = trained(*few, "trainer.max_epochs=1", name="first"), trained(*few)
-    before, after = (
-        dict(zip("Wb", run.load(run.last)["state_dict"].values(), strict=True)) for run in (first, second)
-    )
-    logged = curves(second)
-    for name in "Wb":
-        assert logged[f"norm/{name}"][-1] == (2, pytest.approx(after[name].norm().item()))
-        gradient = (before[name] - after[name]).norm().item() / 0.09
-        assert logged[f"norm/d{name}"][-1] == (2, pytest.approx(gradient, rel=1e-3))
+def test_norms_are_those_of_the_weights(trained, form):
+    run = trained(f"model={form}", *SMALL, "~callbacks.figures")
+    logged = curves(run)
+    for name, each in zip("Wb", run.load(run.last)["state_dict"].values(), strict=True):
+        assert logged[f"norm/{name}"][-1] == (2, pytest.approx(each.norm().item()))
 
 
 @pytest.mark.slow
@@ -214,7 +207,7 @@ RUN, JOBS = "runs/one", ["sweeps/two/0/lr=0.5", "sweeps/two/1/lr=0.001"]
 def test_tensorboard_serves_a_run(server):
     scalars = server.get("plugin/scalars/tags")
     assert set(scalars) == {RUN, *JOBS}
-    assert {"loss/train", "acc/val", "tested/test_acc", "lr", "norm/W", "norm/db", "step"} <= set(scalars[RUN])
+    assert {"loss/train", "acc/val", "tested/test_acc", "lr", "norm/W", "norm/b", "step"} <= set(scalars[RUN])
     groups = [tag.partition("/")[0] for tag in sorted(scalars[RUN])]
     assert list(dict.fromkeys(groups)) == ["acc", "loss", "lr", "norm", "step", "tested"]  # the first are open
     charts = server.get("plugin/custom_scalars/layout")["category"][0]["chart"]

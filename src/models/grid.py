@@ -7,37 +7,16 @@ from typing import Annotated, Any, TypeVar
 import torch
 from pydantic import BeforeValidator, Field, validate_call
 from torch import Tensor, vmap
-from torch.optim.lr_scheduler import LRScheduler
 
 from src.errors import UserError
 from src.maths import functional as F
+from src.maths import optim
 from src.models import closed_form
 from src.models.regression import Factor, NonNegative, Positive
 
 T = TypeVar("T")
 Some = Annotated[list[T], BeforeValidator(lambda x: x if isinstance(x, list) else [x]), Field(min_length=1)]
 AXES = ("lr", "gamma", "weight_decay")  # of the grid
-
-
-class SGD(torch.optim.Optimizer):
-    """p <- p - lr * (gradient + weight_decay * p) for p (..., K, q), with lists of K numbers."""
-
-    @torch.no_grad()
-    def step(self, closure=None):
-        (group,) = self.param_groups
-        for p in group["params"]:
-            lr, weight_decay = (p.new_tensor(group[name])[:, None] for name in ("lr", "weight_decay"))  # (K, 1)
-            p -= lr * (p.grad + weight_decay * p)
-        return None if closure is None else closure()
-
-
-class ExponentialLR(LRScheduler):
-    """lr of epoch t = lr_0 * gamma^t, with lists of K numbers."""
-
-    def get_lr(self) -> list[list[float]]:
-        (group,) = self.optimizer.param_groups
-        lrs, gammas = group["initial_lr"], group["gamma"]
-        return [[lr * gamma**self.last_epoch for lr, gamma in zip(lrs, gammas, strict=True)]]
 
 
 class SoftmaxRegression(closed_form.SoftmaxRegression):
@@ -57,6 +36,8 @@ class SoftmaxRegression(closed_form.SoftmaxRegression):
         # in memory one member after the other, each like W: flattened, they are the matrix of a single product
         self.register_buffer("Ws", self.W.detach().T.repeat(len(self.members), 1, 1).permute(2, 0, 1))
         self.register_buffer("bs", self.b.detach().repeat(len(self.members), 1))
+        settings = torch.tensor([[member[name] for member in self.members] for name in AXES])
+        self.register_buffer("settings", settings[..., None], persistent=False)  # (3, K, 1)
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -80,8 +61,10 @@ class SoftmaxRegression(closed_form.SoftmaxRegression):
         n, K, _ = logits.shape
         # as if of n K examples, whose mean loss has a K-th of each gradient
         grad = K * self.loss_grad(logits.flatten(0, 1), y.repeat_interleave(K)).view(n, -1)  # (n, K q)
+        lr, gamma, weight_decay = self.settings  # each (K, 1)
         for weights, sums in zip((self.Ws, self.bs), F.linear_grad(X.flatten(1), grad), strict=True):
-            weights.grad = self.trainer.strategy.reduce(sums, reduce_op="mean").view_as(weights)
+            mean = self.trainer.strategy.reduce(sums, reduce_op="mean").view_as(weights)
+            weights.grad = lr * gamma**self.current_epoch * (mean + weight_decay * weights)
         self.optimizers().step()
 
     def log_means(self, stage: str) -> None:
@@ -107,10 +90,9 @@ class SoftmaxRegression(closed_form.SoftmaxRegression):
         left = [k for k, member in enumerate(self.members) if "status" not in member]
         self.best = min(left, key=losses.__getitem__, default=0)
         self.check_finite("val", losses[self.best] if left else math.nan)
-        self.epoch_lr = self.epoch_lr[self.best]
+        self.epoch_lr = self.members[self.best]["lr"] * self.members[self.best]["gamma"] ** self.current_epoch
         for own, every in ((self.W, self.Ws), (self.b, self.bs)):
             own.copy_(every[..., self.best, :])
-            own.grad = every.grad[..., self.best, :]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
@@ -121,5 +103,5 @@ class SoftmaxRegression(closed_form.SoftmaxRegression):
         self.members = checkpoint["members"]
 
     def configure_optimizers(self) -> dict:
-        optimizer = SGD([self.Ws, self.bs], {name: [member[name] for member in self.members] for name in AXES})
-        return {"optimizer": optimizer, "lr_scheduler": ExponentialLR(optimizer)}
+        optimizer = optim.SGD([self.Ws, self.bs], lr=1.0)  # each gradient is a whole step of its member
+        return {"optimizer": optimizer, "lr_scheduler": optim.ExponentialLR(optimizer, gamma=1.0)}

@@ -112,9 +112,6 @@ class Regression(L.LightningModule):
         if not self.automatic_optimization:  # else Lightning has done it
             self.lr_schedulers().step()
 
-    def on_validation_model_zero_grad(self) -> None:
-        """Keep the gradient of the last minibatch, whose norm is logged; the next minibatch replaces it."""
-
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
         self.measure(batch, self.trainer.datamodule.validates_on)
 

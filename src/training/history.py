@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class History(Checkpoint):
-    """One row of metrics and norms per epoch: in every checkpoint, in metrics.csv and in the log.
+    """One row of metrics per epoch, with the norms of W and b: in every checkpoint, metrics.csv and the log.
 
     Saves checkpoints/best.ckpt: the epoch with the lowest validation loss; without validation split, the last.
     A resumed run goes on from the rows of its checkpoint. Lightning calls what derives from Checkpoint last,
@@ -41,7 +41,10 @@ class History(Checkpoint):
             write_csv(Run(trainer.default_root_dir).metrics_csv, self.rows)
 
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        found = dict(sorted((logged(trainer) | norms(model)).items()))
+        found = logged(trainer)
+        if weights := model.weights():
+            found |= {f"norm/{name}": each.norm().item() for name, each in zip("Wb", weights, strict=True)}
+        found = dict(sorted(found.items()))
         first, epoch = measures(found, "lr"), trainer.current_epoch + 1
         row = {"epoch": epoch, "step": trainer.global_step, **first, **found}
         self.rows.append(row)
@@ -74,16 +77,6 @@ def history(trainer: L.Trainer) -> History:
 def logged(trainer: L.Trainer) -> dict[str, float]:
     """The metrics of the epoch, or of the test, that has ended."""
     return {name: value.item() for name, value in trainer.callback_metrics.items()}
-
-
-def norms(model: L.LightningModule) -> dict[str, float]:
-    """Of W and b (of a model without `weights`: of every parameter) and, as dW and db, of their gradients.
-
-    A gradient is that of the last minibatch.
-    """
-    named = zip("Wb", model.parameters(), strict=True) if model.weights() else model.named_parameters()
-    pairs = [pair for name, each in named for pair in ((name, each), (f"d{name}", each.grad))]
-    return {f"norm/{name}": tensor.norm().item() for name, tensor in pairs if tensor is not None}
 
 
 def measures(row: dict[str, float], *also: str) -> dict[str, float]:
