@@ -58,7 +58,7 @@ SETTINGS = {
 LAST_EPOCH = {"": EPOCHS, "early_stopping": EPOCHS - 1, "no_validation": EPOCHS}
 OTHERS = ["~callbacks.figures", f"trainer.max_epochs={EPOCHS}"]
 
-IN_USE = "in use by another process"  # also by workers of a killed process, which notice within 5 s
+IN_USE = "in use by another process"
 REFUSALS = [IN_USE, "is not empty", "holds a run already", "is no run folder", "has not begun", "never began"]
 STARTS = 12  # of commands for one run; what needs more is stuck
 

@@ -1,9 +1,6 @@
 """The order of the minibatches, its division among processes, and going on in the middle of an epoch."""
 
-import multiprocessing
-import os
-import signal
-import time
+import threading
 
 import pytest
 import torch
@@ -109,38 +106,22 @@ def test_images_and_labels_stay_together():
         assert X[:, 0].tolist() == y.tolist()
 
 
-def test_workers_are_out_of_reach_of_a_signal_to_the_group_and_end_when_asked_to():
-    # ignoring SIGTERM instead, they would outlive a main process that ends them by it, and keep it waiting
-    examples = Examples(torch.arange(40.0).view(20, 2), torch.arange(20))
-    loader = BatchLoader(examples, BatchSampler(torch.arange(20), 4, shuffle=False), num_workers=2)
-    assert len(list(loader)) == 5  # each worker has begun
-    workers = multiprocessing.active_children()
-    assert len(workers) == 2
-    # torch's handler raises as soon as a worker has died, wherever this process is
-    watch = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    try:
-        for worker in workers:
-            assert os.getpgid(worker.pid) == worker.pid != os.getpgid(0)
-            worker.terminate()
-            worker.join(60)
-            assert not worker.is_alive()
-        del loader  # and with it what torch knows of the workers
-    finally:
-        signal.signal(signal.SIGCHLD, watch)
+def test_no_more_minibatches_than_workers_are_made_ahead_and_an_error_in_one_is_met():
+    asked = []
 
+    class Watched(Examples):
+        def __getitem__(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            asked.append(indices.tolist())
+            if 17 in indices:
+                raise OSError("example 17")
+            return super().__getitem__(indices)
 
-@pytest.mark.slow
-def test_a_worker_that_is_only_starting_outlives_a_signal_to_the_group(monkeypatch):
-    def slow(*arguments: int) -> None:
-        time.sleep(1)
-        setpgid(*arguments)
-
-    setpgid = os.setpgid
-    monkeypatch.setattr(os, "setpgid", slow)  # in the workers, which are forked
-    examples = Examples(torch.arange(40.0).view(20, 2), torch.arange(20))
-    loader = BatchLoader(examples, BatchSampler(torch.arange(20), 4, shuffle=False), num_workers=2)
-    batches = loader.workers()
-    for worker in multiprocessing.active_children():
-        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            os.kill(worker.pid, signum)
-    assert len(list(batches)) == 5
+    examples = Watched(torch.arange(20).view(20, 1), torch.arange(20))
+    batches = iter(BatchLoader(examples, BatchSampler(indices(20), 2, shuffle=False), num_workers=3))
+    before = threading.active_count()
+    for taken in range(8):
+        assert next(batches)[1].tolist() == [2 * taken, 2 * taken + 1]
+        assert len(asked) <= taken + 1 + 3
+    with pytest.raises(OSError, match="example 17"):
+        next(batches)
+    assert threading.active_count() == before

@@ -405,9 +405,7 @@ def test_a_folder_whose_run_never_began_is_started_afresh_by_the_same_command_an
 
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_to_the_whole_group_is_for_the_main_process_not_for_the_workers(
-    start, tmp_path, signum, whole
-):
+def test_a_signal_to_the_whole_group_of_a_run_with_workers_has_its_status(start, tmp_path, signum, whole):
     run = Run(tmp_path / "run")
     command = start("src.train", *KILLED, "data.num_workers=2", f"hydra.run.dir={run.path}")
     command.until("epoch 3/")
@@ -416,7 +414,7 @@ def test_a_signal_to_the_whole_group_is_for_the_main_process_not_for_the_workers
     assert "Traceback" not in command.output()
     assert (run.record()["status"], run.record()["reason"]) == ("interrupted", signal.Signals(signum).name)
     settings = run.recorded()
-    settings["data"]["num_workers"] = 0  # the result is the same, sooner
+    settings["data"]["num_workers"] = 0  # the result is the same
     resume(run.path, settings, [])
     assert differences(run, whole) == []
 

@@ -1,15 +1,13 @@
 """Minibatches whose order is a function of (seed, epoch) alone, and a loader that can stop and go on."""
 
-import os
-import signal
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
-
-from src.errors import SIGNALS
+from torch.utils.data import Dataset, Sampler
 
 
 def generator(*numbers: int) -> torch.Generator:
@@ -68,52 +66,47 @@ class Examples(Dataset):
         return len(self.y)
 
 
-def leave_group(worker: int) -> None:
-    """Take a worker out of the process group: signals are for the main process, which then ends its workers."""
-    os.setpgid(0, 0)
-    for signum in SIGNALS:
-        signal.signal(signum, signal.SIG_IGN)  # forgets what the group received meanwhile
-        signal.signal(signum, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-
-
-class BatchLoader(DataLoader):
-    """DataLoader that fetches a whole minibatch by one index operation and knows how far into the epoch it is.
+class BatchLoader:
+    """Minibatches of the examples as the sampler orders them; it knows how far into the epoch it is.
 
     Lightning saves `state_dict()` in every checkpoint; after `load_state_dict` the epoch it was taken in goes
     on behind the minibatches that were used, without loading them again. Other epochs are whole.
+
+    Up to `num_workers` minibatches are made ahead, by as many threads: index operations run outside of Python's
+    lock. With `pin_memory` a GPU can copy a minibatch while it computes.
     """
 
+    batch_sampler = None  # Lightning asks every loader that has a sampler for it
+
     def __init__(self, dataset: Dataset, sampler: BatchSampler, num_workers: int = 0, pin_memory: bool = False):
-        super().__init__(
-            dataset,
-            batch_size=None,  # the sampler already yields whole minibatches
-            sampler=sampler,
-            num_workers=num_workers,
-            persistent_workers=num_workers > 0,
-            pin_memory=pin_memory,
-            worker_init_fn=leave_group,
-        )
+        self.dataset, self.sampler = dataset, sampler
+        self.num_workers, self.pin_memory = num_workers, pin_memory
         self.state = {"epoch": -1, "handed_out": 0}
 
-    def __iter__(self) -> Iterator:
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Sequence[Tensor]]:
         # a generator: nothing is drawn before the first next(), when Lightning has set the sampler's epoch
         epoch = self.sampler.epoch
         self.sampler.skip = used = self.state["handed_out"] if self.state["epoch"] == epoch else 0
-        # DataLoader's own iterator takes as long as the fetching, where it has nothing else to do
-        own = self.num_workers or self.pin_memory
-        batches = self.workers() if own else map(self.dataset.__getitem__, self.sampler)
+        batches = self.made_ahead() if self.num_workers else map(self.batch, self.sampler)
         for handed_out, batch in enumerate(batches, start=used + 1):
             self.state = {"epoch": epoch, "handed_out": handed_out}
             yield batch
 
-    def workers(self) -> Iterator:
-        """DataLoader's own iterator; until a worker has left the group, signals to it wait."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        try:
-            return super().__iter__()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    def batch(self, indices: Tensor) -> Sequence[Tensor]:
+        batch = self.dataset[indices]
+        return [each.pin_memory() for each in batch] if self.pin_memory else batch
+
+    def made_ahead(self) -> Iterator[Sequence[Tensor]]:
+        ahead = deque()
+        with ThreadPoolExecutor(self.num_workers) as threads:
+            for indices in self.sampler:
+                ahead.append(threads.submit(self.batch, indices))
+                if len(ahead) > self.num_workers:
+                    yield ahead.popleft().result()
+            yield from (future.result() for future in ahead)
 
     def state_dict(self) -> dict[str, int]:
         return self.state

@@ -67,7 +67,7 @@ class SplitDataModule(L.LightningDataModule):
             return examples
         size = examples.X.nbytes + examples.y.nbytes
         free, _ = torch.cuda.mem_get_info(device)
-        if self.num_workers or 2 * size > free:  # workers have no device; half is left for the model
+        if 2 * size > free:  # half is left for the model
             log.info("%.0f MB of examples stay on the host; minibatches are copied to %s", size / 1e6, device)
             return examples
         log.info("%.0f MB of examples are on %s", size / 1e6, device)

@@ -24,7 +24,6 @@ CORES = os.cpu_count() or 1
 NOTHING = contextlib.nullcontext()
 IGNORED = [  # warnings of Lightning's
     ".*LeafSpec.*",  # its own use of a torch name that is on its way out
-    ".*does not have many workers.*",  # they would only slow down a data set that is in memory
     ".*sync_dist=True.*",  # the model logs means that are over all processes already
     ".*The `srun` command is available on your system.*",  # as on every login node of a cluster
 ]
