@@ -202,7 +202,7 @@ def test_a_run_does_not_say_where_its_data_come_from(data_root, tmp_path):
     torch.save(
         {**content, "state_dict": SoftmaxRegression(num_inputs=784, num_outputs=10).state_dict()}, checkpoint
     )
-    data, _ = restore(config, checkpoint, {"root": str(data_root)})
+    data, _ = restore(config, checkpoint, str(data_root))
     data.prepare_data()
     data.setup()
     assert len(data.splits["test"][1]) == 10_000

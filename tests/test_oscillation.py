@@ -110,9 +110,9 @@ def test_the_command_tells_the_causes_apart(cli, sweep, data_root, tmp_path):
 @pytest.mark.slow
 def test_the_data_come_from_where_the_command_says(sweep, monkeypatch):
     asked = []
-    monkeypatch.setattr(oscillation, "at_rest", lambda run, places: asked.append(places) or 0.0)
-    oscillation.measure(sweep, {"root": "there"})
-    assert asked == [{"root": "there"}] * 4
+    monkeypatch.setattr(oscillation, "at_rest", lambda run, root: asked.append(root) or 0.0)
+    oscillation.measure(sweep, "there")
+    assert asked == ["there"] * 4
 
 
 def test_a_sweep_that_does_not_tell_is_refused(data_root, tmp_path):

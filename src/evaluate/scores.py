@@ -14,7 +14,7 @@ from src import terminal
 from src.maths import functional as F
 from src.runs import Run, write
 from src.runs.config import call, restore
-from src.runs.settings import Options, Places, checked
+from src.runs.settings import Options, checked
 from src.tables import table
 from src.training.history import logged
 from src.training.trainer import Accelerator, build_trainer
@@ -26,7 +26,7 @@ class Evaluation(Options):
     run: str
     checkpoint: str
     trainer: dict[Literal["accelerator"], Accelerator | None]
-    data: Places
+    data: dict[Literal["root"], str | None]
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     run = Run(options.run)
     checkpoint = {"best": run.best, "last": run.last}.get(options.checkpoint, Path(options.checkpoint))
     settings = run.recorded()
-    data, model = restore(settings, checkpoint, options.data.model_dump())
+    data, model = restore(settings, checkpoint, options.data.get("root"))
     outputs: list[Tensor] = []  # of the minibatches, which keep the order of the test split
     model.register_forward_hook(lambda module, inputs, output: outputs.append(output.cpu()))
     # one device, also if several have trained it, and nothing else that the run says of its trainer

@@ -18,7 +18,7 @@ def main() -> None:
 
     from src.oscillation.swing import answer  # torch: --help needs none
 
-    answer(arguments.sweep, {"root": arguments.data_root} if arguments.data_root else None)
+    answer(arguments.sweep, arguments.data_root)
 
 
 if __name__ == "__main__":

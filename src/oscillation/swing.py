@@ -48,9 +48,9 @@ class Swing(L.Callback):
         self.sums = state["sums"]
 
 
-def at_rest(run: Run, places: dict[str, Any] | None = None) -> float:
+def at_rest(run: Run, root: str | None = None) -> float:
     """mean_change of the losses of the last epoch's minibatches, all with the final weights."""
-    data, model = restore(run.recorded(), run.last, places)
+    data, model = restore(run.recorded(), run.last, root)
     data.prepare_data()
     data.setup()
     loader = data.train_dataloader()
@@ -60,7 +60,7 @@ def at_rest(run: Run, places: dict[str, Any] | None = None) -> float:
         return mean_change([model.loss(model(X), y).item() for X, y in batches])
 
 
-def measure(sweep: Sweep, places: dict[str, Any] | None = None) -> list[Row]:
+def measure(sweep: Sweep, root: str | None = None) -> list[Row]:
     """The rows of the finished runs, with MEASURED. Raises UserError if there are none, or one lacks it."""
     rows = [row for row in sweep.rows() if row["status"] == "finished"]
     for row in rows:
@@ -69,7 +69,7 @@ def measure(sweep: Sweep, places: dict[str, Any] | None = None) -> list[Row]:
         if len(epochs) < LAST or not epochs[-1].keys() >= {"train/swing", "val/acc"}:
             raise UserError(f"{run.path} lacks train/swing, val/acc or {LAST} epochs; run sweep=lr_gamma")
         between = mean_change([epoch["train/loss"] for epoch in epochs])
-        found = epochs[-1]["train/swing"], at_rest(run, places), between, epochs[-1]["val/acc"]
+        found = epochs[-1]["train/swing"], at_rest(run, root), between, epochs[-1]["val/acc"]
         row |= zip(MEASURED, found, strict=True)
     if not rows:
         raise UserError(f"{sweep.path} has no finished run")
@@ -92,10 +92,10 @@ def chart(means: list[Row]) -> Figure:
     return panel
 
 
-def answer(path: Path, places: dict[str, Any] | None = None) -> None:
+def answer(path: Path, root: str | None = None) -> None:
     """Print the table of the sweep; write oscillation.csv, a row for each run, and oscillation.png."""
     sweep = Sweep(path)
-    rows = measure(sweep, places)
+    rows = measure(sweep, root)
     means = groups(rows, sweep.axes, MEASURED)
     terminal.say(table(means))
     write_csv(sweep.path / "oscillation.csv", rows)

@@ -24,7 +24,7 @@ from src.maths import functional as F
 from src.predict.pictures import decode, find, pair, prepare
 from src.runs import Run, write_csv
 from src.runs.config import restore
-from src.runs.settings import Options, Places, checked
+from src.runs.settings import Options, checked
 from src.training.figures import outputs
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Prediction(Options):
     invert: Annotated[Literal["auto", "true", "false"], BeforeValidator(lambda value: str(value).lower())]
     first: Annotated[int, Field(ge=1, le=300)]
     decision: dict[Literal["costs"], str | None]
-    data: Places
+    data: dict[Literal["root"], str | None]
 
 
 def predict(cfg: DictConfig, folder: Path) -> None:
@@ -48,7 +48,7 @@ def predict(cfg: DictConfig, folder: Path) -> None:
     options = checked(Prediction, cfg)
     paths = {} if options.inputs is None else find(options.inputs)
     run = Run(options.run)
-    data, model = restore(run.recorded(), getattr(run, options.checkpoint), options.data.model_dump())
+    data, model = restore(run.recorded(), getattr(run, options.checkpoint), options.data.get("root"))
     if not model.classifies:
         raise UserError(f"run {run.path} is no classifier; predict needs one")
     if paths and data.resize is None:

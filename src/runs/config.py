@@ -79,21 +79,20 @@ def build_model(settings: dict[str, Any], data: L.LightningDataModule) -> L.Ligh
 
 
 def restore(
-    settings: dict[str, Any], checkpoint: Path, sources: dict[str, Any] | None = None
+    settings: dict[str, Any], checkpoint: Path, root: str | None = None
 ) -> tuple[L.LightningDataModule, L.LightningModule]:
     """The data of a run, not yet loaded, and its model as it was at the checkpoint.
 
-    Where the data come from is never taken from the settings, which may be a stranger's, but from `sources`
-    and conf/data, whose relative root is in this project, wherever it is read. Raises UserError for settings or
-    a checkpoint that cannot be used.
+    Where the data come from is never taken from the settings, which may be a stranger's: the folder is `root`,
+    or that of conf/data, which if relative is in this project. Raises UserError for settings or a checkpoint
+    that cannot be used.
     """
     node = settings["data"]
     configs = (OmegaConf.to_container(OmegaConf.load(path)) for path in sorted((CONF / "data").glob("*.yaml")))
     ours = next((config for config in configs if config.get("_target_") == node.get("_target_")), {})
     places = {name: value for name, value in ours.items() if name in SOURCES}
     if "root" in places:
-        places["root"] = str(CONF.parent / places["root"])
-    places |= {name: value for name, value in (sources or {}).items() if name in places and value is not None}
+        places["root"] = root or str(CONF.parent / places["root"])
     data = build("data", {name: value for name, value in node.items() if name not in SOURCES} | places)
     model = build_model(settings, data)
     states = load_checkpoint(checkpoint)["state_dict"], model.state_dict()

@@ -50,14 +50,6 @@ class Options(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
-class Places(Options):
-    """Where the data of a run that is read come from; None is what conf/data says."""
-
-    root: str | None
-    system_copies: list[str] | None
-    mirrors: list[str] | None
-
-
 def checked(kind: type[Options], cfg: DictConfig) -> Any:
     """The config of a command as `kind`. Raises UserError, one line, for what does not fit."""
     try:
