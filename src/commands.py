@@ -75,8 +75,5 @@ def reporting(task: Task) -> Task:
 
 
 def run(name: str, work: str) -> None:
-    """Be the command that conf/NAME.yaml configures and the function `work` does.
-
-    That is imported, and torch with it, only when Hydra has understood the command line.
-    """
+    """Be the command that conf/NAME.yaml configures; `work`, and torch with it, is imported only after that."""
     terminal.run(command(name)(lambda cfg: get_method(work)(cfg)))

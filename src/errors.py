@@ -7,7 +7,6 @@ from typing import ClassVar
 
 # control, format (which may reverse the writing), bytes that are not UTF-8, line and paragraph separators
 UNFIT = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)  # that end a command
 
 
 class UserError(Exception):
@@ -33,7 +32,7 @@ class Stopped(SystemExit):
 
 def on_signals(handler: Callable) -> None:
     """Let the handler have the signals that end a command, but for one that is ignored, as nohup has it."""
-    for signum in SIGNALS:
+    for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         if signal.getsignal(signum) != signal.SIG_IGN:
             signal.signal(signum, handler)
 

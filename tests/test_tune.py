@@ -18,7 +18,6 @@ from typing import Any
 import optuna
 import pytest
 from filelock import FileLock, Timeout
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
@@ -27,7 +26,6 @@ from sqlalchemy.exc import OperationalError
 from src.errors import Stopped, UserError
 from src.runs import Run
 from src.tune.search import Prune, Search, distributions, next_trial, tune
-from src.tune.study import history
 from tests.conftest import compose_config
 
 # a trial takes a tenth of a second
@@ -130,25 +128,9 @@ def test_every_trial_is_a_run_and_the_best_one_a_command(made):
     assert command[-3:] == [f"{key}={best[key]}" for key in ("model.lr", "model.gamma", "model.weight_decay")]
     again = OmegaConf.to_container(compose_config("train", *command[3:]), resolve=True)
     assert again["model"] == Run(best["folder"]).recorded()["model"]
-    assert (folder / "history.png").stat().st_size > 5000
     recorded = OmegaConf.load(folder / "tune.yaml")
     assert recorded["space.model.gamma"] == "interval(0.85, 1.0)"
     assert recorded["trainer.max_epochs"] == 5
-
-
-@pytest.mark.parametrize(("pruned", "scale"), [(0.9, "linear"), (50.0, "log")])
-def test_the_history_shows_pruned_trials_and_the_best_so_far(pruned, scale):
-    values = {"finished": 0.8, "pruned": pruned, "failed": None, "running": None}
-    trials = [{"status": status, "val/loss": value} for status, value in values.items()]
-    trials.append({"status": "finished", "val/loss": 0.6})
-    picture = history([{"trial": n} | row for n, row in enumerate(trials)])
-    (ax,) = picture.axes
-    drawn = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in ax.get_lines()}
-    finished, best = ([0, 4], [0.8, 0.6]), ([0, 4], [0.8, 0.6])
-    assert drawn == {"finished": finished, "pruned": ([1], [pruned]), "best so far": best}
-    assert (ax.get_title(), ax.get_yscale()) == ("validation loss of each trial", scale)
-    FigureCanvasAgg(picture).draw()
-    assert picture.legends[0].get_window_extent().x0 > ax.get_window_extent().x1
 
 
 @pytest.mark.slow
@@ -161,7 +143,7 @@ def test_a_line_per_trial_and_the_best_command_are_printed(made):
     assert lines[6:8] == ["", "6 trials: 6 finished"]
     assert lines[8] == f"best: trial {best['trial']}, val/loss {float(best['val/loss']):.4f}"
     assert lines[9] == f"  {(folder / 'best.txt').read_text().rstrip()}"
-    assert lines[10:] == [f"written to {folder}/: best.txt history.png trials.csv"]
+    assert lines[10:] == [f"written to {folder}/: best.txt trials.csv"]
 
 
 @pytest.mark.slow

@@ -35,11 +35,7 @@ class Regression(L.LightningModule):
     those of the model as it was when it saw each minibatch. If the data knows the parameters that made it
     (`truth`), the largest absolute errors of the estimates are logged as error/w and error/b.
 
-    Args:
-        num_inputs, num_outputs: d features and q classes or targets of an example.
-        lr: learning rate of the first epoch; gamma: its factor after each epoch, 1 keeps it constant.
-        weight_decay: L2 penalty, weight_decay / 2 * (|W|^2 + |b|^2).
-        sigma: standard deviation of the initial W.
+    The data has `num_inputs` d and `num_outputs` q; conf/model says what the other arguments mean.
     """
 
     classifies = False

@@ -23,11 +23,7 @@ class Figures(Checkpoint):
     """PNG files in figures/: curves.png, and after the test pictures of the tested model.
 
     In a Jupyter notebook the curves are redrawn in place after every epoch. TensorBoard shows the pictures of
-    the tested model too, as tested/NAME.
-
-    Args:
-        draw: false draws nothing; "auto" nothing in a sweep, where drawing would take as long as training.
-        live: redraw curves.png after every epoch, which takes 0.3 s; else it is drawn at the end.
+    the tested model too, as tested/NAME. conf/callbacks/default.yaml says what the arguments mean.
     """
 
     @validate_call

@@ -26,10 +26,7 @@ class Last(Checkpoint):
     SIGTERM, SIGHUP and Ctrl-C save it too and end the run, with status 143, 129 or 130, as soon as the
     minibatch or the validation under way is done: an exception in the middle of an update would leave half of
     it in the weights. A second Ctrl-C ends the run at once, without saving. Other errors save nothing, for the
-    same reason.
-
-    Args:
-        every_n_train_steps: updates between saves within an epoch; None saves at its end only.
+    same reason. conf/callbacks/default.yaml says what the argument means.
     """
 
     @validate_call

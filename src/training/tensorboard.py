@@ -23,10 +23,8 @@ class TensorBoard(Checkpoint):
     Fit and test share one event file: of two made within a second TensorBoard may drop one as out of date, as
     it orders them by their numbers as text, 10 before 9. Its step is the epoch, so that runs of any batch size
     can be compared. It opens the groups of names that come first in the alphabet: train/loss is loss/train
-    there. In a run of several processes, the main one has this callback.
-
-    Args:
-        name: folder of the file within that of the run; TensorBoard shows it.
+    there. In a run of several processes, the main one has this callback. TensorBoard shows the folder of the
+    file, `name` within that of the run.
     """
 
     @validate_call

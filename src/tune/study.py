@@ -8,11 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 import yaml
 from filelock import FileLock
-from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from optuna.exceptions import DuplicatedStudyError, StorageInternalError
 from optuna.trial import TrialState
@@ -20,7 +18,6 @@ from sqlalchemy import NullPool, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from src import terminal
-from src.charts import COLOURS, figure, save, scale
 from src.errors import UserError
 from src.files import read_yaml
 from src.runs import experiment, leaves, write, write_csv
@@ -97,7 +94,7 @@ def address(url: Any) -> str | None:
 
 
 def conclude(study: optuna.Study, folder: Path, overrides: list[str]) -> None:
-    """Write trials.csv, history.png and best.txt, and print the best trial as a command.
+    """Write trials.csv and best.txt, and print the best trial as a command.
 
     Raises UserError if no trial has finished.
     """
@@ -110,30 +107,10 @@ def conclude(study: optuna.Study, folder: Path, overrides: list[str]) -> None:
     counts = Counter(row["status"] for row in rows)
     if not counts["finished"]:
         raise UserError(f"no trial of {folder} finished; {folder}/trials.csv and the logs in it say why")
-    save(history(rows), folder / "history.png")
     best = study.best_trial
     parameters = [f"{key}={terminal.quoted(value)}" for key, value in best.params.items()]
     command = shlex.join(["python", "-m", "src.train", *overrides, *parameters])
     write(folder / "best.txt", f"{command}\n")
     terminal.say(f"\n{len(rows)} trials: {', '.join(f'{n} {status}' for status, n in counts.items())}")
     terminal.say(f"best: trial {best.number}, val/loss {best.value:.4f}\n  {command}")
-    terminal.say(f"written to {terminal.relative(folder)}/: best.txt history.png trials.csv")
-
-
-def history(rows: list[dict[str, Any]]) -> Figure:
-    """The value of each trial by its number, of a pruned one the last that it had, and the lowest so far."""
-    ax = figure(6.4, 3.4).subplots()
-    points: dict[str, list[tuple]] = {}
-    for row in rows:
-        points.setdefault(row["status"], []).append((row["trial"], row["val/loss"]))
-    numbers, values = zip(*points["finished"], strict=True)
-    ax.plot(numbers, values, ".", color=COLOURS["lr"], markersize=8, label="finished")
-    if "pruned" in points:
-        ax.plot(*zip(*points["pruned"], strict=True), "x", color=COLOURS["wrong"], markersize=4, label="pruned")
-    ax.step(numbers, np.minimum.accumulate(values), where="post", color=COLOURS["train"], label="best so far")
-    ax.set(title="validation loss of each trial", xlabel="trial", ylabel="val/loss")
-    ax.set_yscale(scale(row["val/loss"] or np.nan for row in rows))
-    ax.locator_params(axis="x", integer=True, min_n_ticks=1)
-    ax.grid(alpha=0.3, which="both")
-    ax.figure.legend(loc="outside right upper", frameon=False)
-    return ax.figure
+    terminal.say(f"written to {terminal.relative(folder)}/: best.txt trials.csv")
