@@ -1,24 +1,71 @@
 """Why does the loss oscillate in spite of a decaying learning rate? python -m src.oscillation SWEEP
 
 How much the training loss moves in the runs of a sweep (sweep=lr_gamma): between the last epochs, between the
-minibatches of the last one (train/swing), and between those at rest, with the weights held still: noise alone.
+minibatches of the last one (train/swing), and between those under weights held still (train/rest): noise alone.
 """
 
 import argparse
+from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 
 from src import terminal
+from src.errors import UserError
+from src.runs import Run, write_csv
+from src.sweeps.folder import Row, Sweep
+from src.tables import table
+
+LAST = 6  # epochs, between which there are five changes
+MEASURED = ("within an epoch", "at rest", "between epochs", "last val/acc")
+
+
+def measure(sweep: Sweep) -> list[Row]:
+    """The rows of the finished runs, with MEASURED. Raises UserError if there are none, or one lacks it."""
+    rows = [row for row in sweep.rows() if row["status"] == "finished"]
+    for row in rows:
+        run = Run(row["folder"])
+        epochs = run.rows()[-LAST:]
+        last = epochs[-1]
+        if len(epochs) < LAST or not last.keys() >= {"train/rest", "val/acc"}:
+            raise UserError(f"{run.path} lacks train/rest, val/acc or {LAST} epochs; run sweep=lr_gamma")
+        between = fmean(abs(b["train/loss"] - a["train/loss"]) for a, b in pairwise(epochs))
+        row |= zip(MEASURED, (last["train/swing"], last["train/rest"], between, last["val/acc"]), strict=True)
+    if not rows:
+        raise UserError(f"{sweep.path} has no finished run")
+    return rows
+
+
+def draw(means: list[Row], path: Path) -> None:
+    """Draw how much the loss moves at each setting, and how good the model is, as the file `path`."""
+    from src.charts import CYCLE, figure, save  # matplotlib: --help needs none
+
+    panel = figure(10, 4.2)
+    left, right = panel.subplots(1, 2)
+    ticks = [" ".join(f"{key.rpartition('.')[2]}={row[key]}" for key in row if "." in key) for row in means]
+    for name, ax, colour, marker in zip(MEASURED, (left, left, left, right), CYCLE, "oxoo", strict=False):
+        ax.plot(ticks, [row[name][0] for row in means], marker, label=name, color=colour)
+    left.set(title="how much the training loss moves", yscale="log", ylabel="mean |change| of the loss")
+    right.set(title="accuracy after the last epoch", ylabel="val/acc")
+    for ax in (left, right):
+        ax.tick_params(axis="x", rotation=90)
+        ax.grid(alpha=0.3)
+    panel.legend(loc="outside upper left", ncols=4, frameon=False)
+    save(panel, path)
 
 
 def main() -> None:
+    """Print the table of the sweep; write oscillation.csv, a row for each run, and oscillation.png."""
     parser = argparse.ArgumentParser("python -m src.oscillation", description=__doc__.split("\n")[0])
     parser.add_argument("sweep", type=Path, help="folder of a sweep, outputs/sweeps/NAME")
-    parser.add_argument("--data-root", help="folder of the data; without it, that of conf/data")
-    arguments = parser.parse_args()
+    sweep = Sweep(parser.parse_args().sweep)
+    from src.sweeps.summary import groups  # matplotlib
 
-    from src.oscillation.swing import answer  # torch: --help needs none
-
-    answer(arguments.sweep, arguments.data_root)
+    rows = measure(sweep)
+    means = groups(rows, sweep.axes, MEASURED)
+    terminal.say(table(means))
+    write_csv(sweep.path / "oscillation.csv", rows)
+    draw(means, sweep.path / "oscillation.png")
+    terminal.say(f"written to {terminal.relative(sweep.path)}/: oscillation.csv oscillation.png")
 
 
 if __name__ == "__main__":
