@@ -6,11 +6,12 @@ run by make bench, with time enough
 
 import pytest
 
-from src.benchmark.suites import TARGETS, epoch_rows, epoch_seconds
+from src.benchmark.suites import epoch_rows, epoch_seconds
 from tests.conftest import compose_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 MARGIN = 1.3  # a target of at most 2.2 fails here above 2.86
+TARGETS = compose_config("benchmark").targets
 
 
 @pytest.fixture(scope="module")
@@ -22,5 +23,5 @@ def seconds(data_root, tmp_path_factory) -> dict[str, list[float]]:
 @pytest.mark.parametrize("name", TARGETS)
 def test_target_is_kept_but_for_the_margin(seconds, name):
     low, high = TARGETS[name]
-    *_, row = epoch_rows(seconds, {name: (low / MARGIN, high * MARGIN)})
+    *_, row = epoch_rows(seconds, {name: [low / MARGIN, high * MARGIN]})
     assert row["met"], row

@@ -169,11 +169,12 @@ def test_both_suites_print_medians_ratios_and_the_machine(cli, tmp_path):
     assert {"classes", "milliseconds", "peak megabytes"} < set(names)
     assert [row[1] for row in rows] == FORMS * 2
     _, *rows = [line for line in cells[of_epochs + 1 :] if line]
+    targets = compose_config("benchmark").targets
     assert [row[0] for row in rows] == [
-        *(f"{name}, s" for name in ("textbook", "bare", *MODELS)), *suites.TARGETS
+        *(f"{name}, s" for name in ("textbook", "bare", *MODELS)), *targets
     ]  # fmt: skip
     assert all(float(row[1]) > 0 for row in rows)
-    for (low, high), row in zip(suites.TARGETS.values(), rows[-len(suites.TARGETS) :], strict=True):
+    for (low, high), row in zip(targets.values(), rows[-len(targets) :], strict=True):
         assert row[4] == f"{low:g} to {high:g}"
         assert row[5] == str(low <= float(row[1]) <= high)
 
@@ -184,6 +185,7 @@ def test_both_suites_print_medians_ratios_and_the_machine(cli, tmp_path):
         "suite=x": "suite: input should be 'all', 'epoch' or 'classes', got 'x'",
         "repeats=0": "repeats: input should be greater than 0, got 0",
         "epoch.rounds=1.5": "epoch.rounds: input should be a valid integer, got 1.5",
+        "targets={scratch / bare:[1]}": r"targets.scratch / bare: list should have at least 2 items.*, got \[1\]",
         "classes=[]": r"classes: list should have at least 1 item.*, got \[\]",
     }.items(),
 )

@@ -35,12 +35,6 @@ from src.training.experiment import plain, train
 from src.training.history import provenance
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler is chatty
-TARGETS = {  # bounds on the median; on two CPU cores, with the default callbacks and logger
-    "scratch / bare": (0, 2.2),  # 1.1 is arithmetic, 0.2 validation and files, 0.7 Lightning's own loop
-    "closed_form / bare": (0, 2.0),
-    "textbook / scratch": (9, np.inf),
-    "concise / scratch": (0.9, 1.1),
-}
 LOSSES = {"torch": torch_F.cross_entropy, "stable": F.cross_entropy, "textbook": F.textbook_cross_entropy}
 FORMS = [*LOSSES, "closed_form"]
 log = logging.getLogger(__name__)
@@ -49,6 +43,7 @@ log = logging.getLogger(__name__)
 class Benchmark(Options, extra="ignore"):  # the settings of our runs stand beside these
     suite: Literal["all", "epoch", "classes"]
     epoch: dict[Literal["rounds", "epochs"], PositiveInt]
+    targets: dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]]
     classes: Annotated[list[PositiveInt], Field(min_length=1)]
     num_examples: PositiveInt
     repeats: PositiveInt
@@ -89,9 +84,7 @@ def ours(settings: dict, folder: str | Path, ended: Callable) -> None:
     train(settings, tempfile.mkdtemp(dir=folder), clock)
 
 
-def epoch_rows(
-    seconds: dict[str, list[float]], targets: dict[str, tuple[float, float]] = TARGETS
-) -> Iterator[dict]:
+def epoch_rows(seconds: dict[str, list[float]], targets: dict[str, list[float]]) -> Iterator[dict]:
     """A row for each contestant, then one for each ratio of two, which has a target."""
     times = {name: np.array(values) for name, values in seconds.items()}
     figures = {f"{name}, s": values for name, values in times.items()}
@@ -152,5 +145,5 @@ def main(cfg: DictConfig) -> None:
     if options.suite != "epoch":
         log.info("%s\n", table(loss_rows(options.classes, options.num_examples, options.repeats)))
     if options.suite != "classes":
-        log.info("%s\n", table(epoch_rows(epoch_seconds(cfg, folder, **options.epoch))))
+        log.info("%s\n", table(epoch_rows(epoch_seconds(cfg, folder, **options.epoch), options.targets)))
     log.info("written to %s/: benchmark.log", terminal.relative(folder))
