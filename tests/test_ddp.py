@@ -127,4 +127,4 @@ def test_a_mistake_that_both_processes_meet_is_one_line(both):
     assert status == 1
     assert len(output.splitlines()) == 1, output
     (line,) = output.splitlines()
-    assert line.startswith("error: the model predicts labels, but the targets of the data are values")
+    assert line.startswith("error: the model predicts labels, but the targets are values")

@@ -121,8 +121,8 @@ def test_run_reports_the_error_of_the_estimates_every_epoch_and_draws_the_fit(co
     assert {path.name for path in (run.path / "figures").iterdir()} == {"curves.png"}
 
 
-LABELS = "predicts labels, but the targets of the data are values"
-VALUES = "predicts values, but the targets of the data are labels"
+LABELS = "predicts labels, but the targets are values"
+VALUES = "predicts values, but the targets are labels"
 MISFITS = {  # model -> targets, made from those of the data (n, 1) -> complaint
     "no column": ("LinearRegression", 1, lambda y: y[:, 0], r"shape \(\), each prediction \(1,\)"),
     "a column too few": ("LinearRegression", 3, lambda y: y.expand(-1, 2), r"shape \(2,\), .* \(3,\)"),

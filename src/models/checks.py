@@ -20,10 +20,8 @@ def check_data(model: L.LightningModule, data: L.LightningDataModule) -> None:
             raise UserError(f"model.num_inputs is {d}, but each example of the data has {features} features")
         if y.is_floating_point() == model.classifies:
             predicted, given = ("labels", "values") if model.classifies else ("values", "labels")
-            raise UserError(
-                f"the model predicts {predicted}, but the targets of the data are {given}; "
-                "use a linear model (model=linear_scratch) for values, another (model=scratch) for labels"
-            )
+            advice = "use a linear model (model=linear_scratch) for values, another (model=scratch) for labels"
+            raise UserError(f"the model predicts {predicted}, but the targets are {given}; {advice}")
         if not model.classifies and y.shape[1:] != (q,):
             raise UserError(f"each target has shape {tuple(y.shape[1:])}, each prediction {(q,)}")
         if model.classifies and (known := len(data.classes or ())) != q:

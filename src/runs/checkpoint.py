@@ -31,10 +31,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"checkpoint {path} does not exist; try checkpoint=best") from None
     except pickle.UnpicklingError as error:
-        raise UserError(
-            f"checkpoint {path} holds objects other than tensors and plain values; it was not loaded, "
-            "as loading it could run a program"
-        ) from error
+        advice = "it was not loaded, as that could run a program"
+        raise UserError(f"checkpoint {path} holds more than tensors and plain values; {advice}") from error
     except (zipfile.BadZipFile, EOFError, OSError, LookupError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"checkpoint {path} is damaged or no checkpoint: {reason}") from error

@@ -49,10 +49,9 @@ def _class(key: str, target: str) -> type:
                 raise
     fits = inspect.isclass(found) and issubclass(found, base)
     if not fits or not (target in LIGHTNING or f"{found.__module__}.".startswith(place)):
+        must = f"must be a {base.__name__} that is defined in {place[:-1]}"
         also = f" or one of {', '.join(LIGHTNING)}" if base is L.Callback else ""
-        raise UserError(
-            f"{key}._target_ is {target!r}, but must be a {base.__name__} that is defined in {place[:-1]}{also}"
-        )
+        raise UserError(f"{key}._target_ is {target!r}, but {must}{also}")
     return found
 
 

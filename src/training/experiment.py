@@ -75,10 +75,8 @@ def assemble(
     measured = [f"{stage}/{name}" for stage in stages for name in ("loss", *["acc"] * model.classifies)]
     for name, callback in configured.items():
         if isinstance(callback, EarlyStopping) and callback.monitor not in measured:
-            raise UserError(
-                f"callbacks.{name}.monitor={callback.monitor} cannot end this run, which measures "
-                f"{', '.join(measured)}; early stopping needs a validation split (data.val_size)"
-            )
+            found = f"callbacks.{name}.monitor={callback.monitor}, but this run measures {', '.join(measured)}"
+            raise UserError(f"{found}; early stopping needs a validation split (data.val_size)")
     last = configured.pop("last", None) or Last()
     logger = [build("logger", settings["logger"])] if settings.get("logger") else []
     written = [History(), *(logger if main_process() else [])]
@@ -122,10 +120,8 @@ def resume(
         old, new = experiment(before), experiment(settings)
         for key in {**old, **new}:
             if old.get(key) != new.get(key):
-                raise UserError(
-                    f"{key}={new.get(key)} would make this another experiment (it was {old.get(key)}); "
-                    "start a new run with src.train"
-                )
+                what = f"{key}={new.get(key)} would make this another experiment (it was {old.get(key)})"
+                raise UserError(f"{what}; start a new run with src.train")
         max_epochs = settings["trainer"]["max_epochs"]
         if earlier.get("status") == "finished" and max_epochs <= before["trainer"]["max_epochs"]:
             text = "run %s is finished, %d epochs; nothing is left to do. To train on: trainer.max_epochs=N"
@@ -138,9 +134,7 @@ def resume(
         checkpoint = run.load(run.last)
         epochs, steps = len(checkpoint["callbacks"]["History"]["rows"]), checkpoint["global_step"]
         if max_epochs < epochs:
-            raise UserError(
-                f"trainer.max_epochs={max_epochs}, but {epochs} epochs of run {run.path} are trained already"
-            )
+            raise UserError(f"trainer.max_epochs={max_epochs}, but run {run.path} has {epochs} epochs already")
         # the overrides count from the moment that they are known to work
         save = LambdaCallback(on_train_start=lambda *_: main_process() and run.save_config(settings, overrides))
         trainer, model, data = assemble(settings, run, save)

@@ -51,10 +51,9 @@ def build_trainer(
     if accelerator == "auto":
         accelerator = "gpu" if available["gpu"] else "cpu"
     if devices > available[accelerator]:
-        raise UserError(
-            f"trainer.accelerator={accelerator} trainer.devices={devices} cannot be had here, where there are "
-            f"{available[accelerator]}; try trainer.accelerator=cpu trainer.devices=1"
-        )
+        asked = f"trainer.accelerator={accelerator} trainer.devices={devices} cannot be had here"
+        advice = "try trainer.accelerator=cpu trainer.devices=1"
+        raise UserError(f"{asked}, where there are {available[accelerator]}; {advice}")
     torch.set_num_threads(threads)
     for part in ("pytorch", "fabric"):
         logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)  # no announcements and tips
@@ -109,15 +108,13 @@ class ProgressBar(L.Callback):
         columns = "{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "left"
         visible = rich.get_console().is_terminal and main_process()
         self.bar = Progress(*columns, transient=True, disable=not visible)
-
-    def on_train_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        total = trainer.max_epochs * trainer.num_training_batches
-        self.task = self.bar.add_task("", total=total, completed=trainer.global_step)
-        self.bar.start()
+        self.task = self.bar.add_task("")
 
     def on_train_batch_end(self, trainer, model, outputs, batch, batch_idx) -> None:
+        self.bar.start()
         epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-        self.bar.update(self.task, advance=1, description=epoch)
+        total = trainer.max_epochs * trainer.num_training_batches
+        self.bar.update(self.task, completed=trainer.global_step, total=total, description=epoch)
 
     def on_train_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         self.bar.stop()
