@@ -42,10 +42,7 @@ def command(name: str) -> Callable[[Task], Callable[[], None]]:
 
 
 def reporting(task: Task) -> Task:
-    """The task as a job that says in its own log why it fails, and then ends the command if it is a single one.
-
-    A sweep goes on: its jobs' errors are in its summary, with the tracebacks in their logs.
-    """
+    """The task as a job that logs why it fails; that ends a single command, while a sweep goes on."""
 
     @functools.wraps(task)
     def job(cfg: DictConfig) -> Any:

@@ -1,12 +1,9 @@
 """What ends a command besides a bug: a mistake that the user can put right, or a signal. Text safe to print."""
 
 import signal
-import unicodedata
 from collections.abc import Callable
 from typing import ClassVar
-
-# control, format (which may reverse the writing), bytes that are not UTF-8, line and paragraph separators
-UNFIT = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+from unicodedata import category
 
 
 class UserError(Exception):
@@ -39,7 +36,5 @@ def on_signals(handler: Callable) -> None:
 
 def printable(text: str, keep: str = "") -> str:
     """The text, with escapes for what a terminal would obey, not print, except the characters `keep`."""
-    return "".join(
-        c.encode("unicode_escape").decode() if unicodedata.category(c) in UNFIT and c not in keep else c
-        for c in text
-    )
+    unfit = {c for c in text if not (c.isprintable() or category(c) == "Zs" or c in keep)}  # Zs: spaces
+    return text.translate({ord(c): c.encode("unicode_escape").decode() for c in unfit})

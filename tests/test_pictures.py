@@ -417,6 +417,7 @@ def test_inputs_that_name_no_picture_are_said_to(folder, monkeypatch, inputs):
 
 def test_names_fit_on_one_line_of_a_terminal():
     assert printable("näme 中文 😀.png") == "näme 中文 😀.png"
+    assert printable("at 1.00\u202fPM\u3000.png") == "at 1.00\u202fPM\u3000.png"  # other kinds of space
     assert printable("a\nb\x1b[31m\u2028.png") == r"a\nb\x1b[31m\u2028.png"
     os.fsencode(printable(os.fsdecode(b"\xff.png"))).decode()  # is UTF-8
     assert printable("gnp.\u202egpj\u200b.png") == r"gnp.\u202egpj\u200b.png"  # would be shown reversed

@@ -50,10 +50,7 @@ class Benchmark(Options, extra="ignore"):  # the settings of our runs stand besi
 
 
 def epoch_seconds(cfg: DictConfig, folder: Path, rounds: int, epochs: int) -> dict[str, list[float]]:
-    """Seconds of an epoch, by contestant: in each round the median of `epochs`, after one to warm up.
-
-    Ours and the textbook loop validate, the bare loop only trains.
-    """
+    """Seconds of an epoch, by contestant: in each round the median of `epochs`, after one to warm up."""
     root, count, threads = str(cfg.data.root), 1 + epochs, torch.get_num_threads()
     device = "cuda" if cfg.trainer.accelerator == "gpu" else "cpu"  # of the bare loop; ours are at trainer=gpu
     train_size, val_size = cfg.data.train_size or 60_000 - cfg.data.val_size, cfg.data.val_size

@@ -1,7 +1,4 @@
-"""Charts that more than one command draws; here what all of them share: colours, an empty figure, the PNG file.
-
-A chart of one command stands with that command. Colours are Okabe and Ito's, told apart by the colour-blind.
-"""
+"""Charts that more than one command draws, and what all share: colours, an empty figure, the PNG file."""
 
 import io
 import math
@@ -15,8 +12,8 @@ from PIL import Image
 
 from src.runs import write
 
+# Okabe and Ito's colours, which the colour-blind can tell apart; yellow, hardly seen on white, replaced by grey
 COLOURS = {"train": "#0072B2", "val": "#E69F00", "test": "#009E73", "lr": "#888888", "wrong": "#D55E00"}
-# Okabe and Ito's eight, yellow replaced by grey: on white it is hardly seen
 CYCLE = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#888888"]
 
 

@@ -37,12 +37,10 @@ def panels(runs: Sequence[Rows], height: float) -> Iterator[tuple[Axes, list[Lin
 
 
 def curves(rows: Rows) -> Figure:
-    """Loss, accuracy or the errors of the parameters, and the learning rate, against the epoch.
-
-    What one epoch alone has (test/loss) is drawn there.
-    """
+    """Loss, accuracy or the errors of the parameters, and the learning rate, against the epoch."""
     for ax, lines in panels([rows], 3.4):
         for _, k, name, epochs, values in lines:
+            # a diamond for what one epoch alone has, the test of the best
             style = "D" if len(epochs) < len(rows) else ".-" if len(rows) < 30 else "-"
             label = name.removeprefix("error/").partition("/")[0]  # the stage, or the parameter
             ax.plot(epochs, values, style, label=label, color=CYCLE[k])

@@ -52,10 +52,7 @@ def gallery(images: Tensor, captions: Sequence[list[tuple[str, str]]], title: st
 
 
 def weights(runs: dict[str, Tensor], classes: Sequence[str]) -> Figure:
-    """The columns of each W (d, q) as images, see `square`, of runs: name -> W.
-
-    A row for each run, under its name; of a single run, rows of five. All have one scale.
-    """
+    """Columns of each W (d, q) as images of one scale; a row for each run, under its name, or rows of five."""
     limit = max(W.abs().max().item() for W in runs.values())
     columns = min(5, len(classes)) if len(runs) == 1 else len(classes)
     rows = -(-len(runs) * len(classes) // columns)

@@ -19,13 +19,13 @@ def generator(*numbers: int) -> torch.Generator:
 class BatchSampler(Sampler[Tensor]):
     """Minibatches of `indices` (n,) for one epoch, the last one smaller where batch_size does not divide n.
 
-    With `shuffle`, the order is a permutation drawn from (seed, epoch) alone. Epoch e of a resumed run is
-    therefore epoch e of the uninterrupted run. Lightning calls `set_epoch` before each epoch.
+    With `shuffle`, the order is a permutation drawn from (seed, epoch) alone, so that a resumed run has the
+    epochs of the uninterrupted one. Lightning calls `set_epoch` before each epoch.
 
-    With several processes, process `rank` takes positions rank, rank + world_size, ... of that one order, so
-    that the k-th minibatches of all processes together are the k-th minibatch of a single process with a batch
-    `world_size` times as large. When shuffling, the last positions that would give the processes unequal counts
-    (and deadlock their gradient exchange) are left out; without shuffling nothing is left out or repeated.
+    Of several processes, process `rank` takes positions rank, rank + world_size, ... of that order: their k-th
+    minibatches together are the k-th one of a single process with `world_size` times the batch size. Without
+    shuffling nothing is left out or repeated; with it, what would give the processes unequal counts, and
+    deadlock their gradient exchange, is left out at the end.
     """
 
     def __init__(

@@ -135,15 +135,10 @@ def from_debian(package: str, names: Sequence[str]) -> Contents:
         for private in ("lists/partial", "cache/archives/partial"):
             Path(scratch, private).mkdir(parents=True)
         apt_get = ["apt-get", f"-oDir::State::Lists={scratch}/lists", f"-oDir::Cache={scratch}/cache"]
-        run([*apt_get, "update"], scratch)
-        run([*apt_get, "download", "--", package], scratch)  # the name is never an option
-        (archive,) = Path(scratch).glob("*.deb")
-        run(["dpkg-deb", "-x", str(archive), scratch], scratch)
+        options = {"input": "", "capture_output": True, "errors": "replace", "timeout": FETCH_SECONDS}
+        download = [*apt_get, "download", "--", package]  # the name is never an option
+        for command in ([*apt_get, "update"], download, ["sh", "-c", "dpkg-deb -x ./*.deb ."]):
+            done = subprocess.run(command, cwd=scratch, **options)
+            if done.returncode:
+                raise UserError(f"{command[0]} failed: {' '.join(done.stderr.split())}")
         yield from from_folder(f"{scratch}/usr/share/datasets/fashion-mnist", names)
-
-
-def run(command: list[str], folder: str) -> None:
-    options = {"input": "", "capture_output": True, "errors": "replace", "timeout": FETCH_SECONDS}
-    done = subprocess.run(command, cwd=folder, **options)
-    if done.returncode:
-        raise UserError(f"{command[0]} failed: {' '.join(done.stderr.split())}")

@@ -66,13 +66,10 @@ def classification(logits: Tensor, y: Tensor, classes: list[str]) -> dict[str, A
     """Scores of each class and confusions, of logits (n, q) for labels y (n,)."""
     p, kind = F.softmax(logits), {"task": "multiclass", "num_classes": len(classes)}
     scores = {"precision": tm.precision, "recall": tm.recall, "f1": tm.f1_score}
-    values = torch.stack([score(p, y, average="none", **kind) for score in scores.values()], dim=1)  # (q, 3)
+    values = {name: score(p, y, average="none", **kind).tolist() for name, score in scores.items()}
     return {
         # bins as in Guo et al. 2017, On Calibration of Modern Neural Networks
         "calibration_error": tm.calibration_error(p, y, n_bins=15, **kind).item(),
-        "classes": {
-            name: dict(zip(scores, row, strict=True))
-            for name, row in zip(classes, values.tolist(), strict=True)
-        },
+        "classes": {name: {score: values[score][k] for score in scores} for k, name in enumerate(classes)},
         "confusion": tm.confusion_matrix(p, y, **kind).tolist(),
     }

@@ -6,10 +6,7 @@ from src.errors import UserError
 
 
 def check_data(model: L.LightningModule, data: L.LightningDataModule) -> None:
-    """Raises UserError unless the examples of every split are such as the model takes and predicts.
-
-    Targets are labels in [0, q) or values (n, q): (n, 1) minus (n,) would broadcast to (n, n) unnoticed.
-    """
+    """Raises UserError unless the examples of every split are such as the model takes and predicts."""
     d, q = model.hparams.num_inputs, model.hparams.num_outputs
     for name, (examples, indices) in data.splits.items():
         if len(indices) == 0:  # no validation split
@@ -22,7 +19,7 @@ def check_data(model: L.LightningModule, data: L.LightningDataModule) -> None:
             predicted, given = ("labels", "values") if model.classifies else ("values", "labels")
             advice = "use a linear model (model=linear_scratch) for values, another (model=scratch) for labels"
             raise UserError(f"the model predicts {predicted}, but the targets are {given}; {advice}")
-        if not model.classifies and y.shape[1:] != (q,):
+        if not model.classifies and y.shape[1:] != (q,):  # (n, 1) minus (n,) would broadcast to (n, n)
             raise UserError(f"each target has shape {tuple(y.shape[1:])}, each prediction {(q,)}")
         if model.classifies and (known := len(data.classes or ())) != q:
             need = f"{type(data).__name__}.classes must name one for each output"

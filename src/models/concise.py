@@ -48,10 +48,7 @@ class SoftmaxRegression(Concise):
 
 
 class LinearRegression(Concise):
-    """y = x W + b + noise.
-
-    Its loss l2 is d^2, twice the other form's: at equal lr its steps are twice as long.
-    """
+    """y = x W + b + noise. The loss l2 is d^2, twice the other form's: at equal lr steps are twice as long."""
 
     @validate_call
     def __init__(self, *, loss: Literal["l2", "l1", "huber"] = "l2", **settings: Any):

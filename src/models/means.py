@@ -9,11 +9,7 @@ from torch import Tensor
 
 
 class EpochMeans:
-    """Metrics summed over the examples of an epoch so far, and "n", how many those are, by stage.
-
-    On each process they are those of its examples. The strategy adds the processes up, and leaves a single
-    process alone.
-    """
+    """Sums of metrics over the examples of this process in an epoch so far, and "n", how many, by stage."""
 
     def __init__(self):
         self.sums: dict[str, dict[str, Tensor | int]] = defaultdict(Counter)  # stage -> metric -> sum
@@ -25,7 +21,7 @@ class EpochMeans:
             self.sums[stage][name] += value.double()
 
     def over_processes(self, stage: str, strategy: Strategy) -> dict[str, Tensor]:
-        """The sums of all processes."""
+        """The sums of all processes; the strategy leaves those of a single one alone."""
         sums = dict(self.sums[stage])
         sums["n"] = torch.zeros_like(sums["loss"]) + sums["n"]
         return dict(zip(sums, strategy.reduce(torch.stack([*sums.values()]), reduce_op="sum"), strict=True))

@@ -85,9 +85,7 @@ class Regression(L.LightningModule):
         remedy = f"lower model.lr (it is {self.hparams.lr:g})"
         if self.hparams.get("numerics") == "textbook":
             remedy += " or take model.numerics=stable"
-        raise Diverged(
-            f"the {stage} loss became {loss} in epoch {self.current_epoch + 1}, step {step}; {remedy}"
-        )
+        raise Diverged(f"{stage} loss became {loss} in epoch {self.current_epoch + 1}, step {step}; {remedy}")
 
     def log_means(self, stage: str) -> None:
         means = self.means.finish(stage, self.trainer.strategy)

@@ -45,10 +45,7 @@ class Scratch(Regression):
 
 
 class SoftmaxRegression(Scratch):
-    """P(y = j | x) = softmax(x W + b)_j.
-
-    The textbook's numerics are softmax without a shift by the maximum, then log(y_hat + 1e-9).
-    """
+    """P(y = j | x) = softmax(x W + b)_j; textbook numerics: no shift by the maximum, log(y_hat + 1e-9)."""
 
     classifies = True
 
@@ -63,10 +60,7 @@ class SoftmaxRegression(Scratch):
 
 
 class LinearRegression(Scratch):
-    """y = x W + b + noise.
-
-    Its loss l2 is 1/2 d^2, the textbook's; l1 is |d|; huber has delta 1.
-    """
+    """y = x W + b + noise. The loss l2 is 1/2 d^2, the textbook's; l1 is |d|; huber has delta 1."""
 
     @validate_call
     def __init__(self, *, loss: Literal["l2", "l1", "huber"] = "l2", **settings: Any):

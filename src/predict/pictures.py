@@ -28,8 +28,7 @@ CLOSE = 0.05 * 255  # grey levels about the ground that still count as ground
 def find(inputs: str) -> dict[str, Path]:
     """Name -> path, sorted: the file `inputs`, or the pictures in that folder and in the folders in it.
 
-    What is hidden in the folder is left out. Names are relative to it, and fit on one line. Raises UserError if
-    there is none.
+    Hidden ones are left out. Names are relative to it, and fit on one line. Raises UserError if there is none.
     """
     given = Path(inputs).expanduser()
     if os.path.lexists(given) and not given.is_dir():

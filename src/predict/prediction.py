@@ -41,10 +41,7 @@ class Prediction(Options):
 
 
 def predict(cfg: DictConfig, folder: Path) -> None:
-    """Write predictions into `folder`.
-
-    Raises UserError for what cannot be used; if that is some of the pictures, the others are predicted first.
-    """
+    """Write predictions into `folder`. Raises UserError for what cannot be read, after all else."""
     options = checked(Prediction, cfg)
     paths = {} if options.inputs is None else find(options.inputs)
     run = Run(options.run)
@@ -88,9 +85,7 @@ def predict(cfg: DictConfig, folder: Path) -> None:
         raise UserError(failed)
 
 
-def tabulate(
-    examples: dict[str, Sequence], p: Tensor, classes: list[str], costs: Tensor | None
-) -> list[dict[str, Any]]:
+def tabulate(examples: dict[str, Sequence], p: Tensor, classes: list[str], costs: Tensor | None) -> list[dict]:
     """The rows of predictions.csv: `examples`, the likeliest class, the answer of least cost, and p (n, q)."""
     columns = examples | {"predicted": [classes[k] for k in p.argmax(dim=1)]}
     if costs is not None:

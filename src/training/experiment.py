@@ -106,9 +106,7 @@ def fit(run: Run, trainer: L.Trainer, model: L.LightningModule, data: L.Lightnin
     }
 
 
-def resume(
-    folder: str | Path, cfg: DictConfig | dict[str, Any] | None = None, overrides: Sequence[str] = ()
-) -> Run:
+def resume(folder: str | Path, cfg: DictConfig | dict | None = None, overrides: Sequence[str] = ()) -> Run:
     """Finish the run in `folder`; `cfg` is its config with `overrides` applied, without which it is as it was.
 
     Raises UserError, with the folder as it was, if the run cannot go on like that.

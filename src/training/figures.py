@@ -64,10 +64,8 @@ class Figures(Checkpoint):
 
 @torch.inference_mode()
 def outputs(model: L.LightningModule, data: L.LightningDataModule) -> tuple[Tensor, Tensor]:
-    """What the model makes of the test split (n, q), and its targets, both on the CPU.
-
-    A part at a time: to allocate the whole split as float32 can take longer than to compute with it.
-    """
+    """What the model makes of the test split (n, q), and its targets, both on the CPU."""
+    # to allocate the whole split as float32 can take longer than to compute with it
     parts = torch.arange(len(data.splits["test"][1])).split(1000)
     examples = (data.split_examples("test", part) for part in parts)
     output, y = zip(*((model(X.to(model.device)).cpu(), y) for X, y in examples), strict=True)
@@ -75,10 +73,7 @@ def outputs(model: L.LightningModule, data: L.LightningDataModule) -> tuple[Tens
 
 
 def pictures(model: L.LightningModule, data: L.LightningDataModule) -> dict[str, Figure]:
-    """What there is to see of a trained classifier of images, by file name.
-
-    Its weights, if it has `weights`, the confusion matrix, the first test images, and the first misclassified.
-    """
+    """Of a trained classifier, by file name: weights, if it has them, confusion matrix, test images."""
     output, y = outputs(model, data)
     y_hat = output.argmax(dim=1)
     matrix = confusion_matrix(y_hat, y, task="multiclass", num_classes=len(data.classes))

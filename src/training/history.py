@@ -86,10 +86,7 @@ def measures(row: dict[str, float], *also: str) -> dict[str, float]:
 
 @contextlib.contextmanager
 def keep_record(run: Run, seed: int, **known: Any) -> Iterator[dict[str, Any]]:
-    """Keep the run's metrics.json true, however the block ends. The block adds its results to the record.
-
-    Of a run in several processes, the main one does this.
-    """
+    """Keep the run's metrics.json true, however the block ends; the block adds its results to the record."""
     if not main_process():
         yield {}
         return

@@ -116,10 +116,7 @@ def distribution(key: str, text: str) -> BaseDistribution:
 
 
 def next_trial(study: optuna.Study, search: Search, space: dict[str, BaseDistribution]) -> BaseTrial | None:
-    """A trial that a killed process left, else a new one; None if there are enough.
-
-    What a new one tries is a function of the seed, its number and the trials before it.
-    """
+    """A trial that a killed process left, else a new one; None if there are enough."""
     for left in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
         if Run(Path(search.folder, str(left.number))).in_use():
             continue
@@ -128,6 +125,7 @@ def next_trial(study: optuna.Study, search: Search, space: dict[str, BaseDistrib
         study.tell(left.number, state=TrialState.FAIL)  # killed while its parameters were drawn
     if (number := len(study.get_trials(deepcopy=False))) >= search.n_trials:
         return None
+    # so that what it tries is a function of the seed, its number and the trials before it
     study.sampler = optuna.samplers.TPESampler(seed=random.Random(f"{search.seed} {number}").getrandbits(32))
     return study.ask(space)
 

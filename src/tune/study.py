@@ -94,10 +94,7 @@ def address(url: Any) -> str | None:
 
 
 def conclude(study: optuna.Study, folder: Path, overrides: list[str]) -> None:
-    """Write trials.csv and best.txt, and print the best trial as a command.
-
-    Raises UserError if no trial has finished.
-    """
+    """Write trials.csv and best.txt, and print the best command. Raises UserError if no trial has finished."""
     rows = [
         {"trial": each.number, "status": STATUS.get(each.state, "running"), "val/loss": each.value}
         | {**each.params, "folder": str(folder / str(each.number))}
