@@ -107,7 +107,7 @@ def run(main: Callable[[], None]) -> None:
     """
     global tracebacks
     status = [1]  # unless it becomes another: that of an error which shows its traceback
-    atexit.register(leave, status)
+    atexit.register(leave, status)  # the first, which is called last: all that others have opened is closed
     # a process that the main one starts inherits what is set below, and is to say no more than that one
     tracebacks = os.environ.get("HYDRA_FULL_ERROR") == "1" and main_process()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises to us instead of printing
@@ -124,10 +124,7 @@ def run(main: Callable[[], None]) -> None:
 
 
 def leave(status: list[int]) -> None:
-    """End the process without the tear-down of its modules, which takes half as long as to import them.
-
-    The first function that is registered is the last to be called: all that others have opened is closed.
-    """
+    """End the process without the tear-down of its modules, which takes half as long as to import them."""
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(BrokenPipeError):

@@ -25,6 +25,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from src.errors import UserError
 from src.runs import Run
+from src.runs.checkpoint import load_checkpoint
 from tests.conftest import ROOT, Command, TooLong, processes
 
 KILLS = {  # what is sent
@@ -81,7 +82,7 @@ def differences(run: Run, reference: Run) -> list[str]:
     """In what the run differs from the reference: weights, optimizers, metrics, curves."""
     found = []
     for name in ("best", "last"):
-        mine, other = (run.load(getattr(each, name)) for each in (run, reference))
+        mine, other = (load_checkpoint(getattr(each, name)) for each in (run, reference))
         for part in ("state_dict", "optimizer_states", "lr_schedulers", "members", "epoch", "global_step"):
             a, b = flat({part: mine.get(part)}), flat({part: other.get(part)})
             same = {

@@ -11,6 +11,7 @@ import torch
 
 from src.evaluate.scores import evaluate
 from src.runs import Run
+from src.runs.checkpoint import load_checkpoint
 from src.training.experiment import train
 from tests.conftest import Finished, compose_config
 
@@ -62,7 +63,7 @@ def test_two_processes_equal_one_with_the_doubled_batch(config, both, tmp_path, 
     train(config(*SMALL, *model, "data.batch_size=256"), tmp_path / "run")
     two, one = Run(tmp_path / "two"), Run(tmp_path / "run")
     for name in ("best", "last"):
-        mine, other = (run.load(getattr(run, name))["state_dict"] for run in (two, one))
+        mine, other = (load_checkpoint(getattr(run, name))["state_dict"] for run in (two, one))
         for key in other:
             torch.testing.assert_close(mine[key], other[key], rtol=0, atol=1e-6)
     for mine, other in zip(two.rows(), one.rows(), strict=True):
@@ -107,8 +108,8 @@ def test_a_run_of_two_processes_that_is_interrupted_twice_goes_on(start, both, t
     assert "resumed after" in output
     whole = Run(tmp_path / "whole")
     assert len(run.rows()) == 20
-    expected = whole.load(whole.last)["state_dict"]
-    for name, tensor in run.load(run.last)["state_dict"].items():
+    expected = load_checkpoint(whole.last)["state_dict"]
+    for name, tensor in load_checkpoint(run.last)["state_dict"].items():
         assert torch.equal(tensor, expected[name])
     assert run.metrics_csv.read_text() == whole.metrics_csv.read_text()
 

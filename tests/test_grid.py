@@ -14,6 +14,7 @@ from src.evaluate.scores import evaluate
 from src.models import grid
 from src.models.regression import Diverged
 from src.runs import Run
+from src.runs.checkpoint import load_checkpoint
 from src.training.experiment import resume, train
 from tests.conftest import build, compose_config
 from tests.faults import differences
@@ -39,7 +40,7 @@ def members(run: Run) -> list[dict[str, float | str | None]]:
 
 def weights(run: Run, member: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """(W (d, q), b (q,)) after the last epoch: of a member, or of the model."""
-    state = run.load(run.last)["state_dict"]
+    state = load_checkpoint(run.last)["state_dict"]
     if member is None:
         return state["W"], state["b"]
     return state["Ws"][:, member], state["bs"][member]
@@ -93,7 +94,7 @@ def test_the_model_is_the_best_member_of_the_epoch_and_its_checkpoint_that_of_al
     losses = [row["val/loss"] for row in run.rows()]
     lowest = losses.index(min(losses))
     assert best[lowest] == 1 != best[-1]  # else a wrong choice would not show
-    record, checkpoint = run.record(), run.load(run.best)
+    record, checkpoint = run.record(), load_checkpoint(run.best)
     assert record["best_epoch"] == lowest + 1 == checkpoint["epoch"] + 1
     state = checkpoint["state_dict"]
     assert torch.equal(state["W"], state["Ws"][:, 1])

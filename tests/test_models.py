@@ -9,6 +9,7 @@ from torch.nn import functional as torch_F
 from src.errors import UserError
 from src.models import concise, scratch
 from src.runs import Run
+from src.runs.checkpoint import load_checkpoint
 from tests.conftest import build, own_parts
 
 FORMS = {"scratch": scratch.SoftmaxRegression, "concise": concise.SoftmaxRegression}
@@ -210,7 +211,7 @@ def test_a_model_of_ones_own_with_a_hidden_layer_is_trained_resumed_evaluated_co
     accuracy = whole.record()["test/acc"]
     assert accuracy > 0.6
     layers = {"linear.0.weight": (16, 784), "linear.0.bias": (16,), "linear.2.weight": (10, 16)}
-    state = whole.load(whole.best)["state_dict"]
+    state = load_checkpoint(whole.best)["state_dict"]
     assert {name: tuple(state[name].shape) for name in layers} == layers
     pictures = {path.name for path in (whole.path / "figures").iterdir()}
     assert "confusion.png" in pictures

@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from src.errors import Stopped, UserError
 from src.maths.optim import SGD
 from src.runs import Run, claim
+from src.runs.checkpoint import load_checkpoint
 from src.training.experiment import resume, train
 from src.training.history import History
 from src.training.saving import Last
@@ -94,7 +95,7 @@ def test_a_run_killed_while_a_checkpoint_is_written_is_finished_by_resume(start,
     assert command.wait() == -signal.SIGKILL
     assert run.record()["status"] == "running"
     assert len(run.rows()) < 10
-    run.load(run.last)  # the one before
+    load_checkpoint(run.last)  # the one before
     status, output = cli("src.resume", f"run={run.path}", data=False)
     assert status == 0, output
     assert output.startswith("resumed after ")
@@ -179,7 +180,7 @@ def test_curves_have_no_gap_and_no_fold_after_a_kill(config, tmp_path, monkeypat
     monkeypatch.undo()
     run = Run(tmp_path / "run")
     assert len(run.rows()) == 2
-    assert len(run.load(run.last)["callbacks"]["History"]["rows"]) == 1
+    assert len(load_checkpoint(run.last)["callbacks"]["History"]["rows"]) == 1
     resume(run.path, run.recorded(), [])
     scalars = EventAccumulator(str(run.path)).Reload()
     assert [event.step for event in scalars.Scalars("loss/val")] == [1, 2, 3]
@@ -205,7 +206,7 @@ def test_the_best_epoch_is_remembered_by_a_run_that_goes_on_even_if_its_folder_h
     losses = [row["val/loss"] for row in run.rows()]
     assert losses.index(min(losses)) == best  # else the test shows nothing
     assert run.record()["best_epoch"] == best + 1
-    assert run.load(run.best)["epoch"] == best
+    assert load_checkpoint(run.best)["epoch"] == best
     assert not (tmp_path / "run").exists()
     train(config(*wild, "trainer.max_epochs=8"), longer.path)
     assert differences(run, longer) == []
@@ -311,7 +312,7 @@ def test_the_update_under_way_is_finished_before_a_signal_takes_effect(
         train(config(*SCRATCH), run.path)
     monkeypatch.undo()
     assert status == getattr(ended.value, "code", 130)  # a command makes 130 of a KeyboardInterrupt
-    checkpoint = run.load(run.last)
+    checkpoint = load_checkpoint(run.last)
     assert checkpoint["global_step"] == step
     assert checkpoint["epoch_so_far"]["totals"]["train"]["n"] == {2: 512, 5: 512}[step]  # of this epoch
     resume(run.path, run.recorded(), [])

@@ -110,7 +110,7 @@ def test_a_bit_flipped_anywhere_is_found_or_harmless(run):
 def test_a_checkpoint_of_another_model_is_refused_with_both_shapes(run, other):
     settings = plain(compose_config("train", *other))
     state = build_model(settings, build("data", settings["data"])).state_dict()
-    torch.save(run.load(run.best) | {"state_dict": state}, run.last)
+    torch.save(load_checkpoint(run.best) | {"state_dict": state}, run.last)
     with pytest.raises(UserError, match=rf"^{run.last} is of another model: .*784"):
         restore(run.recorded(), run.last)
 
@@ -194,7 +194,7 @@ def test_on_a_disk_that_fills_up_the_checkpoint_before_survives(cli, run, tmp_pa
     )
     assert "Traceback" not in output
     left = Run(tmp_path / "disk_left/run")
-    assert left.load(left.best)["epoch"] == left.load(left.last)["epoch"] == 0
+    assert load_checkpoint(left.best)["epoch"] == load_checkpoint(left.last)["epoch"] == 0
     assert not list(left.path.rglob("*.part"))
     assert (left.record()["status"], "disk full" in left.record()["reason"]) == ("failed", True)
     # with space again, it goes on
@@ -266,7 +266,7 @@ def test_the_last_good_checkpoint_of_a_run_that_diverges_is_kept(config, model, 
         train(cfg, tmp_path / "run")
     run = Run(tmp_path / "run")
     assert run.record()["status"] == "diverged"
-    last = run.load(run.last)
+    last = load_checkpoint(run.last)
     assert last["epoch"] + 1 == len(run.rows()) >= 1
     assert all(tensor.isfinite().all() for tensor in last["state_dict"].values())
     steps = int(str(run.record()["reason"]).split("step ")[1].split(";")[0])

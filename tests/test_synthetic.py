@@ -10,6 +10,7 @@ from src.data.synthetic import SyntheticRegression
 from src.errors import UserError
 from src.models import concise, scratch
 from src.runs import Run
+from src.runs.checkpoint import load_checkpoint
 from src.training.experiment import train
 from tests.conftest import build, compose_config
 
@@ -111,7 +112,7 @@ def test_run_reports_the_error_of_the_estimates_every_epoch_and_draws_the_fit(co
     train(cfg, tmp_path / "run")
     run = Run(tmp_path / "run")
     record = run.record()
-    w, b = (run.load(run.best)["state_dict"][name] for name in "Wb")
+    w, b = (load_checkpoint(run.best)["state_dict"][name] for name in "Wb")
     assert record["error/w"] == pytest.approx(
         (w[:, 0] - torch.tensor([2.0, -3.4])).abs().max().item(), abs=1e-6
     )

@@ -22,6 +22,7 @@ from tensorboard.plugins.hparams import metadata
 
 from src.models.regression import Diverged
 from src.runs import Run
+from src.runs.checkpoint import load_checkpoint
 from src.training.experiment import resume, train
 from src.training.saving import Last
 from tests.conftest import Command
@@ -78,7 +79,7 @@ def tested(config, tmp_path_factory) -> Run:
 def test_norms_are_those_of_the_weights(trained, form):
     run = trained(f"model={form}", *SMALL, "~callbacks.figures")
     logged = curves(run)
-    for name, each in zip("Wb", run.load(run.last)["state_dict"].values(), strict=True):
+    for name, each in zip("Wb", load_checkpoint(run.last)["state_dict"].values(), strict=True):
         assert logged[f"norm/{name}"][-1] == (2, pytest.approx(each.norm().item()))
 
 
@@ -135,7 +136,7 @@ def test_what_is_logged_has_no_gap_and_no_fold_after_a_kill(config, trained, tmp
         train(cfg, tmp_path / "run")
     monkeypatch.undo()
     run = Run(tmp_path / "run")
-    assert run.load(run.last)["global_step"] == 3
+    assert load_checkpoint(run.last)["global_step"] == 3
     resume(run.path, run.recorded(), [])
     assert curves(run) == curves(reference)
     assert images(run) == images(reference)

@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from src.errors import UserError
 from src.runs import Run
+from src.runs.checkpoint import load_checkpoint
 from src.training.experiment import train
 from src.training.history import provenance
 from tests.conftest import ROOT
@@ -55,7 +56,7 @@ def test_run_folder_holds_what_the_contract_says(finished, shared, form):
     assert record["versions"]["torch"] == torch.__version__
     assert record["data_sha256"]["t10k-labels-idx1-ubyte"].startswith("0402a96d")
     for path in (run.best, run.last):
-        checkpoint = run.load(path)
+        checkpoint = load_checkpoint(path)
         assert checkpoint["global_step"] == 24
         assert checkpoint["hyper_parameters"]["lr"] == 0.1
     scalars = EventAccumulator(str(run.path)).Reload()
@@ -85,15 +86,15 @@ def test_best_checkpoint_is_the_epoch_of_lowest_validation_loss_and_the_one_test
     assert best < 5  # else the test shows nothing
     assert record["best_epoch"] == best + 1
     assert record["val/loss"] == losses[best]
-    assert run.load(run.best)["epoch"] == best
-    assert run.load(run.last)["epoch"] == 5
+    assert load_checkpoint(run.best)["epoch"] == best
+    assert load_checkpoint(run.last)["epoch"] == 5
 
 
 def test_without_validation_split_the_test_set_is_watched_and_the_last_epoch_kept(finished):
     run = finished("data.val_size=0")
     metrics = {"train/loss", "train/acc", "test/loss", "test/acc"}
     assert set(rows(run)[0]) - {"epoch", "step", "lr"} == metrics | {"norm/W", "norm/b"}
-    assert run.load(run.best)["epoch"] == 2
+    assert load_checkpoint(run.best)["epoch"] == 2
     record = run.record()
     assert record["test/acc"] == float(rows(run)[-1]["test/acc"])
     assert "val/loss" not in record
@@ -104,7 +105,7 @@ def test_train_returns_the_run_with_its_metrics_model_and_data(shared):
     assert returned.path == run.path
     record = run.record()
     assert returned.metrics == {name: value for name, value in record.items() if "/" in name}
-    assert torch.equal(returned.model.W, run.load(run.best)["state_dict"]["W"])
+    assert torch.equal(returned.model.W, load_checkpoint(run.best)["state_dict"]["W"])
     X, y = returned.data.split_examples("test")
     assert (returned.model(X).argmax(dim=1) == y).double().mean() == record["test/acc"]
     shown = returned._repr_markdown_().splitlines()
@@ -113,11 +114,11 @@ def test_train_returns_the_run_with_its_metrics_model_and_data(shared):
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(config, shared, tmp_path):
-    W = {"shared": shared[0].load(shared[0].last)["state_dict"]["W"]}
+    W = {"shared": load_checkpoint(shared[0].last)["state_dict"]["W"]}
     for name, seed in {"same": 0, "other": 1}.items():
         train(config(*SMALL, f"seed={seed}"), tmp_path / name)
         run = Run(tmp_path / name)
-        W[name] = run.load(run.last)["state_dict"]["W"]
+        W[name] = load_checkpoint(run.last)["state_dict"]["W"]
     assert torch.equal(W["same"], W["shared"])
     assert not torch.equal(W["other"], W["shared"])
 

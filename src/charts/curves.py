@@ -50,10 +50,7 @@ def curves(rows: Rows) -> Figure:
 
 
 def compared(runs: dict[str, Rows]) -> Figure:
-    """The same of several runs, a colour for each.
-
-    Solid: what watched the run (validation, or the test set without it), the error of w. Dotted: training, b.
-    """
+    """The same of several runs, a colour for each; the legend says what is solid and what is dotted."""
     for ax, lines in panels([*runs.values()], 3.6 + 0.22 * len(runs)):
         for run, _, name, epochs, values in lines:
             style = ":" if name in ("train/loss", "train/acc", "error/b") else "-"

@@ -71,10 +71,7 @@ def weights(runs: dict[str, Tensor], classes: Sequence[str]) -> Figure:
 
 
 def predictions(data: SplitDataModule, y: Tensor, y_hat: Tensor, most: int) -> dict[str, Figure]:
-    """The `first` test images and the first `misclassified` ones, if there are, at most `most` in a picture.
-
-    The true label stands over the predicted one, which is red where it is wrong.
-    """
+    """The `first` and the first `misclassified` test images, at most `most`: true over predicted label."""
     places = {"first": torch.arange(len(y))[:most], "misclassified": (y_hat != y).nonzero()[:most, 0]}
     drawn = {}
     for name, which in places.items():

@@ -13,6 +13,7 @@ from torch import Tensor
 from src import terminal
 from src.maths import functional as F
 from src.runs import Run, write
+from src.runs.checkpoint import load_checkpoint
 from src.runs.config import call, restore
 from src.runs.settings import Options, checked
 from src.tables import table
@@ -44,7 +45,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     trainer.test(model, data, verbose=False)
     metrics = logged(trainer)
 
-    result = {"checkpoint": str(checkpoint), "epoch": run.load(checkpoint)["epoch"] + 1, **metrics}
+    result = {"checkpoint": str(checkpoint), "epoch": load_checkpoint(checkpoint)["epoch"] + 1, **metrics}
     if model.classifies:
         examples, indices = data.splits["test"]
         result |= classification(torch.cat(outputs), examples.y[indices], data.classes)

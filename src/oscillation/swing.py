@@ -13,10 +13,7 @@ def mean_change(values: torch.Tensor | list[float]) -> float:
 
 
 class Swing(L.Callback):
-    """Mean |change| of the loss from one minibatch of an epoch to the next.
-
-    train/swing is that of the losses in training, train/rest that under the weights of the end of the epoch.
-    """
+    """Mean |change| of the loss between minibatches: train/swing; under weights held still: train/rest."""
 
     def __init__(self):
         self.sums = [(0.0, 0.0)]  # of the losses and the examples of the epoch, after each minibatch

@@ -122,12 +122,6 @@ class Run:
         """What a notebook shows."""
         return f"{self.table()}\n\n`{self.path}`"
 
-    @staticmethod
-    def load(checkpoint: Path) -> dict[str, Any]:
-        from src.runs.checkpoint import load_checkpoint  # torch
-
-        return load_checkpoint(checkpoint)
-
     def save_record(self, record: dict[str, Any]) -> None:
         files.write(self.metrics_json, json.dumps(record, indent=2) + "\n")
 

@@ -33,10 +33,7 @@ REMEDIES = {"TIMEOUT": " hydra.launcher.timeout_min=MINUTES", "OUT_OF_MEMORY": "
 
 
 def launch(launcher: Any, jobs: dict[int, Sequence[str]]) -> None:
-    """Run a batch of jobs, number -> overrides, but for those that have finished.
-
-    Each job calls the launcher of Hydra's plugin. Raises UserError if they cannot be submitted.
-    """
+    """Run those of the jobs, number -> overrides, that have not finished. UserError if Slurm refuses them."""
     report, ReportSweep.running = ReportSweep.running, None  # nothing to sum up yet
     file = report.sweep.path / ".jobs.yaml"  # number of each job that was submitted -> its id, ARRAY_INDEX
     submitted = read_yaml(file) if file.exists() else {}
@@ -82,10 +79,7 @@ def submit(launcher: Any, jobs: dict[int, Sequence[str]], report: ReportSweep) -
 
 
 def wait(ids: dict[int, str], report: ReportSweep, limit: float = math.inf) -> None:
-    """Until the last of the jobs has ended. Each is reported when it has, and why others cannot begin.
-
-    Those that have ended are no longer in `ids`. After `limit` seconds it waits no more.
-    """
+    """Report each job when it ends, and take it from `ids`; return with the last, or after `limit` seconds."""
     end, said = time.monotonic() + limit, set()
     while ids and time.monotonic() < end:
         for number, (state, reason) in states(ids).items():

@@ -114,11 +114,12 @@ def chart(means: list[Row], axes: list[str]) -> Figure:
 def members(run: Run) -> str:
     """The table of a grid, as of the jobs of a sweep; of one or two settings figures/grid.png too."""
     from src.models.grid import AXES  # torch
+    from src.runs.checkpoint import load_checkpoint
 
     rows = [
         {"job": k, "overrides": " ".join(f"model.{key}={member[key]}" for key in AXES)}
         | {"status": "finished", "reason": "", **member}
-        for k, member in enumerate(run.load(run.last)["members"])
+        for k, member in enumerate(load_checkpoint(run.last)["members"])
     ]
     axes = [key for key in AXES if len({row[key] for row in rows}) > 1]
     return answer(rows, axes, run.figures / "grid.png")

@@ -14,6 +14,7 @@ from pydantic import Field, validate_call
 
 from src.errors import UserError
 from src.runs import Run, claim, main_process
+from src.runs.checkpoint import load_checkpoint
 from src.runs.config import build, build_model, call, restore
 from src.runs.settings import experiment, plain
 from src.training.history import History, history, keep_record, logged, measures
@@ -56,10 +57,7 @@ def seed_everything(seed: Annotated[int, Field(ge=0, lt=2**32)]) -> None:
 def assemble(
     settings: dict[str, Any], run: Run, *further: L.Callback
 ) -> tuple[L.Trainer, L.LightningModule, L.LightningDataModule]:
-    """Everything that `fit` needs, built and checked; nothing is written or trained.
-
-    The history comes before what is drawn, written or saved of it, and `further` last.
-    """
+    """Everything that `fit` needs, built and checked; nothing is written or trained."""
     devices = settings["trainer"].get("devices", 1)
     if devices != 1 and run.in_sweep():
         raise UserError(
@@ -80,6 +78,7 @@ def assemble(
     last = configured.pop("last", None) or Last()
     logger = [build("logger", settings["logger"])] if settings.get("logger") else []
     written = [History(), *(logger if main_process() else [])]
+    # the history comes before what is drawn, written or saved of it
     callbacks = [Timer(), *written, *configured.values(), last, *further]
     trainer = call("trainer", build_trainer, settings["trainer"], folder=run.path, callbacks=callbacks)
     return trainer, model, data
@@ -129,7 +128,7 @@ def resume(folder: str | Path, cfg: DictConfig | dict | None = None, overrides: 
             raise UserError(f"run {run.path} never began; start it with the command that was to make it")
 
         restore(settings, run.last)
-        checkpoint = run.load(run.last)
+        checkpoint = load_checkpoint(run.last)
         epochs, steps = len(checkpoint["callbacks"]["History"]["rows"]), checkpoint["global_step"]
         if max_epochs < epochs:
             raise UserError(f"trainer.max_epochs={max_epochs}, but run {run.path} has {epochs} epochs already")

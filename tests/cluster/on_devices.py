@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from src.runs import Run
+from src.runs.checkpoint import load_checkpoint
 from tests.conftest import ROOT, Finished
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -47,7 +48,7 @@ def call(slurm, tmp_path):
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
-    return run.load(run.last)["state_dict"]
+    return load_checkpoint(run.last)["state_dict"]
 
 
 @pytest.fixture
