@@ -32,7 +32,7 @@ def find(paths: list[Path]) -> list[Run]:
 
 def compare(runs: list[Run], folder: Path) -> str:
     """Write the comparison of the runs, as `find` finds them, into `folder`; returns the table."""
-    from src.charts import plain, save  # matplotlib and torch: --help needs none
+    from src.charts import literal, save  # matplotlib and torch: --help needs none
     from src.charts.curves import compared
     from src.charts.images import weights
     from src.runs.config import restore
@@ -56,7 +56,7 @@ def compare(runs: list[Run], folder: Path) -> str:
             for key in shared
         )
         name = text if 0 < len(text) <= 33 else run.path.name
-        curves[plain(f"{letter}: {printable(name)}")] = run.rows()
+        curves[literal(f"{letter}: {printable(name)}")] = run.rows()
 
     write_csv(folder / "comparison.csv", rows)
     save(compared(curves), folder / "curves.png")

@@ -15,7 +15,7 @@ from src import terminal
 from src.commands import command
 from src.errors import UserError
 from src.runs import Run
-from src.train import report
+from src.train import log_results
 
 
 @command("resume")
@@ -24,7 +24,7 @@ def from_recorded(cfg: DictConfig) -> None:
 
     settings = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "run"])
     overrides = [text for text in HydraConfig.get().overrides.task if not text.startswith("run=")]
-    report(resume(cfg.run, settings, overrides))
+    log_results(resume(cfg.run, settings, overrides))
 
 
 def main() -> None:

@@ -32,11 +32,11 @@ def main(cfg: DictConfig) -> float | None:
         resume(run.path, cfg)
     else:
         train(cfg, run.path, overrides=HydraConfig.get().overrides.task)
-    report(run)
+    log_results(run)
     return run.metrics.get("val/loss")
 
 
-def report(run: Run) -> None:
+def log_results(run: Run) -> None:
     """Log the end of a run: its results, and where they are."""
     if not main_process():
         return

@@ -8,7 +8,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from src.charts import CYCLE, plain, save, scale
+from src.charts import CYCLE, literal, save, scale
 from src.charts.curves import compared, curves
 from src.charts.images import WRONG, confusion, gallery, predictions, square, weights
 
@@ -97,10 +97,10 @@ def test_legends_stand_beside_the_lines_and_the_titles(epochs):
 
 
 def test_a_name_in_a_chart_is_short_and_no_formula():
-    assert plain("lr 0.1") == "lr 0.1"
-    assert plain(r"$\foo$") == r"\$\foo\$"
-    assert plain("x" * 36) == "x" * 36
-    assert plain(f"begin {'x' * 50} end") == f"begin {'x' * 11}…{'x' * 14} end"
+    assert literal("lr 0.1") == "lr 0.1"
+    assert literal(r"$\foo$") == r"\$\foo\$"
+    assert literal("x" * 36) == "x" * 36
+    assert literal(f"begin {'x' * 50} end") == f"begin {'x' * 11}…{'x' * 14} end"
 
 
 def test_of_compared_linear_regressions_the_legend_tells_the_errors_too():

@@ -28,7 +28,7 @@ def short(text: str, most: int = 36) -> str:
     return text if len(text) <= most else f"{text[: half - 1]}\N{HORIZONTAL ELLIPSIS}{text[-half:]}"
 
 
-def plain(text: str) -> str:
+def literal(text: str) -> str:
     """A short text in which matplotlib finds no formula."""
     return short(text).replace("$", r"\$")
 

@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 from matplotlib.figure import Figure
 
 from src import terminal
-from src.charts import CYCLE, figure, plain, save, scale
+from src.charts import CYCLE, figure, literal, save, scale
 from src.errors import printable
 from src.runs import Run, write, write_csv
 from src.sweeps.folder import SELECTED, Row, Sweep
@@ -94,7 +94,7 @@ def chart(means: list[Row], axes: list[str]) -> Figure:
     for group in sorted(means, key=lambda group: [at[key][group[key]] for key in reversed(axes)]):
         (mean, *sd), label = group[SELECTED], "".join(group[key] for key in axes[1:])
         lines.setdefault(label, []).append((at[axes[0]][group[axes[0]]], mean, sum(sd)))
-    names, x = zip(*((plain(name), place) for name, place in at[axes[0]].items()), strict=True)
+    names, x = zip(*((literal(name), place) for name, place in at[axes[0]].items()), strict=True)
     upright = len("".join(names)) > 40
     ax = figure(4.6 + len(axes), 3.6 + 0.08 * upright * max(map(len, names))).subplots()
     ax.set_prop_cycle(color=CYCLE)
@@ -102,11 +102,11 @@ def chart(means: list[Row], axes: list[str]) -> Figure:
     ax.set_xticks(x, names, rotation=90 * upright)
     ax.minorticks_off()
     for label, points in lines.items():
-        ax.errorbar(*zip(*points, strict=True), label=plain(label), marker="o", linestyle=":", capsize=3)
+        ax.errorbar(*zip(*points, strict=True), label=literal(label), marker="o", linestyle=":", capsize=3)
     if len(axes) > 1:
-        ax.figure.legend(loc="outside right upper", title=plain(axes[1]), frameon=False)
+        ax.figure.legend(loc="outside right upper", title=literal(axes[1]), frameon=False)
     what = "mean ± sd over the runs" if any(group["n"] > 1 for group in means) else "one run each"
-    ax.set(title=f"validation loss, {what}", xlabel=plain(axes[0]), ylabel=SELECTED)
+    ax.set(title=f"validation loss, {what}", xlabel=literal(axes[0]), ylabel=SELECTED)
     ax.grid(alpha=0.3)
     return ax.figure
 

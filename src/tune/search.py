@@ -88,7 +88,7 @@ def tune(cfg: DictConfig, overrides: Sequence[str] = ()) -> list[FrozenTrial]:
                 value, state, outcome = attempt(settings, run, trial)
                 with lock:
                     study.tell(trial.number, value, state)
-            report(study, trial, outcome, search.n_trials)
+            show_trial(study, trial, outcome, search.n_trials)
         conclude(study, folder, [text for text in overrides if not text.lstrip("+~").startswith(OWN)])
         return study.get_trials()
 
@@ -152,7 +152,7 @@ def attempt(cfg: DictConfig, run: Run, trial: BaseTrial) -> tuple[float | None, 
         log.close()
 
 
-def report(study: optuna.Study, trial: BaseTrial, outcome: str, total: int) -> None:
+def show_trial(study: optuna.Study, trial: BaseTrial, outcome: str, total: int) -> None:
     """Print what the trial was, how it ended, and the best so far, if a trial has finished."""
     with contextlib.suppress(ValueError):
         outcome += f"  best {study.best_value:.4f} (trial {study.best_trial.number})"
