@@ -71,6 +71,7 @@ def test_two_classifiers_are_compared_in_what_differs_in_results_and_in_weights(
     assert (made / "weights.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_linear_regressions_are_compared_in_their_errors_without_pictures_of_weights(trained, tmp_path):
     run = Run(shutil.copytree(trained["linear"].path, tmp_path / "other"))
     settings = run.recorded()

@@ -108,6 +108,7 @@ def predicted(data_root, tmp_path, monkeypatch, caplog):
     return call
 
 
+@pytest.mark.slow
 def test_predictions_of_a_run_are_those_of_its_best_checkpoint(predicted, finished, tmp_path):
     costs = ROOT / "conf/costs/missed_shirt.csv"
     rows, log = predicted(f"run={finished.path}", f"decision.costs={costs}", "first=9")

@@ -150,6 +150,7 @@ def test_resuming_a_finished_run_says_so_and_changes_nothing(finished, caplog):
     assert contents(finished) == before
 
 
+@pytest.mark.slow
 def test_more_epochs_continue_a_finished_run_as_if_it_had_been_asked_for_them_at_first(
     config, finished, tmp_path
 ):
@@ -291,6 +292,7 @@ def test_two_processes_cannot_have_the_same_run(start, cli):
         command = start("src.resume", "run=run", data=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("signum", "status", "step"),
     [(signal.SIGINT, 130, 5), (signal.SIGTERM, 143, 2)],  # in the second epoch; before there is a checkpoint
