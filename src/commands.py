@@ -72,5 +72,5 @@ def reporting(task: Task) -> Task:
 
 
 def run(name: str, work: str) -> None:
-    """Be the command that conf/NAME.yaml configures; `work`, and torch with it, is imported only after that."""
+    """Be the command that conf/NAME.yaml configures; `work`, and torch, is imported when its line is clear."""
     terminal.run(command(name)(lambda cfg: get_method(work)(cfg)))

@@ -52,7 +52,7 @@ def gallery(images: Tensor, captions: Sequence[list[tuple[str, str]]], title: st
 
 
 def weights(runs: dict[str, Tensor], classes: Sequence[str]) -> Figure:
-    """Columns of each W (d, q) as images of one scale; a row for each run, under its name, or rows of five."""
+    """Columns of each W (d, q) as images of one scale: a row for each run; if there is one, rows of five."""
     limit = max(W.abs().max().item() for W in runs.values())
     columns = min(5, len(classes)) if len(runs) == 1 else len(classes)
     rows = -(-len(runs) * len(classes) // columns)

@@ -65,7 +65,7 @@ class Figures(Checkpoint):
 @torch.inference_mode()
 def outputs(model: L.LightningModule, data: L.LightningDataModule) -> tuple[Tensor, Tensor]:
     """What the model makes of the test split (n, q), and its targets, both on the CPU."""
-    # to allocate the whole split as float32 can take longer than to compute with it
+    # a part at a time: to allocate the whole split as float32 can take longer than to compute with it
     parts = torch.arange(len(data.splits["test"][1])).split(1000)
     examples = (data.split_examples("test", part) for part in parts)
     output, y = zip(*((model(X.to(model.device)).cpu(), y) for X, y in examples), strict=True)
