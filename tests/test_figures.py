@@ -1,8 +1,13 @@
-"""Which pictures a run draws, and when."""
+"""Which pictures a run draws, when, and of what."""
+
+from collections import Counter
 
 import pytest
+import torch
 from matplotlib.figure import Figure
 
+from src.data.fashion_mnist import FashionMNIST
+from src.models.scratch import SoftmaxRegression
 from src.training import figures
 from src.training.experiment import train
 
@@ -15,3 +20,15 @@ def test_curves_are_redrawn_after_every_epoch_or_at_the_end(config, monkeypatch,
     train(config(*few, f"callbacks.figures.live={live}"), tmp_path / "run")
     assert len(drawn) == pictures
     assert drawn[-1] == 4
+
+
+def test_the_confusion_matrix_of_a_run_has_the_true_classes_in_its_rows(data_root):
+    data, model = FashionMNIST(str(data_root)), SoftmaxRegression(num_inputs=784, num_outputs=10)
+    data.setup()
+    X, y = data.split_examples("test")
+    guesses = (X.flatten(1) @ model.W + model.b).argmax(dim=1)  # of a model that has learnt nothing
+    expected = Counter(zip(y.tolist(), guesses.tolist(), strict=True))
+    with torch.inference_mode():
+        (ax,) = figures.pictures(model, data)["confusion"].axes
+    shown = [(*map(round, each.get_position()), each.get_text()) for each in ax.texts]
+    assert {(i, j): text for j, i, text in shown} == {cell: str(n) for cell, n in expected.items()}
