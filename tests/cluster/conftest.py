@@ -1,5 +1,6 @@
 """Servers that the tests of this folder share. They run with `make test-cluster`, never with `make test`."""
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,9 +10,17 @@ from tests.cluster.servers import Postgres, Slurm, install
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory) -> Iterator[Slurm]:
+def folder() -> Iterator[Path]:
+    """A folder that other users may enter, as munged and PostgreSQL ask; another pytest would close its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def cluster(folder) -> Iterator[Slurm]:
     install()
-    slurm = Slurm(place(tmp_path_factory) / "slurm")
+    slurm = Slurm(folder / "slurm")
     yield slurm
     slurm.clear()
     slurm.stop()
@@ -25,16 +34,8 @@ def slurm(cluster) -> Iterator[Slurm]:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory) -> Iterator[Postgres]:
+def postgres(folder) -> Iterator[Postgres]:
     install()
-    server = Postgres(place(tmp_path_factory) / "postgres")
+    server = Postgres(folder / "postgres")
     yield server
     server.stop()
-
-
-def place(tmp_path_factory) -> Path:
-    """A folder that other users may enter: munged and PostgreSQL ask for it."""
-    folder = tmp_path_factory.mktemp("servers")
-    for each in (folder, *folder.parents[:2]):
-        each.chmod(0o755)
-    return folder
