@@ -3,6 +3,7 @@
 import csv
 import itertools
 import statistics
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from src.maths import functional as F
 from src.models.scratch import SoftmaxRegression
 from src.oscillation import __main__ as oscillation
 from src.runs import Run
+from src.runs.checkpoint import load_checkpoint
 from src.runs.config import restore
 from src.sweeps.folder import Sweep
 from src.training.experiment import train
@@ -76,6 +78,32 @@ def test_swing_is_the_mean_change_from_minibatch_to_minibatch(config, monkeypatc
     assert rows[1]["train/swing"] == pytest.approx(mean_change(losses[4:]), abs=1e-6)
 
 
+class Normalized(SoftmaxRegression):
+    """Softmax regression of normalized inputs: the layer changes with all that it sees in training."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.normalize = torch.nn.BatchNorm1d(784)
+
+    def forward(self, X):
+        return super().forward(self.normalize(X.flatten(1)))
+
+
+def test_a_run_that_is_watched_is_the_run_that_is_not(config, monkeypatch, tmp_path):
+    monkeypatch.setattr(Normalized, "__module__", "src.models.normalized")
+    monkeypatch.setitem(sys.modules, "src.models.normalized", sys.modules[__name__])
+    own = ["model._target_=src.models.normalized.Normalized", "trainer.max_epochs=2"]
+    for name, watching in (("alone", []), ("watched", [SWING])):
+        train(config(*SMALL, *own, *watching), tmp_path / name)
+    alone, watched = (load_checkpoint(Run(tmp_path / name).last)["state_dict"] for name in ("alone", "watched"))
+    assert all(torch.equal(alone[name], watched[name]) for name in alone)
+    rows, seen = (Run(tmp_path / name).rows() for name in ("alone", "watched"))
+    assert seen == [
+        row | {name: each[name] for name in ("train/swing", "train/rest")}
+        for row, each in zip(rows, seen, strict=True)
+    ]
+
+
 @pytest.mark.slow
 def test_at_rest_the_weights_do_not_move(sweep):
     run = Run(sweep.path / "2")
@@ -109,5 +137,23 @@ def test_the_command_tells_the_causes_apart(cli, sweep, tmp_path):
 
 def test_a_sweep_that_does_not_tell_is_refused(data_root, tmp_path):
     sweep = write_sweep(tmp_path, data_root, [["seed=0"]], "trainer.max_epochs=1")
-    with pytest.raises(UserError, match=r"/0 lacks train/rest, val/acc or 6 epochs; run sweep=lr_gamma$"):
+    with pytest.raises(
+        UserError,
+        match=r"/0 lacks train/loss, train/swing, train/rest, val/acc or 6 epochs; run sweep=lr_gamma$",
+    ):
         oscillation.measure(sweep)
+
+
+@pytest.mark.parametrize(
+    "kept", [["epoch"], ["epoch", "train/loss", "train/rest", "val/acc"], ["epoch", "val/acc"]]
+)
+@pytest.mark.parametrize("epochs", [0, 6])
+def test_a_record_that_lacks_a_column_or_all_rows_is_refused(tmp_path, kept, epochs):
+    folder = tmp_path / "0"
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"command": [], "jobs": [["seed=0"]]}))
+    folder.mkdir()
+    (folder / "metrics.json").write_text('{"status": "finished", "val/loss": 0.5}')
+    lines = [",".join(kept), *[",".join("1" for _ in kept)] * epochs]
+    (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match="/0 lacks train/loss, train/swing, train/rest, val/acc or 6 epochs"):
+        oscillation.measure(Sweep(tmp_path))

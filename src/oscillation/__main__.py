@@ -5,17 +5,17 @@ minibatches of the last one (train/swing), and between those under weights held 
 """
 
 import argparse
-from itertools import pairwise
 from pathlib import Path
-from statistics import fmean
 
 from src import terminal
 from src.errors import UserError
+from src.oscillation import mean_change
 from src.runs import Run, write_csv
 from src.sweeps.folder import Row, Sweep
 from src.tables import table
 
 LAST = 6  # epochs, between which there are five changes
+NEEDED = ("train/loss", "train/swing", "train/rest", "val/acc")  # of each epoch
 MEASURED = ("within an epoch", "at rest", "between epochs", "last val/acc")
 
 
@@ -25,11 +25,10 @@ def measure(sweep: Sweep) -> list[Row]:
     for row in rows:
         run = Run(row["folder"])
         epochs = run.rows()[-LAST:]
-        last = epochs[-1]
-        if len(epochs) < LAST or not last.keys() >= {"train/rest", "val/acc"}:
-            raise UserError(f"{run.path} lacks train/rest, val/acc or {LAST} epochs; run sweep=lr_gamma")
-        between = fmean(abs(b["train/loss"] - a["train/loss"]) for a, b in pairwise(epochs))
-        row |= zip(MEASURED, (last["train/swing"], last["train/rest"], between, last["val/acc"]), strict=True)
+        if len(epochs) < LAST or not epochs[-1].keys() >= {*NEEDED}:
+            raise UserError(f"{run.path} lacks {', '.join(NEEDED)} or {LAST} epochs; run sweep=lr_gamma")
+        losses, swings, rests, accuracies = ([epoch[name] for epoch in epochs] for name in NEEDED)
+        row |= zip(MEASURED, (swings[-1], rests[-1], mean_change(losses), accuracies[-1]), strict=True)
     if not rows:
         raise UserError(f"{sweep.path} has no finished run")
     return rows

@@ -6,10 +6,7 @@ import lightning as L
 import torch
 
 from src.errors import UserError
-
-
-def mean_change(values: torch.Tensor | list[float]) -> float:
-    return torch.as_tensor(values).diff().abs().mean().item() if len(values) > 1 else 0.0
+from src.oscillation import mean_change
 
 
 class Swing(L.Callback):
@@ -24,17 +21,19 @@ class Swing(L.Callback):
             raise UserError("model=grid has a loss of each member for a minibatch; leave out callbacks.swing")
         self.sums.append((float(sums["loss"]), float(sums["n"])))
 
+    def on_validation_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        # here the model only evaluates: nothing in it, as a layer that normalizes, changes with what it sees
+        data = trainer.datamodule
+        loader = data.train_dataloader()  # a new one: the run's own knows how far the run is
+        loader.sampler.set_epoch(trainer.current_epoch)
+        batches = (data.on_after_batch_transfer(batch, 0) for batch in loader)
+        losses = [model.loss(model(X.to(model.device)), y.to(model.device)).item() for X, y in batches]
+        self.log("train/rest", mean_change(losses), logger=False)
+
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         losses, examples = torch.tensor(self.sums, dtype=torch.float64).diff(dim=0).T
-        self.log("train/swing", mean_change(losses / examples), logger=False)
+        self.log("train/swing", mean_change((losses / examples).tolist()), logger=False)
         self.sums = [(0.0, 0.0)]
-        data = trainer.datamodule
-        loader = data.train_dataloader()  # a new one: that of the run is elsewhere
-        loader.sampler.set_epoch(trainer.current_epoch)
-        with torch.inference_mode():
-            batches = (data.on_after_batch_transfer(batch, 0) for batch in loader)
-            at_rest = [model.loss(model(X.to(model.device)), y.to(model.device)).item() for X, y in batches]
-        self.log("train/rest", mean_change(at_rest), logger=False)
 
     def state_dict(self) -> dict[str, Any]:
         return {"sums": self.sums}
