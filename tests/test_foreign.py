@@ -202,6 +202,8 @@ def test_a_run_does_not_say_where_its_data_come_from(data_root, tmp_path):
     torch.save(
         {**content, "state_dict": SoftmaxRegression(num_inputs=784, num_outputs=10).state_dict()}, checkpoint
     )
+    data, _ = restore(config, checkpoint, "")
+    assert data.root == Path()  # what the command says, not what conf/ says
     data, _ = restore(config, checkpoint, str(data_root))
     data.prepare_data()
     data.setup()

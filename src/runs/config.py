@@ -91,7 +91,7 @@ def restore(
     ours = next((config for config in configs if config.get("_target_") == node.get("_target_")), {})
     places = {name: value for name, value in ours.items() if name in SOURCES}
     if "root" in places:
-        places["root"] = root or str(CONF.parent / places["root"])
+        places["root"] = str(CONF.parent / places["root"]) if root is None else root
     data = build("data", {name: value for name, value in node.items() if name not in SOURCES} | places)
     model = build_model(settings, data)
     states = load_checkpoint(checkpoint)["state_dict"], model.state_dict()
