@@ -194,6 +194,27 @@ def test_what_cannot_be_measured_is_refused(argument, complaint):
         checked(Benchmark, cfg)
 
 
+@pytest.mark.parametrize(
+    ("targets", "complaint"),
+    [
+        ({"scratch / bare": [1]}, r"targets\.scratch / bare: list should have at least 2 items"),
+        ({"scratch / bare": [0, "x"]}, r"targets\.scratch / bare\.1: input should be a valid number"),
+        ({"scrach / bare": [0, 1]}, r"targets\.scrach / bare\S*: input should be 'scratch / bare', "),
+    ],
+    ids=str,
+)
+def test_targets_that_cannot_be_met_are_refused_before_anything_is_measured(targets, complaint):
+    cfg = compose_config("benchmark")
+    cfg.targets = targets
+    with pytest.raises(UserError, match=f"^{complaint}"):
+        checked(Benchmark, cfg)
+
+
+def test_a_model_that_is_left_out_has_no_ratio():
+    rows = suites.epoch_rows({"a": [2.0], "b": [1.0]}, {"a / b": [0, 3], "c / b": [0, 1]})
+    assert [row["figure"] for row in rows] == ["a, s", "b, s", "a / b"]
+
+
 @pytest.mark.slow
 def test_what_is_refused_is_one_line(cli):
     status, output = cli("src.benchmark", "suite=x", data=False)

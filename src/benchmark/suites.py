@@ -29,7 +29,7 @@ from src import terminal
 from src.benchmark import loops
 from src.maths import functional as F
 from src.runs.config import build
-from src.runs.settings import Options, checked
+from src.runs.settings import Bounds, Options, checked
 from src.tables import table
 from src.training.experiment import plain, train
 from src.training.history import provenance
@@ -37,13 +37,14 @@ from src.training.history import provenance
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler is chatty
 LOSSES = {"torch": torch_F.cross_entropy, "stable": F.cross_entropy, "textbook": F.textbook_cross_entropy}
 FORMS = [*LOSSES, "closed_form"]
+Ratio = Literal["scratch / bare", "closed_form / bare", "textbook / scratch", "concise / scratch"]
 log = logging.getLogger(__name__)
 
 
 class Benchmark(Options, extra="ignore"):  # the settings of our runs stand beside these
     suite: Literal["all", "epoch", "classes"]
     epoch: dict[Literal["rounds", "epochs"], PositiveInt]
-    targets: dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]]
+    targets: dict[Ratio, Bounds]
     classes: Annotated[list[PositiveInt], Field(min_length=1)]
     num_examples: PositiveInt
     repeats: PositiveInt
@@ -82,12 +83,12 @@ def ours(settings: dict, folder: str | Path, ended: Callable) -> None:
 
 
 def epoch_rows(seconds: dict[str, list[float]], targets: dict[str, list[float]]) -> Iterator[dict]:
-    """A row for each contestant, then one for each ratio of two, which has a target."""
+    """A row for each contestant, then one for each ratio of two of them that has a target."""
     times = {name: np.array(values) for name, values in seconds.items()}
     figures = {f"{name}, s": values for name, values in times.items()}
-    for ratio in targets:
-        of, base = ratio.split(" / ")
-        figures[ratio] = times[of] / times[base]
+    for of, base in (ratio.split(" / ") for ratio in targets):
+        if {of, base} <= times.keys():
+            figures[f"{of} / {base}"] = times[of] / times[base]
     for name, values in figures.items():
         row = {"figure": name, "median": np.median(values), "lowest": values.min(), "highest": values.max()}
         if name in targets:

@@ -15,7 +15,7 @@ from pydantic import Field, PositiveInt
 from src import terminal
 from src.errors import UserError
 from src.runs import write
-from src.runs.settings import Options, checked
+from src.runs.settings import Bounds, Options, checked
 from src.tables import table
 from src.training.experiment import train
 
@@ -26,7 +26,7 @@ Record = dict[str, Any]  # of a run, with its seed; of one that failed, the reas
 class Check(Options):
     recipe: str
     yardstick: str
-    bounds: dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]]
+    bounds: dict[str, Bounds]
     seeds: PositiveInt = 1
     overrides: list[str] = Field([])
 

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
 from omegaconf import DictConfig, OmegaConf
@@ -13,6 +13,7 @@ from src.errors import UserError
 CONF = Path(__file__).parents[2] / "conf"
 SOURCES = ("root", "system_copies", "mirrors", "debian_package")  # keys of data: where its files come from
 INCIDENTAL = (*SOURCES, "num_workers")  # keys of data that do not make a run another experiment
+Bounds = Annotated[list[float], pydantic.Field(min_length=2, max_length=2)]  # the lowest and the highest
 GROUPS = ("data", "model", "trainer", "callbacks")  # of settings, without which there is no run
 
 
