@@ -72,5 +72,5 @@ def reporting(task: Task) -> Task:
 
 
 def run(name: str, work: str) -> None:
-    """Be the command that conf/NAME.yaml configures; `work`, and torch, is imported when its line is clear."""
+    """Be the command of conf/NAME.yaml; `work` is imported, and torch with it, once its line is understood."""
     terminal.run(command(name)(lambda cfg: get_method(work)(cfg)))

@@ -101,10 +101,7 @@ class ReportSweep(Callback):
 
 
 def planned(config: DictConfig, config_name: str) -> dict[str, Any]:
-    """What is needed to finish a sweep later, besides its configs: its command, and its jobs in order.
-
-    Raises Hydra's errors for one job of each choice of groups: the others differ in values alone.
-    """
+    """What is needed to finish a sweep later, besides its configs. Raises Hydra's errors for its jobs."""
     parameters = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
     command = list(config.hydra.overrides.task)
     overrides = OverridesParser.create().parse_overrides([*parameters, *command])
@@ -114,7 +111,7 @@ def planned(config: DictConfig, config_name: str) -> dict[str, Any]:
     (jobs,) = get_class(config.hydra.sweeper["_target_"]).split_arguments(overrides, max_batch_size=None)
     groups = config.hydra.runtime.choices
     forms = {tuple(text for text in job if text.partition("=")[0] in groups): job for job in jobs}
-    for job in forms.values():
+    for job in forms.values():  # one of each choice of groups: the others differ in values alone
         compose(config_name, overrides=job)
     settings = [text for text in config.hydra.overrides.hydra if not text.startswith("hydra.mode=")]
     return {"command": [*command, *settings], "jobs": jobs}

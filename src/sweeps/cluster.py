@@ -1,7 +1,4 @@
-"""Jobs of a sweep on Slurm, through submitit: submitted, waited for, cancelled.
-
-Every job ends as a row, however it ends. What a job that was killed could not record is recorded here.
-"""
+"""Jobs of a sweep on Slurm, through submitit: submitted, waited for, cancelled; each ends as a row."""
 
 import contextlib
 import io

@@ -41,10 +41,8 @@ class History(Checkpoint):
             write_csv(Run(trainer.default_root_dir).metrics_csv, self.rows)
 
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        found = logged(trainer)
-        if weights := model.weights():
-            found |= {f"norm/{name}": each.norm().item() for name, each in zip("Wb", weights, strict=True)}
-        found = dict(sorted(found.items()))
+        norms = zip(("norm/W", "norm/b"), model.weights() or (), strict=False)  # none, if it is not X W + b
+        found = dict(sorted((logged(trainer) | {name: each.norm().item() for name, each in norms}).items()))
         first, epoch = measures(found, "lr"), trainer.current_epoch + 1
         row = {"epoch": epoch, "step": trainer.global_step, **first, **found}
         self.rows.append(row)

@@ -20,11 +20,10 @@ LAYOUT = {"training beside validation": {name: ["Multiline", [f"^{name}/"]] for 
 class TensorBoard(Checkpoint):
     """The row of each epoch; at the end the settings and results that HPARAMS sorts by, as tested/NAME.
 
-    Fit and test share one event file: of two made within a second TensorBoard may drop one as out of date, as
-    it orders them by their numbers as text, 10 before 9. Its step is the epoch, so that runs of any batch size
-    can be compared. It opens the groups of names that come first in the alphabet: train/loss is loss/train
-    there. In a run of several processes, the main one has this callback. TensorBoard shows the folder of the
-    file, `name` within that of the run.
+    Fit and test share one event file, in the folder `name` of the run, which TensorBoard shows: of two made
+    within a second it may drop one as out of date, as it orders them by their numbers as text, 10 before 9. Its
+    step is the epoch, so that runs of any batch size can be compared. It opens the groups of names that come
+    first in the alphabet: train/loss is loss/train there. Of several processes, the main one has this callback.
     """
 
     @validate_call
