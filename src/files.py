@@ -7,6 +7,7 @@ import io
 import json
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,6 +28,14 @@ def open_regular(path: Path, most: int) -> BinaryIO:
         raise UserError(f"{path} is too large: it has {status.st_size:,} bytes, more than {most:,}")
     # what has taken its place since, as a pipe, may not make the opening wait
     return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+
+
+def refuse_links(paths: Iterable[Path], folder: str) -> None:
+    """Raises UserError for a link, through which others could be written to, and a device, which has no end."""
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):  # the writer of a `.part` has renamed it meanwhile
+            if stat.S_IFMT(path.lstat().st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+                raise UserError(f"{path} is a link or a device; a {folder} must hold files and folders alone")
 
 
 def read(path: Path, most: int = LARGEST) -> str:

@@ -360,6 +360,21 @@ def test_a_folder_with_a_link_is_not_gone_on_with(run, victim, name):
         run.recorded()
 
 
+def test_a_file_that_its_writer_renames_meanwhile_is_no_link(run, monkeypatch):
+    part = run.path / "metrics.csv.part"
+    part.write_text("as a process of the run has it for a moment")
+    list_all = Path.rglob
+
+    def renamed_after_the_listing(folder: Path, pattern: str) -> list[Path]:
+        found = list(list_all(folder, pattern))
+        part.rename(run.metrics_csv)
+        return found
+
+    monkeypatch.setattr(Path, "rglob", renamed_after_the_listing)
+    assert run.recorded()["seed"] == 0
+    assert not part.exists()
+
+
 @pytest.mark.slow
 def test_a_checkpoint_deletes_no_file_of_the_users(config, victim, tmp_path):
     small = ["data.train_size=500", "data.val_size=300", "trainer.max_epochs=1", "~callbacks.figures"]

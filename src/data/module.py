@@ -45,8 +45,7 @@ class SplitDataModule(L.LightningDataModule):
     def split_examples(self, split: str, which: Tensor | slice = slice(None)) -> tuple[Tensor, Tensor]:
         """All examples of the split, or those at the positions `which` in it, (X, y) as the model sees them."""
         examples, indices = self.splits[split]
-        X, y = self.on_after_batch_transfer(list(examples[indices[which]]), 0)
-        return X, y
+        return tuple(self.on_after_batch_transfer(list(examples[indices[which]]), 0))
 
     def loader(self, split: str, batch_size: int, shuffle: bool = False) -> BatchLoader:
         examples, indices = self.splits[split]

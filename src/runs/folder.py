@@ -81,10 +81,7 @@ class Run:
         if not self.config.exists():
             what = "is no run folder, or one whose run never began"
             raise UserError(f"{self.path} {what}: it has no .hydra/config.yaml; try outputs/runs/NAME")
-        # through a link, others could be written to; a device could be read for ever
-        for path in self.path.rglob("*"):
-            if path.is_symlink() or not (path.is_dir() or path.is_file()):
-                raise UserError(f"{path} is a link or a device; a run folder must hold files and folders alone")
+        files.refuse_links(self.path.rglob("*"), "run folder")
         settings = files.read_yaml(self.config)
         groups = settings if isinstance(settings, dict) else {}
         if "seed" not in groups or not all(isinstance(groups.get(name), dict) for name in GROUPS):
@@ -118,8 +115,7 @@ class Run:
             stages.setdefault(stage, {"": stage})[metric] = f"{value:.4f}"
         return table(stages.values())
 
-    def _repr_markdown_(self) -> str:
-        """What a notebook shows."""
+    def _repr_markdown_(self) -> str:  # what a notebook shows
         return f"{self.table()}\n\n`{self.path}`"
 
     def save_record(self, record: dict[str, Any]) -> None:

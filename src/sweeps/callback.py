@@ -75,7 +75,6 @@ class ReportSweep(Callback):
             self.job_ended(config.hydra.job.num)
 
     def job_ended(self, number: int) -> None:
-        """Print the line of a job."""
         rows = self.sweep.rows()
         row, place = rows[number], self.sweep.place(number)
         ended = {each["job"] for each in rows if each["status"] in ("finished", "failed", "diverged")}

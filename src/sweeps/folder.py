@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from src.errors import UserError, printable
-from src.files import read_yaml
+from src.files import read_yaml, refuse_links
 from src.runs import Run
 from src.runs.settings import Options
 
@@ -28,9 +28,7 @@ class Sweep:
     def __init__(self, path: str | Path):
         self.path = path = Path(path)
         file = path / "sweep.yaml"
-        for each in (file, *path.glob("[0-9]*"), *path.glob("[0-9]*/**/*")):
-            if each.is_symlink():
-                raise UserError(f"{each} is a link; a sweep folder must hold files and folders alone")
+        refuse_links((file, *path.glob("[0-9]*"), *path.glob("[0-9]*/**/*")), "sweep folder")
         if not file.exists():
             raise UserError(f"{path} is no sweep folder (it has no sweep.yaml); try outputs/sweeps/NAME")
         try:
@@ -68,8 +66,7 @@ class Sweep:
             rows.append(row | {"folder": str(run.path)})
         return rows
 
-    def _repr_markdown_(self) -> str:
-        """What a notebook shows."""
+    def _repr_markdown_(self) -> str:  # what a notebook shows
         from src.sweeps.summary import answer  # matplotlib
 
         return answer(self.rows(), self.axes)
