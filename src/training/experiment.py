@@ -61,8 +61,8 @@ def assemble(
     devices = settings["trainer"].get("devices", 1)
     if devices != 1 and run.in_sweep():
         raise UserError(
-            f"trainer.devices={devices} in a sweep: its jobs share a process, such a run starts several; start "
-            "each job by itself, e.g. for lr in 0.1 0.3; do python -m src.train trainer=ddp model.lr=$lr; done"
+            f"trainer.devices={devices} in a sweep: its jobs train on one device each; start each run by "
+            "itself, e.g. for lr in 0.1 0.3; do python -m src.train trainer=ddp model.lr=$lr; done"
         )
     call("", seed_everything, {"seed": settings["seed"]})
     data = build("data", settings["data"])
