@@ -30,9 +30,10 @@ class ClaimFolder(Callback):
     def on_run_start(self, config: DictConfig, **kwargs) -> None:
         if not main_process():
             return
-        named = any(override.startswith("hydra.run.dir=") for override in config.hydra.overrides.hydra)
-        folder = terminal.call(lambda: claim(Path(config.hydra.run.dir), "hydra.run.dir" if named else None))
-        OmegaConf.update(config, "hydra.run.dir", str(folder), force_add=True)
+        key = "hydra.run.dir"
+        named = any(text.startswith(f"{key}=") for text in config.hydra.overrides.hydra)
+        folder = terminal.call_or_exit(lambda: claim(Path(config.hydra.run.dir), key if named else None))
+        OmegaConf.update(config, key, str(folder), force_add=True)
 
 
 def command(name: str) -> Callable[[Task], Callable[[], None]]:

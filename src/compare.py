@@ -37,9 +37,9 @@ def compare(runs: list[Run], folder: Path) -> str:
     from src.charts.images import weights
     from src.runs.config import restore
 
-    recorded = [run.recorded() for run in runs]
-    data, models = zip(*map(restore, recorded, (run.best for run in runs)), strict=True)
-    found = map(experiment, recorded)  # dotted key -> value; `model` becomes its class
+    settings = [run.recorded() for run in runs]
+    data, models = zip(*map(restore, settings, (run.best for run in runs)), strict=True)
+    found = map(experiment, settings)  # dotted key -> value; `model` becomes its class
     chosen = [{"model": ".".join(each.pop("model._target_").split(".")[-2:]), **each} for each in found]
     keys = dict.fromkeys(key for each in chosen for key in each)
     keys = [key for key in keys if any(each.get(key) != chosen[0].get(key) for each in chosen)]

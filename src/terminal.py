@@ -116,7 +116,7 @@ def run(main: Callable[[], None]) -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # a terminal without ± shows ?
     try:
-        call(main)
+        call_or_exit(main)
         status[0] = 0
     except SystemExit as error:
         status[0] = error.code if isinstance(error.code, int) else bool(error.code)
@@ -132,7 +132,7 @@ def leave(status: list[int]) -> None:
     os._exit(status[0])
 
 
-def call(function: Callable[[], Any]) -> Any:
+def call_or_exit(function: Callable[[], Any]) -> Any:
     """Call an entry point, or a callback, of whose errors Hydra would make warnings: they end the command."""
     try:
         return function()

@@ -53,11 +53,11 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     log.info("\n%s\n", table([{name: value for name, value in result.items() if isinstance(value, float)}]))
     if model.classifies:
         log.info("%s\n", table({"class": name, **scores} for name, scores in result["classes"].items()))
-    recorded = {name: run.record().get(name) for name in metrics}
-    if checkpoint == run.best and metrics == recorded:
+    before = {name: run.record().get(name) for name in metrics}
+    if checkpoint == run.best and metrics == before:
         log.info("the same test metrics as in metrics.json, to the last digit")
     elif checkpoint == run.best:
-        differ = ", ".join(f"{name} {value}" for name, value in recorded.items())
+        differ = ", ".join(f"{name} {value}" for name, value in before.items())
         log.warning("not the test metrics in metrics.json (%s): made elsewhere, or not ended?", differ)
     log.info("written to %s/: evaluation.json", terminal.relative(run.path))
     return result

@@ -26,7 +26,7 @@ def launch(launcher: Launcher, jobs: dict[int, Sequence[str]]) -> None:
     try:
         while todo or running:
             while todo and len(running) < limit:
-                process = context.Process(target=run, args=(launcher, *todo[0]))
+                process = context.Process(target=child, args=(launcher, *todo[0]))
                 process.start()
                 running[process.sentinel] = todo.pop(0)[0], process
             for sentinel in wait(running):
@@ -44,7 +44,7 @@ def launch(launcher: Launcher, jobs: dict[int, Sequence[str]]) -> None:
             process.kill()
 
 
-def run(launcher: Launcher, number: int, overrides: Sequence[str]) -> None:
+def child(launcher: Launcher, number: int, overrides: Sequence[str]) -> None:
     """The job, in its own process."""
     for signum in (signal.SIGINT, signal.SIGHUP):  # of the terminal: the command answers them with SIGTERM
         signal.signal(signum, signal.SIG_IGN)

@@ -41,7 +41,7 @@ class ReportSweep(Callback):
         self.resume, self.sweep = resume, None
 
     def on_multirun_start(self, config: DictConfig, config_name: str, **kwargs) -> None:
-        terminal.call(lambda: self.start(config, config_name))
+        terminal.call_or_exit(lambda: self.start(config, config_name))
 
     def start(self, config: DictConfig, config_name: str) -> None:
         """Refuse what a sweep cannot have, claim and lock its folder, and record its plan."""

@@ -33,9 +33,7 @@ def train(
     records the `overrides` that made `cfg`. Raises UserError, of which Diverged is one.
     """
     settings = plain(cfg)
-    if folder is None:
-        folder = claim(Path(f"outputs/runs/{datetime.now():%Y-%m-%d_%H-%M-%S}"))
-    run = Run(folder)
+    run = Run(claim(Path(f"outputs/runs/{datetime.now():%Y-%m-%d_%H-%M-%S}")) if folder is None else folder)
     with run.lock():
         if main_process():
             if run.begun():

@@ -44,8 +44,8 @@ class Figures(Checkpoint):
         self.draw_curves(trainer, [row | logged(trainer) if row == tested else row for row in rows])
         for name, picture in pictures(model, trainer.datamodule).items() if model.classifies else ():
             pixels = save(picture, Run(trainer.default_root_dir).figures / f"{name}.png")
-            for board in (each for each in trainer.callbacks if isinstance(each, TensorBoard)):
-                board.writer.add_image(f"tested/{name}", pixels, rows[-1]["epoch"], dataformats="HWC")
+            for tensorboard in (each for each in trainer.callbacks if isinstance(each, TensorBoard)):
+                tensorboard.writer.add_image(f"tested/{name}", pixels, rows[-1]["epoch"], dataformats="HWC")
 
     def draws(self, trainer: L.Trainer) -> bool:
         wanted = not Run(trainer.default_root_dir).in_sweep() if self.draw == "auto" else self.draw
