@@ -1,8 +1,10 @@
 """Run folders that are damaged, hostile or in the wrong place: one clear line, and nothing lost or executed."""
 
+import fcntl
 import os
 import pickle
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -297,3 +299,13 @@ def test_a_run_touches_no_events_but_its_own(shelf):
         path.touch()
     (shelf / "link").symlink_to(own[1].parent)
     assert sorted(Run(shelf).events()) == sorted(own)
+
+
+def test_whoever_asks_whether_a_run_is_in_use_keeps_nobody_out(tmp_path):
+    run = Run(tmp_path)
+    run.config.parent.mkdir()
+    with open(run.config.with_name("lock"), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # as another process has it for a moment, to find out
+        threading.Timer(0.1, fcntl.flock, (file, fcntl.LOCK_UN)).start()
+        with run.lock(), pytest.raises(BlockingIOError):  # the run has it now
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -145,7 +145,7 @@ def lock(path: Path, subject: str) -> AcquireReturnProxy:
     """Hold the lock file until what is returned is dropped. Raises UserError if another process holds it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(path, is_singleton=True).acquire(timeout=0)
+        return FileLock(path, is_singleton=True).acquire(timeout=0.5)  # `in_use` has it for a moment
     except Timeout:
         raise UserError(f"{subject} is in use by another process; wait until that one ends") from None
     except OSError as error:
