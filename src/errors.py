@@ -27,7 +27,7 @@ class Stopped(SystemExit):
         return signal.Signals(self.signum).name
 
 
-def on_signals(handler: Callable) -> None:
+def on_signals(handler: Callable | signal.Handlers) -> None:
     """Let the handler have the signals that end a command, but for one that is ignored, as nohup has it."""
     for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         if signal.getsignal(signum) != signal.SIG_IGN:

@@ -6,12 +6,12 @@ import difflib
 import logging
 import os
 import re
+import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import rich
@@ -121,6 +121,8 @@ def run(main: Callable[[], None]) -> None:
     except SystemExit as error:
         status[0] = error.code if isinstance(error.code, int) else bool(error.code)
         raise
+    finally:
+        on_signals(signal.SIG_IGN)  # there is nothing left to stop
 
 
 def leave(status: list[int]) -> None:
@@ -160,5 +162,5 @@ def thread_failed(failure: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(failure)
 
 
-def stop(signum: int, frame: FrameType | None) -> None:
+def stop(signum: int, *_) -> None:
     raise Stopped(signum)

@@ -432,10 +432,11 @@ def test_help_and_misspelt_arguments_are_answered_without_torch():
 )
 def test_the_end_of_a_command_loses_nothing(tmp_path, end, status, last):
     lines = [
-        "import atexit, logging, sys",
+        "import atexit, logging, os, signal, sys",
         "from src import terminal",
         "def main():",
         "    atexit.register(print, 'closed')",
+        "    atexit.register(os.kill, os.getpid(), signal.SIGTERM)  # when there is nothing left to stop",
         "    logging.getLogger().addHandler(logging.handlers.MemoryHandler(9, target=terminal.LogFile('log')))",
         "    logging.warning('written')",
         "    print(100000 * 'x')",

@@ -4,7 +4,6 @@ import io
 import signal
 import threading
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lightning as L
@@ -41,7 +40,7 @@ class Last(Checkpoint):
         if threading.current_thread() is threading.main_thread():
             on_signals(self.on_signal)
 
-    def on_signal(self, signum: int, frame: FrameType | None) -> None:
+    def on_signal(self, signum: int, *_) -> None:
         if self.received == signum == signal.SIGINT:
             raise Stopped(signum)
         self.received = signum
