@@ -37,7 +37,6 @@ def main(cfg: DictConfig) -> float | None:
 
 
 def log_results(run: Run) -> None:
-    """Log the end of a run: its results, and where they are."""
     if not main_process():
         return
     if (run.path / "grid.csv").exists():

@@ -1,7 +1,9 @@
 """What a run leaves behind, on the real data."""
 
 import csv
+import functools
 import math
+import os
 import subprocess
 
 import pytest
@@ -139,6 +141,23 @@ def test_provenance_is_that_of_git_and_unknown_without_it(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     assert (provenance()["git_commit"], provenance()["git_dirty"]) == (None, None)
     provenance.cache_clear()
+
+
+def test_to_ask_git_writes_nothing_in_the_repository(monkeypatch, tmp_path):
+    """A kill in the middle of it would leave .git/index.lock, with which git refuses to work."""
+    file, index = tmp_path / "history.py", tmp_path / ".git" / "index"
+    git = functools.partial(subprocess.run, cwd=tmp_path, check=True, capture_output=True)
+    file.write_text("committed")
+    git(["git", "init"])
+    git(["git", "add", "."])
+    git(["git", "-c", "user.name=a", "-c", "user.email=a", "commit", "--message=a"])
+    os.utime(file, (1, 1))  # git would note that it is as it was all the same
+    before = index.read_bytes()
+    monkeypatch.setattr("src.training.history.__file__", str(file))
+    assert provenance.__wrapped__()["git_dirty"] is False
+    assert index.read_bytes() == before
+    git(["git", "status"])
+    assert index.read_bytes() != before  # else the line above would show nothing
 
 
 def test_without_a_logger_the_files_are_written_all_the_same(finished):

@@ -111,9 +111,10 @@ def keep_record(run: Run, seed: int, **known: Any) -> Iterator[dict[str, Any]]:
 @functools.cache  # the jobs of a sweep run the code that this process has loaded
 def provenance() -> dict[str, Any]:
     """What a result depends on besides its config: versions and git commit; null is unknown."""
-    git = functools.partial(subprocess.check_output, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL)
+    ask = functools.partial(subprocess.check_output, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL)
+    git = ["git", "--no-optional-locks"]  # which a kill would leave, and git refuse to work with it
     try:
-        commit, changes = git(["git", "rev-parse", "HEAD"]), git(["git", "status", "--porcelain"])
+        commit, changes = ask([*git, "rev-parse", "HEAD"]), ask([*git, "status", "--porcelain"])
         known = {"git_commit": commit.decode().strip(), "git_dirty": changes != b""}
     except (OSError, subprocess.CalledProcessError):  # no git, or a copy without history
         known = {"git_commit": None, "git_dirty": None}
