@@ -301,6 +301,19 @@ def test_a_run_touches_no_events_but_its_own(shelf):
     assert sorted(Run(shelf).events()) == sorted(own)
 
 
+def test_a_run_is_in_use_if_a_process_has_it_not_if_another_asks_too(tmp_path):
+    run = Run(tmp_path)
+    assert not run.in_use()
+    assert not list(tmp_path.iterdir())
+    run.config.parent.mkdir()
+    with open(run.config.with_name("lock"), "w") as file:
+        assert not run.in_use()
+        fcntl.flock(file, fcntl.LOCK_SH)
+        assert not run.in_use()
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert run.in_use()
+
+
 def test_whoever_asks_whether_a_run_is_in_use_keeps_nobody_out(tmp_path):
     run = Run(tmp_path)
     run.config.parent.mkdir()

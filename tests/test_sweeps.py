@@ -650,7 +650,7 @@ def test_a_damaged_plan_is_refused(tmp_path, plan, monkeypatch):
 
 def test_a_pipe_as_plan_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / "sweep.yaml")
-    with pytest.raises(UserError, match=r"sweep.yaml is a link or a device"):
+    with pytest.raises(UserError, match=r"sweep\.yaml is a link or a device"):
         summarize(tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import fcntl
 import functools
 import io
 import itertools
@@ -64,10 +65,11 @@ class Run:
 
     def in_use(self) -> bool:
         try:
-            with FileLock(self.config.with_name("lock"), is_singleton=True).acquire(timeout=0):
+            with files.open_regular(self.config.with_name("lock"), files.LARGEST) as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: others can ask at the same moment
                 return False
-        except OSError as error:  # else there is no such folder, or nobody can write in it
-            return isinstance(error, Timeout)
+        except OSError as error:  # else nobody has ever had it, or we may not read it
+            return isinstance(error, BlockingIOError)
 
     def save_config(self, settings: dict[str, Any], overrides: Sequence[str] = ()) -> None:
         """Save the settings, plain values, and the overrides that made them, behind earlier ones."""
@@ -144,7 +146,6 @@ class Run:
 def lock(path: Path, subject: str) -> AcquireReturnProxy:
     """Hold the lock file until what is returned is dropped. Raises UserError if another process holds it."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(path, is_singleton=True).acquire(timeout=0.5)  # `in_use` has it for a moment
     except Timeout:
         raise UserError(f"{subject} is in use by another process; wait until that one ends") from None
