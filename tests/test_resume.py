@@ -192,8 +192,8 @@ def test_curves_have_no_gap_and_no_fold_after_a_kill(config, tmp_path, monkeypat
 
 @pytest.mark.slow
 def test_the_best_epoch_is_remembered_by_a_run_that_goes_on_even_if_its_folder_has_moved(config, tmp_path):
-    # a decay so slow that later epochs jump about; the best one is early
-    wild = [*SCRATCH, "model.lr=30", "model.gamma=1", "data.batch_size=32"]
+    # a weight decay so strong that each step makes W 1.5 times as large (|1 - 0.1 * 25|): the best epoch is early
+    wild = [*SCRATCH, "model.weight_decay=25", "model.gamma=1", "data.batch_size=32"]
     run, longer = Run(tmp_path / "run"), Run(tmp_path / "longer")
     train(config(*wild, "trainer.max_epochs=6"), run.path)
     assert run.record()["best_epoch"] < 6  # else the test shows nothing

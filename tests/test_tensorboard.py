@@ -93,7 +93,7 @@ def test_pictures_of_the_tested_model_are_those_in_the_folder(tested):
 
 
 def test_final_metrics_are_those_of_metrics_json(trained):
-    wild = ["model.lr=30", "model.gamma=1", "data.batch_size=32", "trainer.max_epochs=6"]
+    wild = ["model.weight_decay=25", "model.gamma=1", "data.batch_size=32", "trainer.max_epochs=6"]
     run = trained(*SMALL, "data.train_size=700", *wild, "~callbacks.figures")
     record = run.record()
     assert record["best_epoch"] < 6  # else the last epoch's would do
