@@ -4,11 +4,12 @@ Writes outputs/comparisons/<date>_<time>/: comparison.csv (what differs in setti
 and of classifiers of the same classes weights.png. Reads nothing but the run folders.
 """
 
-import argparse
 from datetime import datetime
 from pathlib import Path
 
-from src import terminal
+from src.cli import exit
+from src.cli.console import pasteable, relative, say
+from src.cli.options import Parser
 from src.errors import UserError, printable
 from src.runs import Run, claim, experiment, write_csv
 from src.tables import table
@@ -38,7 +39,7 @@ def compare(runs: list[Run], folder: Path) -> str:
     from src.runs.config import restore
 
     settings = [run.recorded() for run in runs]
-    data, models = zip(*map(restore, settings, (run.best for run in runs)), strict=True)
+    data, models = zip(*(restore(each, run.best, within=run.path) for each, run in zip(settings, runs, strict=True)), strict=True)
     found = map(experiment, settings)  # dotted key -> value; `model` becomes its class
     chosen = [{"model": ".".join(each.pop("model._target_").split(".")[-2:]), **each} for each in found]
     keys = dict.fromkeys(key for each in chosen for key in each)
@@ -49,7 +50,7 @@ def compare(runs: list[Run], folder: Path) -> str:
         differing = {key: each[key] for key in keys if key in each}
         record = run.record()
         results = {name: record[name] for name in RESULTS if name in record}
-        path = printable(terminal.relative(run.path.absolute()))
+        path = printable(relative(run.path))
         rows.append({"run": letter, **differing, **results, "folder": path})
         text = ", ".join(
             each[key].partition(".")[0] if key == "model" else f"{key.rpartition('.')[2]} {each[key]}"
@@ -68,14 +69,14 @@ def compare(runs: list[Run], folder: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m src.compare", description=__doc__.split("\n")[0])
+    parser = Parser("python -m src.compare", "Runs side by side: settings, results, curves, weights.")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
     runs = find(parser.parse_args().runs)  # before there is a folder
     folder = claim(Path(f"outputs/comparisons/{datetime.now():%Y-%m-%d_%H-%M-%S}"))
-    terminal.say(compare(runs, folder))
+    say(compare(runs, folder))
     written = " ".join(sorted(path.name for path in folder.iterdir()))
-    terminal.say(f"written to {terminal.relative(folder.absolute())}/: {written}")
+    say(f"written to {pasteable(folder)}/: {written}")
 
 
 if __name__ == "__main__":
-    terminal.run(main)
+    exit.run(main)

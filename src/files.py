@@ -1,13 +1,19 @@
-"""Files that are read with suspicion and written in one step."""
+"""Files that are read with suspicion, because anybody may have made them, and files that are written in one step.
+
+What is read is small: a text of a run has at most TEXT bytes, a table TABLE bytes. So no file that is a few lines
+long can take all memory, and none without an end is waited for.
+"""
 
 import contextlib
 import csv
 import errno
+import glob
 import io
 import json
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterator
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,58 +22,215 @@ import yaml
 from src.errors import UserError
 
 KEPT = "what was there is kept"
-LARGEST = 1 << 26  # bytes of a text file of a run; ours have a thousandth of that
+TEXT = 1 << 20  # bytes of a text, as a config or a record; ours have a few thousand
+TABLE = 1 << 25  # bytes of metrics.csv, which has at most 100,000 rows
+NODES, DEPTH = 100_000, 32  # of a YAML file: values, and levels of nesting
+CHARACTERS = 10_000  # of a single value
+ENTRIES, LEVELS = 100_000, 16  # of a folder: files and folders in it, and how deep they are nested
+SPREADSHEET = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet takes for a formula
+YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # that in C is ten times as fast
 
 
-def open_regular(path: Path, most: int) -> BinaryIO:
-    """The open file. Raises UserError for a pipe, a device or more than `most` bytes: those may never end."""
-    status = path.stat()
+# --- reading ----------------------------------------------------------------------------------------------
+
+
+def open_regular(path: Path, most: int, within: Path | None = None) -> BinaryIO:
+    """The open file. With `within`, a folder that anybody may have made, no link below it is followed.
+
+    Raises UserError for a link, a pipe or a device, and for more than `most` bytes: those may never end.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK) if within is None else _open_below(within, path)
+    except OSError as error:
+        if error.errno == errno.ENXIO or (within and _is_link(path)):
+            raise UserError(f"{path} is a link or a device, not a file") from error
+        raise
+    status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
         raise UserError(f"{path} is no regular file")
     if status.st_size > most:
+        os.close(descriptor)
         raise UserError(f"{path} is too large: it has {status.st_size:,} bytes, more than {most:,}")
-    # what has taken its place since, as a pipe, may not make the opening wait
-    return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    return open(descriptor, "rb")
 
 
-def refuse_links(paths: Iterable[Path], folder: str) -> None:
-    """Raises UserError for a link, through which others could be written to, and a device, which has no end."""
-    for path in paths:
-        with contextlib.suppress(FileNotFoundError):  # the writer of a `.part` has renamed it meanwhile
-            if stat.S_IFMT(path.lstat().st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
-                raise UserError(f"{path} is a link or a device; a {folder} must hold files and folders alone")
+def _open_below(folder: Path, path: Path) -> int:
+    """The descriptor of the file, found from the folder by one name after the other, none of which may be a link."""
+    *folders, name = path.relative_to(folder).parts
+    current = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for part in folders:
+            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=current)
+            os.close(current)
+            current = below
+        return os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=current)
+    finally:
+        os.close(current)
 
 
-def read(path: Path, most: int = LARGEST) -> str:
+def _is_link(path: Path) -> bool:
+    return any(each.is_symlink() for each in (path, path.parent))
+
+
+def refuse_links(folder: Path, kind: str) -> None:
+    """Raises UserError if there is a link in the folder, through which others could be written to, or a device,
+    which has no end; and if a folder in it cannot be listed, or there is far more than a `kind` has.
+    """
+    folders, count = [(folder, 0)], 0
+    while folders:
+        current, level = folders.pop()
+        for entry in _list(current, kind):
+            count += 1
+            if count > ENTRIES or level > LEVELS:
+                raise UserError(f"{folder} has more than {ENTRIES:,} files, or is nested deeper than {LEVELS} levels")
+            if entry.is_symlink() or not (entry.is_dir(follow_symlinks=False) or _is_file_or_gone(entry)):
+                raise UserError(f"{entry.path} is a link or a device; a {kind} must hold files and folders alone")
+            if entry.is_dir(follow_symlinks=False):
+                folders.append((Path(entry.path), level + 1))
+
+
+def _list(folder: Path, kind: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except FileNotFoundError:  # its writer has removed it meanwhile
+        return []
+    except OSError as error:
+        raise UserError(f"{folder} cannot be listed ({error.strerror}), and a {kind} is read only whole") from error
+
+
+def _is_file_or_gone(entry: os.DirEntry[str]) -> bool:
+    if entry.is_file(follow_symlinks=False):
+        return True
+    try:
+        entry.stat(follow_symlinks=False)
+    except FileNotFoundError:  # the writer of a `.part` has renamed it meanwhile
+        return True
+    return False
+
+
+def read(path: Path, most: int = TEXT, within: Path | None = None) -> str:
     """Text of the file, in UTF-8 with or without byte order mark; see `open_regular`."""
-    with open_regular(path, most) as file:
+    with open_regular(path, most, within) as file:
         try:
             return file.read(most).decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise UserError(f"{path} is damaged: it is no text in UTF-8") from error
 
 
-class _Loader(yaml.SafeLoader):
-    """Without aliases: a few lines of them can stand for gigabytes."""
+def read_yaml(path: Path, within: Path | None = None, interpolations: bool = False) -> Any:
+    """Dicts with names as keys, lists and plain values, of no more than NODES nodes.
 
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it holds an alias")
-        return super().compose_node(parent, index)
-
-
-def read_yaml(path: Path, interpolations: bool = False) -> Any:
-    """Dicts and lists of plain values; without `interpolations`, no text that OmegaConf would follow.
-
-    Raises FileNotFoundError, and UserError if the file is damaged or holds anything else.
+    Raises FileNotFoundError, and UserError if the file is damaged or holds anything else: without
+    `interpolations`, also a text that OmegaConf would follow.
     """
+    text = read(path, within=within)
     try:
-        content = yaml.load(read(path), _Loader)
-        if "${" in json.dumps(content) and not interpolations:  # JSON knows no dates, bytes and sets
+        _check_events(text)
+        content = yaml.load(text, YamlLoader)
+        check_plain(content)
+        if "${" in text and not interpolations and "${" in json.dumps(content):
             raise ValueError("it holds an interpolation")
-    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {' '.join(str(error).split())}") from error
     return content
+
+
+def _check_events(text: str) -> None:
+    """Raises ValueError for a YAML text that stands for more than it shows, or is too large."""
+    depth = 0
+    for number, event in enumerate(yaml.parse(text, YamlLoader)):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("it holds an alias")
+        if getattr(event, "tag", None):
+            raise ValueError(f"it holds a tag, {event.tag}")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEPTH or number > NODES:
+            raise ValueError(f"it has more than {NODES:,} values, or is nested deeper than {DEPTH} levels")
+
+
+def read_json(path: Path, within: Path | None = None) -> Any:
+    """The same of a JSON file."""
+    try:
+        content = json.loads(read(path, within=within))
+        check_plain(content)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: {' '.join(str(error).split())}") from error
+    return content
+
+
+def check_plain(content: Any, depth: int = 0) -> None:
+    """Raises ValueError for what is not None, bool, int, float, text, or a list or a dict with names of these."""
+    if depth > DEPTH:
+        raise ValueError(f"it is nested deeper than {DEPTH} levels")
+    if isinstance(content, dict):
+        for key, value in content.items():
+            if not isinstance(key, str):
+                raise ValueError(f"{key!r} is no name of a setting")
+            check_plain(key, depth + 1)
+            check_plain(value, depth + 1)
+    elif isinstance(content, list):
+        for value in content:
+            check_plain(value, depth + 1)
+    elif isinstance(content, str):
+        if len(content) > CHARACTERS:
+            raise ValueError(f"it has a text of {len(content):,} characters, more than {CHARACTERS:,}")
+    elif isinstance(content, int):
+        if abs(content) >= 1 << 63:
+            raise ValueError("it has an integer of more than 64 bits")
+    elif content is not None and not isinstance(content, float):
+        raise ValueError(f"it has a {type(content).__name__}, which is no plain value")
+
+
+def read_rows(path: Path, within: Path | None = None) -> list[dict[str, float]]:
+    """The rows of a table of numbers, as metrics.csv is; what a row does not have is left out."""
+    text = read(path, TABLE, within)
+    if text.count("\n") > 100_001 or text.count(",") > 3_000_000:
+        raise UserError(f"{path} is too large: it has more than 100,000 rows, or 3,000,000 values")
+    try:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(io.StringIO(text))]
+    except (TypeError, ValueError, csv.Error) as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+
+
+# --- writing ----------------------------------------------------------------------------------------------
+
+
+def open_to_append(path: Path) -> TextIOWrapper:
+    """The file, open for more lines. Raises OSError for a link: what is appended would go elsewhere."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    file = open(descriptor, "a")  # noqa: SIM115  (whoever calls this closes it)
+    if os.fstat(descriptor).st_nlink > 1:
+        file.close()
+        raise OSError(errno.EMLINK, "it is a link", str(path))
+    return file
+
+
+@contextlib.contextmanager
+def _part(path: Path) -> Iterator[Path]:
+    """A name beside the file, of this process alone, for content that is to take its place."""
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+        if not _is_running(left.name.split(".")[-2]):
+            left.unlink(missing_ok=True)  # what a killed process left
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.unlink(missing_ok=True)  # a link, or of a process that had the same number
+    try:
+        yield part
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
+def _is_running(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ValueError, ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def write(path: Path, content: str | bytes | memoryview, advice: str = KEPT) -> None:
@@ -75,33 +238,47 @@ def write(path: Path, content: str | bytes | memoryview, advice: str = KEPT) -> 
 
     Raises UserError, with the old file as it was, if it cannot be written.
     """
-    data = content.encode() if isinstance(content, str) else content
-    part = path.with_name(f"{path.name}.part")
+    data = content.encode(errors="surrogateescape") if isinstance(content, str) else content
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.unlink(missing_ok=True)  # what a killed process left, or a link
-        with open(part, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        with _part(path) as part:
+            with open(part, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
         raise cannot_write(path, error, advice) from error
 
 
 def cannot_write(what: object, error: OSError, advice: str = KEPT) -> UserError:
     reason = error.strerror or str(error)
-    reason = f"disk full ({reason})" if error.errno in (errno.ENOSPC, errno.EDQUOT) else reason
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        reason = f"disk full ({reason})"
     return UserError(f"cannot write {what}: {reason}; {advice}")
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    """One line per row, one column per key of any row."""
+    """One line per row, one column per key of any row; no cell is a formula to a spreadsheet."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns)
-    writer.writeheader()
-    writer.writerows(rows)
+    writer.writerow({name: _cell(name) for name in columns})
+    for row in rows:
+        writer.writerow({name: _cell(value) for name, value in row.items()})
     write(path, text.getvalue())
+
+
+def _cell(value: Any) -> Any:
+    """The value; of a text that a spreadsheet would compute, behind an apostrophe, which makes it a text there."""
+    if isinstance(value, str) and value.startswith(SPREADSHEET) and not _is_number(value):
+        return f"'{value}"
+    return value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

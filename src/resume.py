@@ -11,16 +11,18 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from src import terminal
-from src.commands import command
+from src import signals
+from src.cli import exit
+from src.cli.command import command
 from src.errors import UserError
 from src.runs import Run
 from src.train import log_results
 
 
-@command("resume")
+@command("resume", new=False)
 def from_recorded(cfg: DictConfig) -> None:
-    from src.training import resume  # torch: a wrong command line is answered without it
+    with signals.held():
+        from src.training import resume  # torch: a wrong command line is answered without it
 
     settings = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "run"])
     overrides = [text for text in HydraConfig.get().overrides.task if not text.startswith("run=")]
@@ -37,7 +39,7 @@ def main() -> None:
     folders = [argument for argument in sys.argv[1:] if argument.startswith("run=")]
     if len(folders) != 1:
         raise UserError("which run? python -m src.resume run=outputs/runs/NAME")
-    folder = OverridesParser.create().parse_override(folders[0]).value()
+    folder = OverridesParser.create().parse_overrides(folders)[0].value()
     if not isinstance(folder, str) or not folder:
         raise UserError(f"run must be one folder, got {folders[0]}")
     run = Run(folder)
@@ -47,4 +49,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    terminal.run(main)
+    exit.run(main)

@@ -9,18 +9,21 @@ multiplied until float32 overflows, and shifted, which must not change anything.
     loss                mean, in nats; and how far it is from what float64 gives
 """
 
-import argparse
 from collections.abc import Iterator
 
-from src import terminal
+from src import signals
+from src.cli import exit
+from src.cli.console import say
+from src.cli.options import Parser
 from src.tables import table
 
 
 def outcomes() -> Iterator[dict[str, str | float]]:
     """The rows of the table."""
-    import torch  # --help needs none
+    with signals.held():
+        import torch  # --help needs none
 
-    from src.maths import functional as F
+        from src.maths import functional as F
 
     kinds = {
         "textbook": (F.textbook_softmax, F.textbook_cross_entropy, F.textbook_cross_entropy_grad),
@@ -49,11 +52,10 @@ def outcomes() -> Iterator[dict[str, str | float]]:
 
 
 def main() -> None:
-    plain = argparse.RawDescriptionHelpFormatter
-    argparse.ArgumentParser("python -m src.stability", description=__doc__, formatter_class=plain).parse_args()
-    terminal.say(table(outcomes()))
-    terminal.say("\nlogits ~ N(0, 1) times or plus the number; shares of the examples")
+    Parser("python -m src.stability", __doc__ or "").parse_args()
+    say(table(outcomes()))
+    say("\nlogits ~ N(0, 1) times or plus the number; shares of the examples")
 
 
 if __name__ == "__main__":
-    terminal.run(main)
+    exit.run(main)

@@ -1,6 +1,7 @@
 """The one way in which tables are written: on the terminal, in notebooks, in files of Markdown."""
 
 import io
+import re
 from collections.abc import Iterable
 
 from rich import box
@@ -8,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from src.errors import printable
+
+WIDEST = 200  # characters of a cell
 
 
 def table(rows: Iterable[dict[str, object]]) -> str:
@@ -26,6 +29,16 @@ def table(rows: Iterable[dict[str, object]]) -> str:
     return "\n".join(line.strip() for line in page.file.getvalue().strip().splitlines())
 
 
+def markdown(text: str) -> str:
+    """The text as Markdown shows it: no part of it is a tag, a link, a picture, code or the end of a cell."""
+    text = re.sub(r"\\(?=[^\w\s])", r"\\\\", printable(text))
+    return re.sub(r"[<`|]|(?<=\])\(", r"\\\g<0>", text)
+
+
 def _cell(value: object) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str("" if value is None else value)
-    return printable(text).replace("|", r"\|")
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = "" if value is None else str(value)
+    if len(text) > WIDEST:
+        text = f"{text[: WIDEST - 1]}\N{HORIZONTAL ELLIPSIS}"
+    return markdown(text)

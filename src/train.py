@@ -4,33 +4,39 @@ With -m, one run for each combination of the values: python -m src.train -m mode
 """
 
 import logging
-import shlex
+import shutil
+import sys
+from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from src import terminal
-from src.commands import command
-from src.runs import Run, main_process, write
-from src.sweeps import callback
-from src.sweeps.folder import Sweep
+from src import signals
+from src.cli import exit
+from src.cli.command import command
+from src.cli.console import command_line, in_sweep, pasteable, relative
+from src.processes import main_process
+from src.runs import Run, check_free, write
+from src.sweeps.sweep import Sweep
 
 log = logging.getLogger(__name__)
 
 
 @command("train")
 def main(cfg: DictConfig) -> float | None:
-    from src.training import resume, train  # torch: a wrong command line is answered without it
+    with signals.held():
+        from src.training import resume, train  # torch: a wrong command line is answered without it
 
     run = Run(HydraConfig.get().runtime.output_dir)
-    if main_process():
-        write(run.config.with_name("hydra.yaml"), OmegaConf.to_yaml(HydraConfig.get()))
-    if terminal.in_sweep() and cfg.get("logger") is not None:
-        place = Sweep(run.path.parent).place(int(run.path.name))
-        cfg.logger.name = place.replace("/", "_")[:60]  # at most 240 bytes, as of a folder
-    if terminal.in_sweep() and run.begun():  # a job of a sweep that was interrupted
+    if in_sweep() and cfg.get("logger") is not None:
+        name = Sweep(run.path.parent).place(int(run.path.name))
+        OmegaConf.update(cfg, "logger.name", name.replace("/", "_")[:60], force_add=True)  # at most 240 bytes
+    if in_sweep() and run.begun():  # a job of a sweep that was interrupted
         resume(run.path, cfg)
     else:
+        if main_process():
+            check_free(run.path, "hydra.run.dir")
+            write(run.config.with_name("hydra.yaml"), OmegaConf.to_yaml(HydraConfig.get()))
         train(cfg, run.path, overrides=HydraConfig.get().overrides.task)
     log_results(run)
     return run.metrics.get("val/loss")
@@ -47,9 +53,17 @@ def log_results(run: Run) -> None:
     record = run.record()
     speed = f"{record['seconds']:.1f} s, {record['examples_per_second']:,.0f} examples/s"
     log.info("epoch %d of %d is the best; %s", record["best_epoch"], record["epochs"], speed)
-    log.info("written to %s/", terminal.relative(run.path))
-    log.info("look at it: %s", shlex.join(["tensorboard", "--logdir", terminal.relative(run.path.parent)]))
+    log.info("ended by %s", record["ended"])
+    log.info("written to %s/", pasteable(run.path))
+    log.info("look at it: %s", how_to_look(run.path.parent))
+
+
+def how_to_look(folder: Path) -> str:
+    """The command that shows the runs in the folder."""
+    if shutil.which("tensorboard") == str(Path(sys.executable).with_name("tensorboard")):
+        return f"tensorboard --logdir {pasteable(folder)}"
+    return command_line("tensorboard.main", "--logdir", relative(folder))
 
 
 if __name__ == "__main__":
-    terminal.run(lambda: callback.summarized(main))
+    exit.run(main)

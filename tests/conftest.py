@@ -82,17 +82,25 @@ def config(data_root: Path) -> Callable[..., DictConfig]:
 def build(cfg: DictConfig, key: str, **objects: Any) -> Any:
     """The data, model, trainer or callback at `key` of the config, as a run has it."""
     from src.runs.config import build as build_at
-    from src.runs.config import build_model, call
-    from src.runs.settings import plain
+    from src.runs.config import build_model
+    from src.runs.settings import arguments, plain
     from src.training.trainer import build_trainer
 
     settings = plain(cfg)
     if key == "trainer":
-        return call(key, build_trainer, settings[key], **objects)
+        given = arguments(key, build_trainer, settings[key], ("folder", "callbacks"))
+        return build_trainer(**given, **objects)
     if key == "model":
         return build_model(settings, build(cfg, "data"))
     group, _, name = key.partition(".")
     return build_at(key, settings[group][name] if name else settings[group], **objects)
+
+
+def made(key: str, kind: type, settings: dict[str, Any], **objects: Any) -> Any:
+    """An object of the class as the settings at `key` of a config describe it."""
+    from src.runs.config import build as build_at
+
+    return build_at(key, {"_target_": f"{kind.__module__}.{kind.__qualname__}", **settings}, **objects)
 
 
 def own_parts(folder: Path, files: dict[str, str]) -> Callable[[], None]:

@@ -8,10 +8,9 @@ import torch
 
 from src.benchmark import loops, suites
 from src.benchmark.suites import FORMS, Benchmark, loss_grad, loss_rows, peak_bytes
+from src.cli.options import checked
 from src.errors import UserError
 from src.runs import Run
-from src.runs.settings import checked
-from src.training.experiment import plain
 from tests.conftest import compose_config
 
 MODELS = ["scratch", "closed_form", "concise"]
@@ -101,7 +100,7 @@ def test_ours_is_a_whole_run_epoch_by_epoch(data_root, tmp_path, name):
         (run,) = tmp_path.iterdir()
         seen.append((trainer.current_epoch, (run / "checkpoints/last.ckpt").exists()))
 
-    suites.ours(plain({**cfg, "model": cfg.models[name]}), tmp_path, ended)
+    suites.ours(suites.settings_of_ours(cfg, cfg.models[name], cfg.trainer), tmp_path, ended)
     assert [exists for _, exists in seen] == [False, True, True, True]  # before the first epoch, after each
     (run,) = tmp_path.iterdir()
     for path in ("checkpoints/best.ckpt", "checkpoints/last.ckpt"):

@@ -8,11 +8,11 @@ import torch
 from omegaconf import OmegaConf
 
 from src.errors import UserError
-from src.models.regression import Regression
+from src.models.concise import SoftmaxRegression
 from src.runs import Run
-from src.runs.config import call
+from src.runs.config import check
 from src.training.experiment import assemble, plain, train
-from tests.conftest import ROOT, build
+from tests.conftest import ROOT, build, made
 
 
 def options(group: str) -> list[str]:
@@ -86,11 +86,18 @@ def test_threads_are_those_of_torch(config, threads):
 
 
 def test_a_model_without_a_constructor_of_its_own_has_the_settings_of_all():
-    width = {"num_inputs": 2, "num_outputs": 1}
-    assert call("model", Regression, {"lr": 0.5}, **width).hparams.lr == 0.5
+    width = {"num_inputs": 784, "num_outputs": 10}
+    assert made("model", SoftmaxRegression, {"lr": 0.5}, **width).hparams.lr == 0.5
     message = r"^model\.lrr=1: there is no such setting; there are lr, gamma, weight_decay, sigma$"
     with pytest.raises(UserError, match=message):
-        call("model", Regression, {"lrr": 1}, **width)
+        made("model", SoftmaxRegression, {"lrr": 1}, **width)
+
+
+@pytest.mark.parametrize("target", ["regression.Regression", "scratch.Scratch", "concise.Concise"])
+def test_a_class_that_is_no_whole_model_is_refused(target):
+    settings = {"_target_": f"src.models.{target}"}
+    with pytest.raises(UserError, match=r"^model\._target_ is 'src\.models\."):
+        check("model", settings)
 
 
 # Arguments of lightning.Trainer with which some number of the record would be wrong, or a resume not exact.

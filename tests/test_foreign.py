@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from src import files
 from src.compare import compare, find
 from src.errors import UserError
 from src.evaluate.scores import evaluate
@@ -41,7 +42,7 @@ def write_run(folder: Path, **record) -> Run:
     for part in (run.config.parent, run.best.parent):
         part.mkdir(parents=True)
     run.config.write_text(yaml.safe_dump(configuration()))
-    content = dict.fromkeys(["callbacks", "lr_schedulers", "loops", "optimizer_states"])
+    content = {"callbacks": {}, "lr_schedulers": [], "loops": {}, "optimizer_states": []}
     state = LinearRegression(num_inputs=2, num_outputs=1).state_dict()
     content["callbacks"] = {"History": {"rows": [], "seconds": 0}}
     torch.save({**content, "epoch": 0, "global_step": 1, "state_dict": state}, run.best)
@@ -198,7 +199,8 @@ def test_a_run_does_not_say_where_its_data_come_from(data_root, tmp_path):
         "model": {"_target_": "src.models.scratch.SoftmaxRegression"},
     }
     checkpoint = tmp_path / "best.ckpt"
-    content = dict.fromkeys(["callbacks", "lr_schedulers", "loops", "optimizer_states", "epoch", "global_step"])
+    content = {"callbacks": {}, "lr_schedulers": [], "loops": {}, "optimizer_states": []}
+    content |= {"epoch": 0, "global_step": 1}
     torch.save(
         {**content, "state_dict": SoftmaxRegression(num_inputs=784, num_outputs=10).state_dict()}, checkpoint
     )
@@ -220,7 +222,7 @@ def test_a_run_does_not_say_where_its_data_come_from(data_root, tmp_path):
 
 def test_nothing_of_a_run_steers_the_terminal(tmp_path):
     one = write_run(tmp_path / "one")
-    other = write_run(tmp_path / "two\x1b[2J", status="\x1b]0;owned\x07\u202efinished", best_epoch="\x1b[31m")
+    other = write_run(tmp_path / "two\x1b[2J", status="\x1b]0;owned\x07\u202efinished", reason="\x1b[31m")
     config = configuration()
     config["model"]["loss"] = "huber"
     config["trainer"]["\x1b[1m"] = "\x1b[5m"
@@ -363,14 +365,15 @@ def test_a_folder_with_a_link_is_not_gone_on_with(run, victim, name):
 def test_a_file_that_its_writer_renames_meanwhile_is_no_link(run, monkeypatch):
     part = run.path / "metrics.csv.part"
     part.write_text("as a process of the run has it for a moment")
-    list_all = Path.rglob
+    list_all = files._list
 
-    def renamed_after_the_listing(folder: Path, pattern: str) -> list[Path]:
-        found = list(list_all(folder, pattern))
-        part.rename(run.metrics_csv)
+    def renamed_after_the_listing(folder: Path, kind: str) -> list[os.DirEntry]:
+        found = list_all(folder, kind)
+        if folder == run.path:
+            part.rename(run.metrics_csv)
         return found
 
-    monkeypatch.setattr(Path, "rglob", renamed_after_the_listing)
+    monkeypatch.setattr(files, "_list", renamed_after_the_listing)
     assert run.recorded()["seed"] == 0
     assert not part.exists()
 

@@ -4,19 +4,18 @@ import csv
 import math
 from types import SimpleNamespace
 
-import pydantic
 import pytest
 import torch
 from PIL import Image
 
 from src.errors import UserError
 from src.evaluate.scores import evaluate
-from src.models import grid
+from src.models import closed_form, grid
 from src.models.regression import Diverged
 from src.runs import Run
 from src.runs.checkpoint import load_checkpoint
 from src.training.experiment import resume, train
-from tests.conftest import build, compose_config
+from tests.conftest import build, compose_config, made
 from tests.faults import differences
 
 SIZES = {"num_inputs": 784, "num_outputs": 10}
@@ -146,7 +145,7 @@ def test_a_member_that_diverges_is_left_behind_and_harms_no_other(config, tmp_pa
 
 
 def test_a_member_whose_loss_was_infinite_once_stays_behind():
-    model = grid.SoftmaxRegression(**SIZES, lr=[0.1, 0.2], gamma=1, weight_decay=0)
+    model = grid.SoftmaxRegression(**SIZES, lr=[0.1, 0.2], gamma=[1.0], weight_decay=[0.0])
     for epoch, losses in enumerate(([math.inf, 2.0], [1.0, 2.0])):
         model.trainer = SimpleNamespace(current_epoch=epoch)
         with torch.no_grad():
@@ -158,7 +157,7 @@ def test_a_member_whose_loss_was_infinite_once_stays_behind():
 
 def test_if_all_diverge_the_run_ends(config, tmp_path):
     with pytest.raises(
-        Diverged, match=r"val loss became nan in epoch 1, step 8; lower model.lr \(it is 1e\+38\)"
+        Diverged, match=r"val loss became nan in epoch 1, step 8; lower the values of model.lr \(they are "
     ):
         train(config(*TWO, "model.lr=[1e38,2e38]"), tmp_path)
     assert Run(tmp_path).record()["status"] == "diverged"
@@ -168,8 +167,29 @@ def test_if_all_diverge_the_run_ends(config, tmp_path):
 def test_values_out_of_range_are_refused(name):
     good = {"lr": [0.1], "gamma": [0.9], "weight_decay": [0]}
     for bad in ([], [0.5, -1], -1, [0.5, "abc"], [0.5, math.inf], [[0.5]]):
-        with pytest.raises(pydantic.ValidationError, match=rf"\n{name}"):
-            grid.SoftmaxRegression(**SIZES, **good | {name: bad})
+        with pytest.raises(UserError, match=rf"^model\.{name}"):
+            made("model", grid.SoftmaxRegression, good | {name: bad}, **SIZES)
+
+
+def test_a_grid_that_does_not_fit_into_memory_is_refused():
+    many = [0.001 * (k + 1) for k in range(300)]
+    for settings in ({"lr": many, "gamma": [0.9], "weight_decay": many}, {"lr": many, "gamma": 50 * [1.0], "weight_decay": [0.0]}):
+        with pytest.raises(UserError, match=r"^model=grid has [\d,]+ members of 784 x 10 weights; at most 10,000 "):
+            made("model", grid.SoftmaxRegression, settings, **SIZES)
+
+
+def test_a_setting_that_the_base_class_alone_knows_is_refused(config, monkeypatch):
+    """As of a warm-up that somebody adds to the other models."""
+
+    def with_warm_up(self, warm_up: int = 0, **shared):
+        self.warm_up = warm_up
+        constructor(self, **shared)
+
+    constructor = closed_form.SoftmaxRegression.__init__
+    monkeypatch.setattr(closed_form.SoftmaxRegression, "__init__", with_warm_up)
+    assert build(config("model=closed_form", "+model.warm_up=3"), "model").warm_up == 3
+    with pytest.raises(UserError, match=r"^model\.warm_up=3: there is no such setting; "):
+        build(config("model=grid", "+model.warm_up=3"), "model")
 
 
 def test_what_is_wrong_is_said_in_one_line(config):
@@ -222,7 +242,7 @@ def test_it_ends_with_the_table_and_the_picture_of_a_sweep(cli, tmp_path):
     run = Run(tmp_path / "run")
     rows = members(run)
     assert "6 jobs: 4 finished, 2 diverged." in output
-    assert "- 2: `model.lr=1e+38 model.gamma=0.9 model.weight_decay=0.0`: diverged, in epoch 1" in output
+    assert "- 2: model.lr=1e+38 model.gamma=0.9 model.weight_decay=0.0: diverged, in epoch 1" in output
     assert [row["status"] for row in rows] == [None, None, "diverged", "diverged", None, None]
     losses = sorted(row["val/loss"] for row in rows if not row["status"])
     table = [line.split("|") for line in output.splitlines() if line.startswith(("| 0.05", "| 0.1"))]

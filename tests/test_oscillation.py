@@ -17,7 +17,7 @@ from src.oscillation import __main__ as oscillation
 from src.runs import Run
 from src.runs.checkpoint import load_checkpoint
 from src.runs.config import restore
-from src.sweeps.folder import Sweep
+from src.sweeps.sweep import Sweep
 from src.training.experiment import train
 from tests.conftest import compose_config
 

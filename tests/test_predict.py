@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from src.cli.explain import USER_ERRORS, explain
 from src.data.batches import Examples
 from src.data.fashion_mnist import CLASSES, FashionMNIST
 from src.data.module import SplitDataModule
@@ -20,7 +21,6 @@ from src.models.concise import SoftmaxRegression
 from src.predict.prediction import predict, read_costs
 from src.runs import Run
 from src.runs.config import restore
-from src.terminal import USER_ERRORS, explain
 from src.training.experiment import train
 from tests.conftest import ROOT, compose_config
 
@@ -274,7 +274,7 @@ def untrained(path: Path, data: str, num_inputs: int, num_outputs: int, **settin
     config = {"seed": 0, "data": {"_target_": data, **settings}, "model": model}
     run.save_config(config | {"trainer": {"accelerator": "cpu"}, "callbacks": {}})
     run.best.parent.mkdir()
-    content = dict.fromkeys(["callbacks", "lr_schedulers", "loops", "optimizer_states"])
+    content = {"callbacks": {}, "lr_schedulers": [], "loops": {}, "optimizer_states": []}
     state = SoftmaxRegression(num_inputs=num_inputs, num_outputs=num_outputs).state_dict()
     torch.save({**content, "epoch": 0, "global_step": 1, "state_dict": state}, run.best)
     return run

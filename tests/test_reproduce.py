@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 from hydra import initialize_config_dir
 
+from src.cli.options import checked
 from src.errors import UserError
 from src.reproduce import checks as reproduce
 from src.reproduce.checks import Check, Reproduction, row
 from src.runs import Run
-from src.runs.settings import CONF, checked
+from src.runs.settings import CONF
 from src.training.experiment import train
 from tests.conftest import ROOT, compose_config
 from tests.test_config import options

@@ -14,10 +14,11 @@ import yaml
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from src.errors import Stopped, UserError
+from src.errors import UserError
 from src.maths.optim import SGD
 from src.runs import Run, claim
 from src.runs.checkpoint import load_checkpoint
+from src.signals import Stopped
 from src.training.experiment import resume, train
 from src.training.history import History
 from src.training.saving import Last
@@ -90,7 +91,7 @@ def test_a_run_killed_while_a_checkpoint_is_written_is_finished_by_resume(start,
     run = Run(tmp_path / "run")
     command = start("src.train", *KILLED, f"hydra.run.dir={run.path}", before=slow_disk)
     command.until("epoch 3/")
-    command.until(run.last.with_name("last.ckpt.part").exists)
+    command.until(lambda: any(run.last.parent.glob("last.ckpt.*.part")))
     command.kill(signal.SIGKILL)
     assert command.wait() == -signal.SIGKILL
     assert run.record()["status"] == "running"
@@ -406,10 +407,11 @@ def test_a_folder_whose_run_never_began_is_started_afresh_by_the_same_command_an
     assert status == 0, output
     assert begun.record()["status"] == "finished"
     assert len(begun.events()) == 1
+    assert not list(begun.parts())
     before = contents(begun)
     status, output = cli("src.train", *SMALL, "hydra.run.dir=run", data=False)
     assert status == 1
-    assert output == "error: folder run is not empty; choose another with hydra.run.dir=DIR\n"
+    assert output == "error: folder run holds a run already; choose another with hydra.run.dir=DIR\n"
     assert contents(begun) == before
 
 

@@ -19,18 +19,22 @@ from unittest import mock
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from src.charts import save
+from src.cli.console import quoted
 from src.errors import UserError
 from src.runs import Run
+from src.sweeps import plan
 from src.sweeps.__main__ import main, resume
-from src.sweeps.callback import ReportSweep
-from src.sweeps.folder import Sweep
+from src.sweeps.report import Report
 from src.sweeps.summary import chart, groups, summarize
-from src.terminal import quoted
+from src.sweeps.sweep import Sweep
 from tests.conftest import ROOT, Command, Finished
 
 pytestmark = pytest.mark.slow  # real commands
@@ -265,7 +269,7 @@ def test_a_killed_worker_is_a_row_and_resume_finishes_its_job(whole, start, resu
     assert command.wait(60) == 1, command.output()
     assert "Traceback" not in command.output()
     assert states(folder) == ["interrupted", *["finished"] * 3]
-    reason = f"process {victim} SIGKILL; to go on: python -m src.sweeps resume sweep"
+    reason = f"process {victim} SIGKILL; to go on: {sys.executable} -m src.sweeps resume sweep"
     assert table(folder)[0]["reason"] == reason
     assert reason in (folder / "summary.md").read_text()
     assert command.output().count(" s left") == 4
@@ -305,20 +309,20 @@ def children(process: int | str) -> list[int]:
 @pytest.mark.parametrize(
     ("state", "reason"),
     [
-        ("TIMEOUT", "to go on: python -m src.sweeps resume made hydra.launcher.timeout_min=MINUTES"),
-        ("OUT_OF_MEMORY", "to go on: python -m src.sweeps resume made hydra.launcher.mem_gb=GB"),
-        ("NODE_FAIL", "to go on: python -m src.sweeps resume made"),
-        ("GONE", "to go on: python -m src.sweeps resume made"),
+        ("TIMEOUT", "to go on: {python} -m src.sweeps resume made hydra.launcher.timeout_min=MINUTES"),
+        ("OUT_OF_MEMORY", "to go on: {python} -m src.sweeps resume made hydra.launcher.mem_gb=GB"),
+        ("NODE_FAIL", "to go on: {python} -m src.sweeps resume made"),
+        ("GONE", "to go on: {python} -m src.sweeps resume made"),
     ],
 )
 def test_what_slurm_says_of_a_lost_job_is_its_reason(made, monkeypatch, tmp_path, capsys, state, reason):
-    from src.sweeps import cluster  # submitit alone takes half a second
+    from src.sweeps import slurm  # submitit alone takes half a second
 
     folder = made([{"seed": str(seed)} for seed in range(4)], [{}, {"status": "running"}, {"status": "failed"}])
     answers = ["5_1|RUNNING|None", "5_0|COMPLETED|None", "5_2|COMPLETED|None", "5_3|PENDING|PartitionDown"]
     answers = ["no", answers, [f"5_{number}|{state}|None" for number in range(4) if state != "GONE"]]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cluster, "POLL", 0)
+    monkeypatch.setattr(slurm, "POLL", 0)
 
     def squeue(command: list[str], **options) -> subprocess.CompletedProcess:
         assert command[0] == "squeue"
@@ -328,13 +332,13 @@ def test_what_slurm_says_of_a_lost_job_is_its_reason(made, monkeypatch, tmp_path
         text = "" if lost else "\n".join(lines)
         return subprocess.CompletedProcess(command, 1 if lost else 0, text, lost)
 
-    monkeypatch.setattr(cluster.subprocess, "run", squeue)
-    report = ReportSweep()
-    report.sweep, report.before, report.started = Sweep(folder.relative_to(tmp_path)), set(), 0
-    cluster.wait({number: f"5_{number}" for number in range(4)}, report)
+    monkeypatch.setattr(slurm.subprocess, "run", squeue)
+    report = Report(Sweep(folder.relative_to(tmp_path)))
+    slurm.wait({number: f"5_{number}" for number in range(4)}, report)
     assert not answers
     statuses, reasons = zip(*((row["status"], row["reason"]) for row in report.sweep.rows()), strict=True)
     assert statuses == ("finished", "interrupted", "failed", "interrupted")
+    reason = reason.format(python=sys.executable)
     assert reasons == (
         "",
         f"Slurm job 5_1 {state}; {reason}",
@@ -363,10 +367,10 @@ def test_a_cluster_with_slurm_composes():
 
 
 def test_a_sweep_without_its_summary_is_refused(cli):
-    arguments = [*SMALL, "seed=0,1", "~hydra.callbacks.report_sweep", "hydra.sweep.dir=several"]
+    arguments = [*SMALL, "seed=0,1", "hydra/sweeper=basic", "hydra.sweep.dir=several"]
     status, output = cli("src.train", "-m", *arguments, data=False)
     assert status == 1
-    complaint = "error: only src.train, with its callback report_sweep, runs a sweep; leave out -m"
+    complaint = "error: only src.train, with hydra/sweeper=product, runs a sweep; leave out -m"
     assert output.splitlines()[-1] == complaint
 
 
@@ -687,8 +691,8 @@ def test_resume_takes_settings_of_the_launcher(made, monkeypatch):
     program, arguments = command_of_resume(folder, *added)
     assert program == sys.executable
     assert arguments[1:5] == ["-m", "src.train", "--multirun", f"--config-path={folder}/.conf"]
-    assert arguments[5:7] == ["seed=0,1", "hydra/launcher=submitit_slurm"]
-    assert arguments[7:9] == added
+    assert arguments[5:8] == ["--config-name=train", "seed=0,1", "hydra/launcher=submitit_slurm"]
+    assert arguments[8:10] == added
     assert os.environ["HYDRA_FULL_ERROR"] == "0"
 
 
@@ -714,19 +718,27 @@ def test_resume_takes_settings_of_the_launcher(made, monkeypatch):
         ),
         ("model.lr=shuffle(0.1,0.2)", "jobs are numbered in their order; leave out shuffle"),
         ("model=glob(linear_*)", "jobs are numbered in their order; leave out shuffle and glob"),
-        ("model.lr=interval(0.1,0.2)", "BasicSweeper does not support sweep type : INTERVAL"),
+        ("model.lr=interval(0.1,0.2)", "model.lr=interval(0.1,0.2) is no list of values; take 0.1,0.3 or range(1,5)"),
+        ("seed=range(1,1)", "seed=range(1,1) has no values: the sweep would have no jobs"),
+        ("seed=range(10001)", "the sweep would have more than 10,000 jobs; take fewer values"),
     ],
 )
 def test_what_numbered_jobs_cannot_have_is_refused_in_one_line(tmp_path, override, said):
     group = ["hydra/launcher=joblib"] * (override.startswith("hydra.launcher"))
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
     cfg = composed(f"hydra.sweep.dir={tmp_path}/sweep", *group, *[override] * ("hydra" in override))
     if "hydra" not in override:  # only a command takes several values, or a range
         cfg.hydra.overrides.task.append(override)
-    with pytest.raises(SystemExit, match=re.escape(said)) as error:
-        ReportSweep().on_multirun_start(cfg, config_name="train")
-    assert error.value.code.startswith("error: ")
-    assert "\n" not in error.value.code
+    with pytest.raises((UserError, HydraException), match=re.escape(said)) as error:
+        begin(cfg, loader)
+    assert "\n" not in str(error.value)
     assert not (tmp_path / "sweep").exists()
+
+
+def begin(cfg: DictConfig, loader: ConfigLoader) -> None:
+    plan.check(cfg)
+    plan.make(cfg, loader)
 
 
 def test_a_place_for_the_jobs_in_a_config_of_ones_own_is_refused(cli, tmp_path):

@@ -2,7 +2,6 @@
 
 import functools
 
-import pydantic
 import pytest
 import torch
 
@@ -12,7 +11,7 @@ from src.models import concise, scratch
 from src.runs import Run
 from src.runs.checkpoint import load_checkpoint
 from src.training.experiment import train
-from tests.conftest import build, compose_config
+from tests.conftest import build, compose_config, made
 
 
 def examples(split: str = "train", **arguments) -> tuple[torch.Tensor, torch.Tensor]:
@@ -71,8 +70,13 @@ def test_the_same_examples_come_back_every_epoch_in_another_order():
 )
 def test_values_out_of_range_are_refused(bad):
     (name,) = bad
-    with pytest.raises(pydantic.ValidationError, match=name):
-        SyntheticRegression(**bad)
+    with pytest.raises(UserError, match=rf"^data\.{name}: "):
+        made("data", SyntheticRegression, bad)
+
+
+def test_examples_that_do_not_fit_into_memory_are_refused():
+    with pytest.raises(UserError, match=r"^data\.train_size=10000000: .* are more than 200,000,000 numbers$"):
+        made("data", SyntheticRegression, {"w": [1.0] * 21, "train_size": 10_000_000})
 
 
 LINEAR = ["data=synthetic", "data.train_size=500", "data.batch_size=32", "trainer.max_epochs=3"]
@@ -154,8 +158,8 @@ def test_targets_that_the_model_does_not_predict_are_refused_before_the_first_mi
 
 @pytest.mark.parametrize("model", [scratch.LinearRegression, concise.LinearRegression])
 def test_unknown_losses_are_refused(model):
-    with pytest.raises(pydantic.ValidationError, match="'l2', 'l1' or 'huber'"):
-        model(num_inputs=2, num_outputs=1, loss="l3")
+    with pytest.raises(UserError, match=r"^model\.loss: .*'l2', 'l1' or 'huber', got 'l3'; try model\.loss=l2"):
+        made("model", model, {"loss": "l3"}, num_inputs=2, num_outputs=1)
 
 
 def test_a_data_module_needs_no_train_size(config, monkeypatch, tmp_path):

@@ -17,11 +17,11 @@ import pytest
 import yaml
 from hydra.errors import HydraException
 
+from src.cli.exit import run as run_command
+from src.cli.explain import USER_ERRORS, explain
 from src.runs import Run
 from src.runs.checkpoint import load_checkpoint
 from src.tables import table
-from src.terminal import USER_ERRORS, explain
-from src.terminal import run as run_command
 from src.training.experiment import train
 from tests.conftest import ROOT
 
@@ -48,7 +48,8 @@ def test_a_run_prints_a_line_per_epoch_and_a_table_and_nothing_else(cli, tmp_pat
     assert [line.split()[1] for line in lines[5:8]] == ["train", "val", "test"]
     assert lines[8] == ""
     assert lines[9].startswith("epoch 2 of 2 is the best; ")
-    assert lines[10:] == [f"written to {shown}/", f"look at it: tensorboard --logdir {shown.parent}"]
+    look = shlex.join([sys.executable, "-m", "tensorboard.main", "--logdir", str(shown.parent)])
+    assert lines[10:] == ["ended by all epochs", f"written to {shown}/", f"look at it: {look}"]
     (events,) = Run(run).events()
     files = {".hydra", "checkpoints", events.name, "figures", "metrics.csv", "metrics.json", "train.log"}
     assert {path.name for path in run.iterdir()} == files
@@ -116,11 +117,11 @@ def test_bad_input_ends_the_command_with_one_line_and_1(cli, argument):
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (["model=null"], "Got NoneType"),
-        (["-m", "model=null,scratch"], "Got NoneType"),
-        (["data=synthetic", "data.w.x=1"], "'x'"),
-        (["data=synthetic", "data.w.x.y=1"], "'x'"),
-        (["-m", "data=synthetic", "data.w.x=1,2"], "'x'"),
+        (["model=null"], "a group of settings cannot be null: choose one of the files in its folder of conf/"),
+        (["-m", "model=null,scratch"], "a group of settings cannot be null: "),
+        (["data=synthetic", "data.w.x=1"], "the keys of a list are numbers, as in data.w.0"),
+        (["data=synthetic", "data.w.x.y=1"], "the keys of a list are numbers, as in data.w.0"),
+        (["-m", "data=synthetic", "data.w.x=1,2"], "the keys of a list are numbers, as in data.w.0"),
     ],
     ids=str,
 )
@@ -128,9 +129,8 @@ def test_an_override_that_hydra_does_not_foresee_is_one_line(cli, tmp_path, argu
     status, output = cli("src.train", *arguments, data=False)
     assert status == 1
     (line,) = output.splitlines()
-    assert line.startswith("error: an override does not fit the config (")
+    assert line.startswith("error: a")
     assert what in line
-    assert line.endswith("); keys in a list are numbers, and ~GROUP leaves a group out")
     assert {path.name for path in tmp_path.iterdir()} == {"output0.txt"}
 
 
@@ -164,7 +164,7 @@ def test_a_signal_ends_the_run_with_its_status_and_the_last_checkpoint(cli, tmp_
     (folder,) = runs(tmp_path)
     run = Run(folder)
     assert run.record()["status"] == "interrupted"
-    again = f"to go on: python -m src.resume run={folder.relative_to(tmp_path)}"
+    again = f"to go on: {sys.executable} -m src.resume run={folder.relative_to(tmp_path)}"
     assert output.splitlines()[-1] == f"interrupted by SIGTERM; {again}"
     assert load_checkpoint(run.last)["global_step"] >= 2 * 5
 
@@ -346,7 +346,7 @@ def test_the_command_to_go_on_with_can_be_pasted_whatever_the_folder_is_called(c
     shown, _, command = output.splitlines()[-1].partition("; to go on: ")
     assert shown == "interrupted by SIGINT"
     python, flag, module, *arguments = shlex.split(command)
-    assert (python, flag, module) == ("python", "-m", "src.resume")
+    assert (python, flag, module) == (sys.executable, "-m", "src.resume")
     status, output = cli(module, *arguments, "trainer.max_epochs=1", data=False)
     assert status == 1  # and not: no run folder
     assert output.splitlines()[-1].startswith("error: trainer.max_epochs=1, but ")
@@ -433,16 +433,17 @@ def test_help_and_misspelt_arguments_are_answered_without_torch():
 def test_the_end_of_a_command_loses_nothing(tmp_path, end, status, last):
     lines = [
         "import atexit, logging, os, signal, sys",
-        "from src import terminal",
+        "from src.cli import exit",
+        "from src.cli.console import LogFile",
         "def main():",
         "    atexit.register(print, 'closed')",
         "    atexit.register(os.kill, os.getpid(), signal.SIGTERM)  # when there is nothing left to stop",
-        "    logging.getLogger().addHandler(logging.handlers.MemoryHandler(9, target=terminal.LogFile('log')))",
+        "    logging.getLogger().addHandler(logging.handlers.MemoryHandler(9, target=LogFile('log')))",
         "    logging.warning('written')",
         "    print(100000 * 'x')",
         f"    {end}",
         "import logging.handlers",
-        "terminal.run(main)",
+        "exit.run(main)",
     ]
     command = [sys.executable, "-c", "\n".join(lines)]
     env = os.environ | {"PYTHONPATH": str(ROOT)}

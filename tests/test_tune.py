@@ -11,6 +11,7 @@ import shlex
 import shutil
 import signal
 import sqlite3
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,8 +24,11 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import OperationalError
 
-from src.errors import Stopped, UserError
+from src import signals
+from src.cli.console import relative
+from src.errors import UserError
 from src.runs import Run
+from src.signals import Stopped
 from src.tune.search import Prune, Search, distributions, next_trial, tune
 from tests.conftest import compose_config
 
@@ -120,10 +124,10 @@ def test_every_trial_is_a_run_and_the_best_one_a_command(made):
         assert float(row["val/loss"]) == run.record()["val/loss"]
         assert run.recorded()["model"]["lr"] == float(row["model.lr"])
         assert "trial failed" not in (run.path / "train.log").read_text()
-        assert set(run.recorded()) == set(composed("train", "~logger"))
+        assert set(run.recorded()) == set(composed("train"))
     best = min(trials, key=lambda row: float(row["val/loss"]))
     command = shlex.split((folder / "best.txt").read_text())
-    assert command[:3] == ["python", "-m", "src.train"]
+    assert command[:3] == [relative(Path(sys.executable)), "-m", "src.train"]
     assert command[3:-3] == SMALL
     assert command[-3:] == [f"{key}={best[key]}" for key in ("model.lr", "model.gamma", "model.weight_decay")]
     again = OmegaConf.to_container(compose_config("train", *command[3:]), resolve=True)
@@ -176,16 +180,20 @@ def test_poor_trials_are_pruned(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_trial_that_fails_is_recorded_and_the_others_go_on(tmp_path):
-    search(tmp_path, 4, space={"data": {"batch_size": "choice(10, 0)"}})
+def test_a_trial_that_diverges_is_a_line_and_the_others_go_on(tmp_path, capsys):
+    search(tmp_path, 4, space={"model": {"lr": "choice(0.03, 3)"}}, pruner=None)
+    printed = capsys.readouterr().out
     trials = rows(tmp_path)
     assert {row["status"] for row in trials} == {"finished", "failed"}
     for row in trials:
-        assert (row["status"] == "failed") == (row["data.batch_size"] == "0")
-        if row["status"] == "failed":
-            assert "data.batch_size" in Run(row["folder"]).record()["reason"]
-            assert "Traceback" in (Path(row["folder"]) / "train.log").read_text()
-    assert (tmp_path / "best.txt").read_text().endswith(" data.batch_size=10\n")
+        assert (row["status"] == "failed") == (row["model.lr"] == "3")
+        if row["status"] == "failed":  # an error of 1 - 3 is twice as large after each step
+            record, log = Run(row["folder"]).record(), (Path(row["folder"]) / "train.log").read_text()
+            assert record["status"] == "diverged"
+            assert record["reason"] in log
+            assert "Traceback" not in log
+            assert f"failed: {record['reason']}; see " in printed
+    assert (tmp_path / "best.txt").read_text().endswith(" model.lr=0.03\n")
 
 
 @pytest.mark.parametrize(
@@ -233,7 +241,7 @@ def test_what_cannot_be_tuned_is_refused(tmp_path, key, value, complaint):
     ("key", "value", "difference"),
     [
         ("space.model.lr", "interval(0.1, 0.2)", r"space\.model\.lr=interval\(0\.1, 0\.2\) \(there tag"),
-        ("model._target_", "src.models.concise.X", r"model\._target_=\S+\.X \(there \S+\.scratch\.\S+\)"),
+        ("model._target_", "src.models.concise.LinearRegression", r"model\._target_=\S+ \(there \S+\.scratch\.\S+\)"),
         ("seed", 1, r"seed=1 \(there 0\)"),
         ("trainer.max_epochs", 6, r"trainer\.max_epochs=6 \(there 5\)"),
         ("data.train_size", 100, r"data\.train_size=100 \(there 200\)"),
@@ -288,7 +296,7 @@ def test_the_sampler_takes_any_number_of_trials_and_any_seed(tmp_path):
     study = optuna.create_study()
     study.add_trials([optuna.create_trial(state=TrialState.FAIL) for _ in range(4300)])
     largest = Search(folder=str(tmp_path), n_trials=5000, space={}, storage=None, pruner=None, seed=2**32 - 1)
-    trial = next_trial(study, largest, {"model.lr": FloatDistribution(0.1, 1)})
+    trial = next_trial(study, largest, tmp_path, {"model.lr": FloatDistribution(0.1, 1)})
     assert trial.number == 4300
     assert 0.1 <= trial.params["model.lr"] <= 1
 
@@ -339,7 +347,8 @@ def closed() -> Exception:
 
 
 def signalled() -> Exception:
-    Stopped(signal.SIGTERM)
+    with contextlib.suppress(Stopped):
+        signals.stop(signal.SIGTERM)
     return RuntimeError("what a library makes of it")
 
 
@@ -360,7 +369,7 @@ def test_a_database_or_a_signal_that_stops_a_search_loses_no_trial(
         original(callback, trainer, model)
 
     original = Prune.on_train_epoch_end
-    monkeypatch.setattr(Stopped, "received", 0)
+    monkeypatch.setattr(signals, "_received", 0)
     # an option of an address may be secret, and so may the variable that the address comes from
     monkeypatch.setenv("DATABASE", f"sqlite:///{tmp_path}/studies.db?timeout=77")
     both = {"pruner": None, "storage": "${oc.env:DATABASE}"}
@@ -381,7 +390,7 @@ def test_a_bug_of_ours_is_told_from_a_users_mistake(tmp_path, monkeypatch, capsy
     monkeypatch.setattr(Prune, "on_train_epoch_end", broken)
     with pytest.raises(UserError, match=r"no trial of .* finished"):
         search(tmp_path, 1)
-    assert "failed: KeyError: 'weights'; see " in capsys.readouterr().out
+    assert "failed: KeyError: 'weights'; see " in printed
     log = (tmp_path / "0/train.log").read_text()
     assert "Traceback (most recent call last)" in log
     assert "in broken" in log
@@ -442,7 +451,7 @@ def test_the_trial_of_a_killed_process_is_finished_by_the_next(start, cli, tmp_p
 
 @pytest.mark.slow
 def test_a_search_of_which_no_trial_finishes_fails(cli):
-    status, output = cli("src.tune", "n_trials=1", "folder=study", *SMALL, "model.loss=l9", data=False)
+    status, output = cli("src.tune", "n_trials=1", "folder=study", *SMALL, "space.model.lr='interval(3, 4)'", "pruner=null", data=False)
     assert status == 1
     assert output.splitlines()[-1].startswith(
         "error: no trial of study finished; study/trials.csv and the logs"

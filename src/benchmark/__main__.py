@@ -1,6 +1,6 @@
 """Measurements, as medians and ratios: python -m src.benchmark [suite=all|epoch|classes]"""
 
-from src import commands
+from src.cli import command
 
 if __name__ == "__main__":
-    commands.run("benchmark", "src.benchmark.suites.main")
+    command.run("benchmark", "src.benchmark.suites.main")

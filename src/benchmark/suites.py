@@ -25,13 +25,14 @@ from torch import Tensor
 from torch.nn import functional as torch_F
 from torch.profiler import ProfilerActivity, profile
 
-from src import terminal
 from src.benchmark import loops
+from src.cli.console import pasteable
+from src.cli.options import Options, checked
 from src.maths import functional as F
 from src.runs.config import build
-from src.runs.settings import Bounds, Options, checked
+from src.runs.settings import OPTIONAL, Bounds, plain
 from src.tables import table
-from src.training.experiment import plain, train
+from src.training.experiment import check_settings, train
 from src.training.history import provenance
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler is chatty
@@ -62,7 +63,7 @@ def epoch_seconds(cfg: DictConfig, folder: Path, rounds: int, epochs: int) -> di
     trainer = {**cfg.trainer, "max_epochs": count, "enable_progress_bar": False}
     with tempfile.TemporaryDirectory(dir=folder) as runs:
         for name, model in cfg.models.items():
-            settings = plain({**cfg, "model": model, "trainer": trainer})
+            settings = settings_of_ours(cfg, model, trainer)
             contestants[name] = partial(ours, settings, runs)
         build("data", settings["data"]).prepare_data()
         seconds, times = {name: [] for name in contestants}, []
@@ -73,6 +74,13 @@ def epoch_seconds(cfg: DictConfig, folder: Path, rounds: int, epochs: int) -> di
                 contestant(ended=lambda *_: times.append(time.perf_counter()))
                 seconds[name].append(np.median(np.diff(times)[-epochs:]))
     return seconds
+
+
+def settings_of_ours(cfg: DictConfig, model: dict, trainer: dict) -> dict:
+    """The settings of a run with this model and trainer. Raises UserError for those that do not fit."""
+    settings = plain({name: cfg[name] for name in ("seed", "data", *OPTIONAL)} | {"model": model, "trainer": trainer})
+    check_settings(settings)
+    return settings
 
 
 def ours(settings: dict, folder: str | Path, ended: Callable) -> None:
@@ -144,4 +152,4 @@ def main(cfg: DictConfig) -> None:
         log.info("%s\n", table(loss_rows(options.classes, options.num_examples, options.repeats)))
     if options.suite != "classes":
         log.info("%s\n", table(epoch_rows(epoch_seconds(cfg, folder, **options.epoch), options.targets)))
-    log.info("written to %s/: benchmark.log", terminal.relative(folder))
+    log.info("written to %s/: benchmark.log", pasteable(folder))

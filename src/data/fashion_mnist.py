@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 import torch
-from pydantic import Field, PositiveInt, validate_call
+from pydantic import Field, PositiveInt
 from torch import Tensor
 from torchvision.datasets.mnist import read_image_file, read_label_file
 from torchvision.transforms.v2.functional import resize as resize_images
@@ -33,7 +33,6 @@ class FashionMNIST(SplitDataModule):
     checksums: ClassVar = sources.FILES
     classes, num_outputs = CLASSES, len(CLASSES)
 
-    @validate_call
     def __init__(
         self,
         root: str = "data",
@@ -60,15 +59,15 @@ class FashionMNIST(SplitDataModule):
             sources.provide(self.root / "FashionMNIST" / "raw", **self.origin)
 
     def setup(self, stage: str | None = None) -> None:
-        if self.splits:
-            return
-        train, test = (load(self.root, part, self.resize) for part in ("train", "t10k"))
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(SPLIT_SEED))
-        self.splits = {
-            "train": (train, order[self.val_size :][: self.train_size]),
-            "val": (train, order[: self.val_size]),
-            "test": (test, torch.arange(len(test))),
-        }
+        needed = self.needed(stage)
+        if needed & {"train", "val"}:
+            train = load(self.root, "train", self.resize)
+            order = torch.randperm(len(train), generator=torch.Generator().manual_seed(SPLIT_SEED))
+            self.splits["train"] = train, order[self.val_size :][: self.train_size]
+            self.splits["val"] = train, order[: self.val_size]
+        if "test" in needed:
+            test = load(self.root, "t10k", self.resize)
+            self.splits["test"] = test, torch.arange(len(test))
 
     def on_after_batch_transfer(self, batch: list[Tensor], dataloader_idx: int) -> list[Tensor]:
         X, y = batch
@@ -82,6 +81,6 @@ def load(root: Path, part: str, side: int) -> Examples:
     start = f"{root}/FashionMNIST/raw/{part}"
     images = read_image_file(f"{start}-images-idx3-ubyte")[:, None]
     if side != images.shape[-1]:
-        chunks = images.split(5_000)  # bounds the float copies that interpolation makes
+        chunks = images.split(1_000)  # bounds the float copies that interpolation makes
         images = torch.cat([resize_images(chunk, [side, side]) for chunk in chunks])
     return Examples(images, read_label_file(f"{start}-labels-idx1-ubyte"))

@@ -33,6 +33,11 @@ class SplitDataModule(L.LightningDataModule):
         self.splits: dict[str, tuple[Examples, Tensor]] = {}
         self.placed: dict[Examples, Examples] = {}  # of the splits -> those that minibatches are made of
 
+    def needed(self, stage: str | None) -> set[str]:
+        """The splits that Lightning's stage needs and that are not there yet; without a stage, all of them."""
+        splits = {"test": {"test"}, "fit": {"train", self.validates_on}}.get(stage, {"train", "val", "test"})
+        return splits - self.splits.keys()
+
     def train_dataloader(self) -> BatchLoader:
         return self.loader("train", self.batch_size, shuffle=True)
 

@@ -91,15 +91,15 @@ def check(name: str, content: bytes) -> bytes:
 
 def fetch(folder: Path, wanted: list[str], sources: list[tuple[str, Callable, str]]) -> dict[str, bytes]:
     """The wanted files, decompressed and verified, from the first source that has all of them."""
-    reasons = ["FashionMNIST cannot be had from any source:", f"data folder {folder}: no {', '.join(wanted)}"]
+    reasons = [f"data folder {folder}: no {', '.join(wanted)}"]
     for kind, source, place in sources:
         log.info("fetching FashionMNIST from %s %s into %s", kind, place, folder)
         try:
             return {name: check(name, unpack(content)) for name, content in source(place, wanted)}
         except FAILURES as error:
             reasons.append(f"{kind} {place}: {error}")
-    advice = f"Put {', '.join(FILES)}, compressed or not, into a folder DIR and add"
-    raise UserError("\n  - ".join(reasons) + f"\n{advice} 'data.system_copies=[DIR]'")
+    reasons.append(f"to do: put {', '.join(FILES)}, compressed or not, into a folder DIR and add 'data.system_copies=[DIR]'")
+    raise UserError("FashionMNIST cannot be had from any source:", reasons)
 
 
 def unpack(content: bytes) -> bytes:

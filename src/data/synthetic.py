@@ -3,13 +3,16 @@
 from typing import Annotated
 
 import torch
-from pydantic import Field, PositiveInt, validate_call
+from pydantic import Field, PositiveInt
 
 from src.data.batches import Examples, generator
 from src.data.module import SplitDataModule
+from src.errors import UserError
 
-Size = Annotated[int, Field(ge=0, le=10_000_000)]  # examples, which must fit into memory
+Size = Annotated[int, Field(ge=0, le=10_000_000)]  # examples
 Positive = Annotated[Size, Field(gt=0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+MOST_NUMBERS = 200_000_000  # examples times features of a split: 800 MB
 
 
 class SyntheticRegression(SplitDataModule):
@@ -20,12 +23,11 @@ class SyntheticRegression(SplitDataModule):
 
     num_outputs = 1
 
-    @validate_call
     def __init__(
         self,
-        w: Annotated[list[float], Field(min_length=1)] = [2.0, -3.4],  # noqa: B006  (pydantic copies it)
-        b: float = 4.2,
-        noise: Annotated[float, Field(ge=0)] = 0.1,
+        w: Annotated[list[Finite], Field(min_length=1, max_length=10_000)] = (2.0, -3.4),
+        b: Finite = 4.2,
+        noise: Annotated[Finite, Field(ge=0)] = 0.1,
         train_size: Positive = 10_000,
         val_size: Size = 1_000,
         test_size: Positive = 1_000,
@@ -36,12 +38,16 @@ class SyntheticRegression(SplitDataModule):
         self.num_inputs = len(w)
         self.truth = torch.tensor(w)[:, None], torch.tensor([b])  # (d, 1), (1,)
         self.noise, self.sizes = noise, {"train": train_size, "val": val_size, "test": test_size}
+        for name, size in self.sizes.items():
+            if size * len(w) > MOST_NUMBERS:
+                numbers = f"{size:,} examples of {len(w):,} features"
+                raise UserError(f"data.{name}_size={size}: {numbers} are more than {MOST_NUMBERS:,} numbers")
 
     def setup(self, stage: str | None = None) -> None:
-        if self.splits:
-            return
         w, b = self.truth
         for stream, (name, n) in enumerate(self.sizes.items()):
+            if name not in self.needed(stage):
+                continue
             random = generator(self.seed, stream)
             X = torch.randn(n, len(w), generator=random)
             y = X @ w + b + self.noise * torch.randn(n, 1, generator=random)

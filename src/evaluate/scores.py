@@ -10,12 +10,13 @@ import torchmetrics.functional as tm
 from omegaconf import DictConfig
 from torch import Tensor
 
-from src import terminal
+from src.cli.console import pasteable
+from src.cli.options import Options, checked
 from src.maths import functional as F
 from src.runs import Run, write
 from src.runs.checkpoint import load_checkpoint
-from src.runs.config import call, restore
-from src.runs.settings import Options, checked
+from src.runs.config import restore
+from src.runs.settings import arguments
 from src.tables import table
 from src.training.history import logged
 from src.training.trainer import Accelerator, build_trainer
@@ -34,18 +35,21 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """What evaluation.json holds. Raises UserError if the run or its checkpoint cannot be used."""
     options = checked(Evaluation, cfg)
     run = Run(options.run)
-    checkpoint = {"best": run.best, "last": run.last}.get(options.checkpoint, Path(options.checkpoint))
-    settings = run.recorded()
-    data, model = restore(settings, checkpoint, options.data.get("root"))
+    settings, record = run.recorded(), run.record()
+    checkpoint, within = Path(options.checkpoint), None
+    if options.checkpoint in ("best", "last"):
+        checkpoint, within = getattr(run, options.checkpoint), run.path
+    data, model = restore(settings, checkpoint, options.data.get("root"), within)
     outputs: list[Tensor] = []  # of the minibatches, which keep the order of the test split
     model.register_forward_hook(lambda module, inputs, output: outputs.append(output.cpu()))
     # one device, also if several have trained it, and nothing else that the run says of its trainer
     accelerator = options.trainer.get("accelerator") or settings["trainer"].get("accelerator", "cpu")
-    trainer = call("trainer", build_trainer, {"accelerator": accelerator, "enable_progress_bar": False})
+    chosen = {"accelerator": accelerator, "enable_progress_bar": False}
+    trainer = build_trainer(**arguments("trainer", build_trainer, chosen, ("folder", "callbacks")))
     trainer.test(model, data, verbose=False)
     metrics = logged(trainer)
 
-    result = {"checkpoint": str(checkpoint), "epoch": load_checkpoint(checkpoint)["epoch"] + 1, **metrics}
+    result = {"checkpoint": str(checkpoint), "epoch": load_checkpoint(checkpoint, within)["epoch"] + 1, **metrics}
     if model.classifies:
         examples, indices = data.splits["test"]
         result |= classification(torch.cat(outputs), examples.y[indices], data.classes)
@@ -53,13 +57,13 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     log.info("\n%s\n", table([{name: value for name, value in result.items() if isinstance(value, float)}]))
     if model.classifies:
         log.info("%s\n", table({"class": name, **scores} for name, scores in result["classes"].items()))
-    before = {name: run.record().get(name) for name in metrics}
+    before = {name: record.get(name) for name in metrics}
     if checkpoint == run.best and metrics == before:
         log.info("the same test metrics as in metrics.json, to the last digit")
     elif checkpoint == run.best:
         differ = ", ".join(f"{name} {value}" for name, value in before.items())
         log.warning("not the test metrics in metrics.json (%s): made elsewhere, or not ended?", differ)
-    log.info("written to %s/: evaluation.json", terminal.relative(run.path))
+    log.info("written to %s/: evaluation.json", pasteable(run.path))
     return result
 
 

@@ -5,20 +5,27 @@ To be read beside the other form: sdiff -w 200 src/models/scratch.py src/models/
 
 from typing import Any, Literal
 
-from pydantic import validate_call
+from pydantic import PositiveInt
 from torch import Tensor, nn, optim
 from torch.nn import functional as F
 
-from src.models.regression import Regression
+from src.models.regression import Factor, NonNegative, Positive, Regression
 
 
 class Concise(Regression):
     """nn.Linear with weight (q, d) ~ N(0, sigma^2) and bias (q,) = 0, updated by Lightning."""
 
-    def __init__(self, **settings: Any):
-        super().__init__(**settings)
-        d, q, sigma = self.hparams.num_inputs, self.hparams.num_outputs, self.hparams.sigma
-        self.linear = nn.Linear(d, q)
+    def __init__(
+        self,
+        num_inputs: PositiveInt,  # d, features of an example
+        num_outputs: PositiveInt,  # q, classes or targets
+        lr: Positive = 0.1,  # learning rate of the first epoch
+        gamma: Factor = 0.9,  # its factor after each epoch; 1 keeps it constant
+        weight_decay: NonNegative = 0.0,  # L2 penalty weight_decay / 2 * (|W|^2 + |b|^2)
+        sigma: NonNegative = 0.01,  # standard deviation of the initial weights
+    ):
+        super().__init__(num_inputs, num_outputs, lr, gamma, weight_decay, sigma)
+        self.linear = nn.Linear(num_inputs, num_outputs)
         nn.init.normal_(self.linear.weight, std=sigma)
         nn.init.zeros_(self.linear.bias)
 
@@ -50,10 +57,8 @@ class SoftmaxRegression(Concise):
 class LinearRegression(Concise):
     """y = x W + b + noise. The loss l2 is d^2, twice the other form's: at equal lr steps are twice as long."""
 
-    @validate_call
-    def __init__(self, *, loss: Literal["l2", "l1", "huber"] = "l2", **settings: Any):
-        super().__init__(**settings)
-        self.save_hyperparameters("loss", logger=False)
+    def __init__(self, loss: Literal["l2", "l1", "huber"] = "l2", **shared: Any):
+        super().__init__(**shared)
 
     def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
         losses = {"l2": F.mse_loss, "l1": F.l1_loss, "huber": F.huber_loss}

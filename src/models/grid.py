@@ -2,10 +2,10 @@
 
 import math
 from itertools import product
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
-from pydantic import BeforeValidator, Field, validate_call
+from pydantic import BeforeValidator, Field, PositiveInt
 from torch import Tensor, vmap
 
 from src.errors import UserError
@@ -17,6 +17,7 @@ from src.models.regression import Factor, NonNegative, Positive
 T = TypeVar("T")
 Some = Annotated[list[T], BeforeValidator(lambda x: x if isinstance(x, list) else [x]), Field(min_length=1)]
 AXES = ("lr", "gamma", "weight_decay")  # of the grid
+MOST_MEMBERS, MOST_WEIGHTS = 10_000, 100_000_000  # so that they fit into memory
 
 
 class SoftmaxRegression(closed_form.SoftmaxRegression):
@@ -27,11 +28,22 @@ class SoftmaxRegression(closed_form.SoftmaxRegression):
     epoch of each; one whose loss has become nan or infinite is never the best again.
     """
 
-    @validate_call
     def __init__(
-        self, *, lr: Some[Positive], gamma: Some[Factor], weight_decay: Some[NonNegative], **settings: Any
+        self,
+        num_inputs: PositiveInt,
+        num_outputs: PositiveInt,
+        lr: Some[Positive],
+        gamma: Some[Factor],
+        weight_decay: Some[NonNegative],
+        sigma: NonNegative = 0.01,
+        numerics: Literal["stable", "textbook"] = "stable",
     ):
-        super().__init__(lr=lr[0], gamma=gamma[0], weight_decay=weight_decay[0], **settings)
+        K = len(lr) * len(gamma) * len(weight_decay)
+        if K > MOST_MEMBERS or K * num_inputs * num_outputs > MOST_WEIGHTS:
+            size = f"{K:,} members of {num_inputs} x {num_outputs} weights"
+            raise UserError(f"model=grid has {size}; at most {MOST_MEMBERS:,} and {MOST_WEIGHTS:,} weights in all")
+        first = {"lr": lr[0], "gamma": gamma[0], "weight_decay": weight_decay[0]}
+        super().__init__(numerics, num_inputs=num_inputs, num_outputs=num_outputs, sigma=sigma, **first)
         self.members = [dict(zip(AXES, each, strict=True)) for each in product(lr, gamma, weight_decay)]
         # in memory one member after the other, each like W: flattened, they are the matrix of a single product
         self.register_buffer("Ws", self.W.detach().T.repeat(len(self.members), 1, 1).permute(2, 0, 1))
@@ -93,6 +105,9 @@ class SoftmaxRegression(closed_form.SoftmaxRegression):
         self.epoch_lr = self.members[self.best]["lr"] * self.members[self.best]["gamma"] ** self.current_epoch
         for own, every in ((self.W, self.Ws), (self.b, self.bs)):
             own.copy_(every[..., self.best, :])
+
+    def lower_lr(self) -> str:
+        return f"lower the values of model.lr (they are {self.hparams.lr})"
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

@@ -1,11 +1,12 @@
 """What all models share, whatever does the arithmetic: hyperparameters, steps and metrics."""
 
 import math
+from abc import ABC, abstractmethod
 from typing import Annotated, Any
 
 import lightning as L
 import torch
-from pydantic import Field, PositiveInt, validate_call
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from src.errors import UserError
@@ -15,7 +16,7 @@ from src.models.means import EpochMeans
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Factor = Annotated[float, Field(gt=0, le=1)]
+Factor = Annotated[float, Field(gt=0, le=1)]  # of the learning rate, after each epoch
 
 
 class Diverged(UserError):
@@ -24,7 +25,7 @@ class Diverged(UserError):
     status = "diverged"  # of the run, in its record
 
 
-class Regression(L.LightningModule):
+class Regression(L.LightningModule, ABC):
     """Predicts values or, if it `classifies`, labels; fitted by minibatch stochastic gradient descent.
 
     A subclass has parameters, `forward`, `loss` (mean of a minibatch), `training_step` and
@@ -40,21 +41,33 @@ class Regression(L.LightningModule):
 
     classifies = False
 
-    @validate_call
     def __init__(
         self,
-        *,
         num_inputs: PositiveInt,
         num_outputs: PositiveInt,
-        lr: Positive = 0.1,
-        gamma: Factor = 0.9,
-        weight_decay: NonNegative = 0.0,
-        sigma: NonNegative = 0.01,
+        lr: Positive,
+        gamma: Factor,
+        weight_decay: NonNegative,
+        sigma: NonNegative,
     ):
         super().__init__()
-        self.save_hyperparameters(logger=False)
+        self.save_hyperparameters(logger=False)  # those of the class that is built, its own and the shared
         self.means = EpochMeans()
         self.epoch_lr = math.nan  # learning rate of the epoch
+
+    @abstractmethod
+    def forward(self, X: Tensor) -> Tensor:
+        """Logits or predictions (n, q) of the examples X (n, ...)."""
+
+    @abstractmethod
+    def loss(self, output: Tensor, y: Tensor) -> Tensor:
+        """Mean loss () of the outputs (n, q) for the targets, labels (n,) or values (n, q)."""
+
+    @abstractmethod
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor | None: ...
+
+    @abstractmethod
+    def configure_optimizers(self) -> dict: ...
 
     def weights(self) -> tuple[Tensor, Tensor] | None:
         """(W (d, q), b (q,)), detached, of a model that is X W + b; None of any other."""
@@ -82,10 +95,14 @@ class Regression(L.LightningModule):
         if math.isfinite(loss):
             return
         step = self.global_step + (stage == "train")
-        remedy = f"lower model.lr (it is {self.hparams.lr:g})"
+        advice = self.lower_lr()
         if self.hparams.get("numerics") == "textbook":
-            remedy += " or take model.numerics=stable"
-        raise Diverged(f"{stage} loss became {loss} in epoch {self.current_epoch + 1}, step {step}; {remedy}")
+            advice += " or take model.numerics=stable"
+        raise Diverged(f"{stage} loss became {loss} in epoch {self.current_epoch + 1}, step {step}; {advice}")
+
+    def lower_lr(self) -> str:
+        """What most often helps a run that diverges."""
+        return f"lower model.lr (it is {self.hparams.lr:g})"
 
     def log_means(self, stage: str) -> None:
         means = self.means.finish(stage, self.trainer.strategy)

@@ -6,24 +6,31 @@ To be read beside the other form: sdiff -w 200 src/models/scratch.py src/models/
 from typing import Any, Literal
 
 import torch
-from pydantic import validate_call
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from src.maths import functional as F
 from src.maths import optim
-from src.models.regression import Regression
+from src.models.regression import Factor, NonNegative, Positive, Regression
 
 
 class Scratch(Regression):
     """X W + b with W (d, q) ~ N(0, sigma^2) and b (q,) = 0, updated by hand (manual optimization)."""
 
-    def __init__(self, **settings: Any):
-        super().__init__(**settings)
-        d, q, sigma = self.hparams.num_inputs, self.hparams.num_outputs, self.hparams.sigma
+    def __init__(
+        self,
+        num_inputs: PositiveInt,  # d, features of an example
+        num_outputs: PositiveInt,  # q, classes or targets
+        lr: Positive = 0.1,  # learning rate of the first epoch
+        gamma: Factor = 0.9,  # its factor after each epoch; 1 keeps it constant
+        weight_decay: NonNegative = 0.0,  # L2 penalty weight_decay / 2 * (|W|^2 + |b|^2)
+        sigma: NonNegative = 0.01,  # standard deviation of the initial weights
+    ):
+        super().__init__(num_inputs, num_outputs, lr, gamma, weight_decay, sigma)
         self.automatic_optimization = False
         # (d, q), in memory column after column: X W and X^T grad take half the time that rows would
-        self.W = nn.Parameter((sigma * torch.randn(q, d)).T)
-        self.b = nn.Parameter(torch.zeros(q))
+        self.W = nn.Parameter((sigma * torch.randn(num_outputs, num_inputs)).T)
+        self.b = nn.Parameter(torch.zeros(num_outputs))
 
     def weights(self) -> tuple[Tensor, Tensor]:
         return self.W.detach(), self.b.detach()
@@ -49,10 +56,8 @@ class SoftmaxRegression(Scratch):
 
     classifies = True
 
-    @validate_call
-    def __init__(self, *, numerics: Literal["stable", "textbook"] = "stable", **settings: Any):
-        super().__init__(**settings)
-        self.save_hyperparameters("numerics", logger=False)
+    def __init__(self, numerics: Literal["stable", "textbook"] = "stable", **shared: Any):
+        super().__init__(**shared)
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
         losses = {"stable": F.cross_entropy, "textbook": F.textbook_cross_entropy}
@@ -62,10 +67,8 @@ class SoftmaxRegression(Scratch):
 class LinearRegression(Scratch):
     """y = x W + b + noise. The loss l2 is 1/2 d^2, the textbook's; l1 is |d|; huber has delta 1."""
 
-    @validate_call
-    def __init__(self, *, loss: Literal["l2", "l1", "huber"] = "l2", **settings: Any):
-        super().__init__(**settings)
-        self.save_hyperparameters("loss", logger=False)
+    def __init__(self, loss: Literal["l2", "l1", "huber"] = "l2", **shared: Any):
+        super().__init__(**shared)
 
     def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
         losses = {"l2": F.squared_loss, "l1": F.l1_loss, "huber": F.huber_loss}

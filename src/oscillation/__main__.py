@@ -4,14 +4,16 @@ How much the training loss moves in the runs of a sweep (sweep=lr_gamma): betwee
 minibatches of the last one (train/swing), and between those under weights held still (train/rest): noise alone.
 """
 
-import argparse
 from pathlib import Path
 
-from src import terminal
+from src import signals
+from src.cli import exit
+from src.cli.console import pasteable, say
+from src.cli.options import Parser
 from src.errors import UserError
 from src.oscillation import mean_change
 from src.runs import Run, write_csv
-from src.sweeps.folder import Row, Sweep
+from src.sweeps.sweep import Row, Sweep
 from src.tables import table
 
 LAST = 6  # epochs, between which there are five changes
@@ -54,18 +56,19 @@ def draw(means: list[Row], path: Path) -> None:
 
 def main() -> None:
     """Print the table of the sweep; write oscillation.csv, a row for each run, and oscillation.png."""
-    parser = argparse.ArgumentParser("python -m src.oscillation", description=__doc__.split("\n")[0])
+    parser = Parser("python -m src.oscillation", "Why the loss oscillates in spite of a decaying learning rate.")
     parser.add_argument("sweep", type=Path, help="folder of a sweep, outputs/sweeps/NAME")
     sweep = Sweep(parser.parse_args().sweep)
-    from src.sweeps.summary import groups  # matplotlib
+    with signals.held():
+        from src.sweeps.summary import groups  # matplotlib
 
     rows = measure(sweep)
     means = groups(rows, sweep.axes, MEASURED)
-    terminal.say(table(means))
+    say(table(means))
     write_csv(sweep.path / "oscillation.csv", rows)
     draw(means, sweep.path / "oscillation.png")
-    terminal.say(f"written to {terminal.relative(sweep.path)}/: oscillation.csv oscillation.png")
+    say(f"written to {pasteable(sweep.path)}/: oscillation.csv oscillation.png")
 
 
 if __name__ == "__main__":
-    terminal.run(main)
+    exit.run(main)

@@ -1,6 +1,6 @@
 """Classes and probabilities from a finished run: python -m src.predict run=DIR [inputs=PATH]"""
 
-from src import commands
+from src.cli import command
 
 if __name__ == "__main__":
-    commands.run("predict", "src.predict.prediction.main")
+    command.run("predict", "src.predict.prediction.main")

@@ -15,16 +15,17 @@ from omegaconf import DictConfig
 from pydantic import BeforeValidator, Field
 from torch import Tensor
 
-from src import files, terminal
+from src import files
 from src.charts import COLOURS, save, short
 from src.charts.images import BLACK, WRONG, gallery, square
+from src.cli.console import pasteable
+from src.cli.options import Options, checked
 from src.data.module import SplitDataModule
 from src.errors import UserError
 from src.maths import functional as F
 from src.predict.pictures import decode, find, pair, prepare
 from src.runs import Run, write_csv
 from src.runs.config import restore
-from src.runs.settings import Options, checked
 from src.training.figures import outputs
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,8 @@ def predict(cfg: DictConfig, folder: Path) -> None:
     options = checked(Prediction, cfg)
     paths = {} if options.inputs is None else find(options.inputs)
     run = Run(options.run)
-    data, model = restore(run.recorded(), getattr(run, options.checkpoint), options.data.get("root"))
+    checkpoint = getattr(run, options.checkpoint)
+    data, model = restore(run.recorded(), checkpoint, options.data.get("root"), within=run.path)
     if not model.classifies:
         raise UserError(f"run {run.path} is no classifier; predict needs one")
     if paths and data.resize is None:
@@ -70,7 +72,7 @@ def predict(cfg: DictConfig, folder: Path) -> None:
         picture = {"inputs": chart(shown, torch.stack(pairs), data.classes)}
     else:
         data.prepare_data()
-        data.setup()
+        data.setup("test")
         logits, y = outputs(model, data)
         log.info("accuracy %.4f on %d test images", F.accuracy(logits, y), len(y))
         examples = {"image": range(len(y)), "true": [data.classes[k] for k in y]}
@@ -80,7 +82,7 @@ def predict(cfg: DictConfig, folder: Path) -> None:
     for name, drawn in picture.items():
         save(drawn, folder / f"{name}.png")
     written = sorted(path.name for path in folder.glob("*") if path.suffix != ".log")
-    log.info("written to %s/: %s", terminal.relative(folder), " ".join(written))
+    log.info("written to %s/: %s", pasteable(folder), " ".join(written))
     if len(seen) < len(paths):
         raise UserError(failed)
 

@@ -1,6 +1,6 @@
 """Every recipe of the notes, run and checked against its yardstick: python -m src.reproduce"""
 
-from src import commands
+from src.cli import command
 
 if __name__ == "__main__":
-    commands.run("reproduce", "src.reproduce.checks.main")
+    command.run("reproduce", "src.reproduce.checks.main")

@@ -12,10 +12,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from pydantic import Field, PositiveInt
 
-from src import terminal
+from src.cli.console import pasteable
+from src.cli.explain import explain
+from src.cli.options import Options, checked
 from src.errors import UserError
 from src.runs import write
-from src.runs.settings import Bounds, Options, checked
+from src.runs.settings import Bounds
 from src.tables import table
 from src.training.experiment import train
 
@@ -43,7 +45,7 @@ def run_preset(preset: str, seed: int, overrides: Sequence[str], folder: Path) -
     try:
         run = train(compose("train", overrides=arguments), folder)
     except Exception as error:
-        return {"seed": seed, "reason": " ".join(terminal.explain(error).split())}
+        return {"seed": seed, "reason": " ".join(explain(error).split())}
     record, last = run.record(), run.rows()[-1]
     if "val/loss" in last:
         record |= {"gap": last["val/loss"] - last["train/loss"], "last val/loss": last["val/loss"]}
@@ -82,7 +84,7 @@ def reproduce(checks: dict[str, Check], overrides: Sequence[str], folder: Path) 
         log.info("%d/%d  %s seed %d  %s", done, len(runs), preset, seed, row(preset, check, [record])["ours"])
     rows = [row(preset, check, records[preset]) for preset, check in checks.items()]
     write(folder / "results.md", table(rows) + "\n")
-    log.info("\n%s\n\n%s", table(rows), terminal.relative(folder / "results.md"))
+    log.info("\n%s\n\n%s", table(rows), pasteable(folder / "results.md"))
     if failed := [row["preset"] for row in rows if row["verdict"] != "pass"]:
         raise UserError(f"failed, or outside the bounds: {', '.join(failed)}")
 

@@ -1,34 +1,68 @@
 """The run folder: a new one for every run, what is where in it, and who may be in it."""
 
 import contextlib
-import csv
 import fcntl
 import functools
-import io
 import itertools
 import json
-import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pydantic
 import yaml
 from filelock import AcquireReturnProxy, FileLock, Timeout
+from typing_extensions import TypedDict
 
 from src import files
 from src.errors import UserError
-from src.runs.settings import GROUPS
+from src.processes import main_process
+from src.runs.settings import GROUPS, OPTIONAL
 from src.tables import table
 
 # What a run may leave before it has begun; a folder that holds nothing else is nobody's.
 EARLY = {".hydra", "train.log", "metrics.json", "metrics.csv", "checkpoints", "figures"}
+PART = re.compile(r"(\.\d+)?\.part$")  # how a file ends that a killed process was writing
+
+
+class Resumption(TypedDict):
+    """When a run was gone on with, and how its settings were changed."""
+
+    step: int
+    overrides: list[str]
+
+
+class Results(TypedDict, total=False):
+    """metrics.json; it also has the final metrics, numbers under names with a slash, as test/acc."""
+
+    seed: int
+    versions: dict[str, str]
+    git_commit: str | None
+    git_dirty: bool | None
+    resumed: list[Resumption]
+    status: str
+    reason: str
+    ended: str
+    best_epoch: int
+    epochs: int
+    steps: int
+    seconds: float
+    examples_per_second: float
+    device: str
+    threads: int
+    data_sha256: dict[str, str] | None
+    __pydantic_config__ = pydantic.ConfigDict(extra="allow", strict=True)
+
+
+RESULTS = pydantic.TypeAdapter(Results)
 
 
 class Run:
     """A run: the paths and records of its folder, and what it has made, `metrics`, `model` and `data`."""
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         self.config = self.path / ".hydra" / "config.yaml"
         self.best = self.path / "checkpoints" / "best.ckpt"
         self.last = self.path / "checkpoints" / "last.ckpt"
@@ -42,17 +76,22 @@ class Run:
 
     def early(self) -> bool:
         """Whether the folder holds nothing but what a run of ours may leave before it has begun."""
-        folders = self.path, self.best.parent
-        names, saved = ({each.name.removesuffix(".part") for each in folder.glob("*")} for folder in folders)
-        names -= {each.relative_to(self.path).parts[0] for each in self.events()}
+        names = {PART.sub("", path.name) for path in self.path.glob("*")}
+        names -= {path.relative_to(self.path).parts[0] for path in self.events()}
+        saved = {PART.sub("", path.name) for path in self.best.parent.glob("*")}
         ours = ".hydra" in names or names <= {"train.log"}
-        return ours and not self.begun() and names <= EARLY and saved <= {self.best.name, self.last.name}
+        return ours and names <= EARLY and saved <= {self.best.name, self.last.name} and not self.begun()
+
+    def parts(self) -> Iterator[Path]:
+        """The files that a killed process was writing."""
+        for folder in (self.path, self.config.parent, self.best.parent, self.figures):
+            yield from folder.glob("*.part")
 
     def events(self) -> list[Path]:
         """TensorBoard's files: here or, of a job of a sweep, in a folder that holds nothing else."""
         named = (each for each in self.path.glob("*") if each.is_dir() and not each.is_symlink())
-        own = (each for each in named if all(path.match("events.out.*") for path in each.iterdir()))
-        return [path for folder in (self.path, *own) for path in folder.glob("events.out.*")]
+        own = (each for each in named if all(path.match("events.out.tfevents.*") for path in each.iterdir()))
+        return [path for folder in (self.path, *own) for path in folder.glob("events.out.tfevents.*")]
 
     def in_sweep(self) -> bool:
         return (self.path.parent / "sweep.yaml").exists()
@@ -65,7 +104,7 @@ class Run:
 
     def in_use(self) -> bool:
         try:
-            with files.open_regular(self.config.with_name("lock"), files.LARGEST) as file:
+            with files.open_regular(self.config.with_name("lock"), files.TEXT, within=self.path) as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: others can ask at the same moment
                 return False
         except OSError as error:  # else nobody has ever had it, or we may not read it
@@ -74,20 +113,31 @@ class Run:
     def save_config(self, settings: dict[str, Any], overrides: Sequence[str] = ()) -> None:
         """Save the settings, plain values, and the overrides that made them, behind earlier ones."""
         path = self.config.with_name("overrides.yaml")
-        earlier = yaml.safe_load(files.read(path)) if path.exists() else []
+        earlier = self.overrides() if path.exists() else []
         files.write(path, yaml.safe_dump([*earlier, *overrides]))
         files.write(self.config, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+
+    def overrides(self) -> list[str]:
+        """The overrides that made the settings. Raises UserError if their file is damaged."""
+        path = self.config.with_name("overrides.yaml")
+        found = files.read_yaml(path, within=self.path, interpolations=True)
+        if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+            raise UserError(f"{path} is damaged: it is no list of overrides")
+        return found
 
     def recorded(self) -> dict[str, Any]:
         """The settings of the run, plain values. Raises UserError for what is not a run folder of ours."""
         if not self.config.exists():
             what = "is no run folder, or one whose run never began"
             raise UserError(f"{self.path} {what}: it has no .hydra/config.yaml; try outputs/runs/NAME")
-        files.refuse_links(self.path.rglob("*"), "run folder")
-        settings = files.read_yaml(self.config)
+        files.refuse_links(self.path, "run folder")
+        settings = files.read_yaml(self.config, within=self.path)
         groups = settings if isinstance(settings, dict) else {}
-        if "seed" not in groups or not all(isinstance(groups.get(name), dict) for name in GROUPS):
+        seeded = type(groups.get("seed")) is int
+        if not seeded or not all(isinstance(groups.get(name), dict) for name in GROUPS):
             raise UserError(f"{self.config} is damaged: it lacks one of seed, {', '.join(GROUPS)}")
+        if not all(isinstance(groups.get(name) or {}, dict) for name in OPTIONAL):
+            raise UserError(f"{self.config} is damaged: {' or '.join(OPTIONAL)} is no group of settings")
         if settings.keys() & {"hydra", "defaults"}:  # which would steer Hydra itself
             raise UserError(f"{self.config} is damaged: it must not have hydra or defaults")
         return settings
@@ -101,7 +151,7 @@ class Run:
         """The data module, set up, and the model of the best epoch. Raises UserError if they cannot be had."""
         from src.runs.config import restore  # torch, without which a run can be summarized
 
-        data, model = restore(self.recorded(), self.best)
+        data, model = restore(self.recorded(), self.best, within=self.path)
         data.prepare_data()
         data.setup()
         return data, model
@@ -126,21 +176,27 @@ class Run:
     def record(self) -> dict[str, Any]:
         """metrics.json, {} if there is none yet: the status of the run, its results, what they depend on."""
         try:
-            record = json.loads(files.read(self.metrics_json))
-            if any("/" in name and not isinstance(value, float | int) for name, value in record.items()):
-                raise ValueError("a metric is no number")
+            content = files.read_json(self.metrics_json, within=self.path)
+            record = RESULTS.validate_python(content)
+            for name, value in record.items():
+                if "/" in name and (isinstance(value, bool) or not isinstance(value, float | int)):
+                    raise ValueError(f"{name} is no number")
         except FileNotFoundError:
             return {}
-        except (AttributeError, ValueError, RecursionError) as error:
+        except pydantic.ValidationError as error:
+            detail = error.errors()[0]
+            place = ".".join(map(str, detail["loc"]))
+            raise UserError(f"{self.metrics_json} is damaged: {place}: {detail['msg']}") from error
+        except ValueError as error:
             raise UserError(f"{self.metrics_json} is damaged: {error}") from error
         return record
 
     def rows(self) -> list[dict[str, float]]:
-        rows = csv.DictReader(io.StringIO(files.read(self.metrics_csv)))
-        try:
-            return [{name: float(value) for name, value in row.items()} for row in rows]
-        except (TypeError, ValueError, csv.Error) as error:
-            raise UserError(f"{self.metrics_csv} is damaged: {error}") from error
+        """metrics.csv: the metrics of each epoch. Raises UserError if it is damaged."""
+        rows = files.read_rows(self.metrics_csv, within=self.path)
+        if not all("epoch" in row for row in rows):
+            raise UserError(f"{self.metrics_csv} is damaged: it has no column epoch")
+        return rows
 
 
 def lock(path: Path, subject: str) -> AcquireReturnProxy:
@@ -151,12 +207,6 @@ def lock(path: Path, subject: str) -> AcquireReturnProxy:
         raise UserError(f"{subject} is in use by another process; wait until that one ends") from None
     except OSError as error:
         raise files.cannot_write(subject, error) from error
-
-
-def main_process() -> bool:
-    """Whether this is the process that saves the run: of several, the one that a launcher gave rank 0."""
-    ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
-    return next((rank for rank in ranks if rank is not None), "0") == "0"
 
 
 def claim(wanted: Path, key: str | None = None) -> Path:
@@ -170,11 +220,19 @@ def claim(wanted: Path, key: str | None = None) -> Path:
             folder.mkdir(parents=True)
             return folder
         except FileExistsError:
-            if not key:
+            if key is None:
                 folder = wanted.with_name(f"{wanted.name}_{number}")
-            elif folder.is_dir() and Run(folder).early():
-                return folder
-            else:
-                raise UserError(f"folder {folder} is not empty; choose another with {key}=DIR") from None
+                continue
+            check_free(folder, key)
+            return folder
         except OSError as error:
             raise UserError(f"cannot make the folder {folder}: {error.strerror}") from error
+
+
+def check_free(folder: Path, key: str) -> None:
+    """Raises UserError if a run in the folder would overwrite anything; the user named it as `key`."""
+    run = Run(folder)
+    if run.last.exists():
+        raise UserError(f"folder {folder} holds a run already; choose another with {key}=DIR")
+    if not folder.is_dir() or not run.early():
+        raise UserError(f"folder {folder} is not empty; choose another with {key}=DIR")

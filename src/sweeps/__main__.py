@@ -7,16 +7,19 @@ The summary runs nothing of the folder, which may be anybody's. Going on runs th
 a sweep folder is code, so do not resume a stranger's.
 """
 
-import argparse
 import os
 import re
-import shlex
 import sys
 from pathlib import Path
 
-from src import terminal
+from src import signals
+from src.cli import exit
+from src.cli.console import command_line, quoted, say
+from src.cli.options import Parser
 from src.errors import UserError
-from src.sweeps.folder import Sweep
+from src.sweeps.sweep import Sweep
+
+DESCRIPTION = __doc__ or ""
 
 # Hydra's own settings that are taken from a sweep folder; others can start a program or write elsewhere.
 HARMLESS = re.compile(
@@ -38,21 +41,22 @@ def resume(path: Path, overrides: list[str]) -> None:
         if steers and text not in overrides and not HARMLESS.fullmatch(text):
             raise UserError(
                 f"{path}/sweep.yaml sets {text}, which is not taken from a folder; if it is yours, add it: "
-                f"python -m src.sweeps resume {shlex.join([str(path), text])}"
+                f"{command_line('src.sweeps', 'resume', str(path), text)}"
             )
-    again = [*overrides, f"hydra.sweep.dir={terminal.quoted(path)}", "hydra.callbacks.report_sweep.resume=true"]
+    if not re.fullmatch(r"\w[\w.-]*", sweep.plan.config):
+        raise UserError(f"{path}/sweep.yaml is damaged: {sweep.plan.config} is no name of a config")
+    folder = sweep.path.absolute()
+    again = [*overrides, f"hydra.sweep.dir={quoted(path)}", "hydra.sweeper.resume=true"]
     keys = {text.partition("=")[0] for text in again}
     command = [text for text in sweep.command if text.partition("=")[0] not in keys]
-    configs = f"--config-path={(path / '.conf').absolute()}"
-    python = [sys.executable, "-m", "src.train", "--multirun", configs, *command, *again]
-    os.environ["HYDRA_FULL_ERROR"] = str(int(terminal.tracebacks))  # it has been changed for Hydra
+    configs = [f"--config-path={folder / '.conf'}", f"--config-name={sweep.plan.config}"]
+    python = [sys.executable, "-m", "src.train", "--multirun", *configs, *command, *again]
+    os.environ["HYDRA_FULL_ERROR"] = str(int(exit.tracebacks))  # it has been changed for Hydra
     os.execv(python[0], python)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        "python -m src.sweeps", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("python -m src.sweeps", description=DESCRIPTION)
     parser.add_argument("resume", nargs="?", choices=["resume"], help="finish the sweep; runs its configs")
     parser.add_argument("folder", type=Path, help="of the sweep, outputs/sweeps/NAME")
     parser.add_argument("overrides", nargs="*", help="for resume: of the launcher, hydra.launcher.KEY=VALUE")
@@ -60,10 +64,11 @@ def main() -> None:
     if arguments.resume:
         resume(arguments.folder, arguments.overrides)
     else:
-        from src.sweeps.summary import summarize  # matplotlib: --help needs none
+        with signals.held():
+            from src.sweeps.summary import summarize  # matplotlib: --help needs none
 
-        terminal.say(summarize(arguments.folder)[1])
+        say(summarize(arguments.folder)[1])
 
 
 if __name__ == "__main__":
-    terminal.run(main)
+    exit.run(main)

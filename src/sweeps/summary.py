@@ -10,27 +10,30 @@ from statistics import fmean, stdev
 
 from matplotlib.figure import Figure
 
-from src import terminal
 from src.charts import CYCLE, figure, literal, save, scale
+from src.cli.console import pasteable
 from src.errors import printable
 from src.runs import Run, write, write_csv
-from src.sweeps.folder import SELECTED, Row, Sweep
-from src.tables import table
+from src.sweeps.sweep import SELECTED, Row, Sweep
+from src.tables import markdown, table
 
+MOST_POINTS = 500  # in a picture
 SHOWN = ("val/loss", "val/acc", "test/loss", "test/acc")  # in this order, where a run has them
 
 
 def summarize(path: Path) -> tuple[list[Row], str]:
     """Write summary.csv, summary.md and, for one or two axes, summary.png; the rows, and a text to print."""
-    sweep, picture = Sweep(path), path / "summary.png"
+    sweep = Sweep(path)
+    path, picture = sweep.path, sweep.path / "summary.png"
     rows = sweep.rows()
     text, files = answer(rows, sweep.axes, picture), "summary.csv .md"
-    page = [f"# {path.name}", f"`{shlex.join(['python', '-m', 'src.train', '-m', *sweep.command])}`", text]
+    command = printable(shlex.join(["python", "-m", "src.train", "-m", *sweep.command]))
+    page = [f"# {markdown(sweep.path.name)}", f"    {command}", text]  # four spaces make code of a line
     if picture.exists():
         page, files = [*page, f"![summary]({picture.name})"], f"{files} .png"
     write_csv(path / "summary.csv", rows)
     write(path / "summary.md", printable("\n\n".join(page) + "\n", keep="\n"))
-    return rows, f"{text}\n\nwritten to {terminal.relative(path)}/: {files}"
+    return rows, f"{text}\n\nwritten to {pasteable(path)}/: {files}"
 
 
 class Spread(tuple[float, ...]):
@@ -69,10 +72,11 @@ def answer(rows: list[Row], axes: list[str], picture: Path | None = None) -> str
         ranked = sorted(means, key=lambda group: group.get(SELECTED, (math.inf,)))
         parts += [f"Mean ± sd over the n finished runs of each setting. {order}", table(ranked)]
     if troubled := [row for row in rows if row["reason"]]:
-        lines = (f"- {row['job']}: `{row['overrides']}`: {row['status']}, {row['reason']}" for row in troubled)
-        parts += ["Not finished:", "\n".join(lines)]
+        lines = [f"{row['overrides']}: {row['status']}, {row['reason']}" for row in troubled]
+        numbered = [f"- {row['job']}: {markdown(line)}" for row, line in zip(troubled, lines, strict=True)]
+        parts += ["Not finished:", "\n".join(numbered)]
     axes, drawn = [key for key in axes if key != "seed"], [group for group in means if SELECTED in group]
-    if picture and drawn and 1 <= len(axes) <= 2:
+    if picture and drawn and 1 <= len(axes) <= 2 and len(drawn) <= MOST_POINTS:
         save(chart(drawn, axes), picture)
     return "\n\n".join(parts)
 

@@ -7,7 +7,6 @@ import rich
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from matplotlib.figure import Figure
-from pydantic import validate_call
 from torch import Tensor
 from torchmetrics.functional import confusion_matrix
 
@@ -26,7 +25,6 @@ class Figures(Checkpoint):
     the tested model too, as tested/NAME. conf/callbacks/default.yaml says what the arguments mean.
     """
 
-    @validate_call
     def __init__(self, draw: bool | Literal["auto"] = "auto", live: bool = False):
         self.draw, self.live = draw, live
         self.shown = False  # in the notebook

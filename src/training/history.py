@@ -16,10 +16,13 @@ import torch
 import torchvision
 from lightning.pytorch.callbacks import Checkpoint
 
-from src.errors import Stopped, UserError
-from src.runs import Run, main_process, write_csv
+from src import signals
+from src.errors import UserError
+from src.processes import main_process
+from src.runs import Run, write_csv
 
 MEASURES = ("train", "val", "test", "error")  # stages of a metric
+GIT_SECONDS = 5  # that git may take to answer
 log = logging.getLogger(__name__)
 
 
@@ -90,17 +93,19 @@ def keep_record(run: Run, seed: int, **known: Any) -> Iterator[dict[str, Any]]:
         return
     record = {"seed": seed, **provenance(), **known, "status": "running"}
     run.save_record(record)
-    Stopped.received = 0
     try:
         yield record
     except BaseException as error:
-        cause = Stopped(Stopped.received) if Stopped.received else error
-        ended = isinstance(cause, SystemExit | KeyboardInterrupt)
-        record["status"] = "interrupted" if ended else getattr(cause, "status", "failed")
+        cause = signals.Stopped(signals.received()) if signals.received() else error
+        interrupted = isinstance(cause, SystemExit | KeyboardInterrupt)
+        record["status"] = "interrupted" if interrupted else getattr(cause, "status", "failed")
         record["reason"] = str(cause) or type(cause).__name__
+        if interrupted:
+            record["ended"] = f"signal {record['reason']}"
         with contextlib.suppress(UserError):  # on a full disk the first error is the one to report
             run.save_record(record)
-        if Stopped.received == signal.SIGINT:  # in a notebook; a command ends with status 130
+        if signals.received() == signal.SIGINT and not signals.in_command():
+            signals.forget()  # the notebook goes on
             how = f"to go on: resume({str(run.path)!r})" if run.begun() else "nothing saved yet"
             raise KeyboardInterrupt(how) from None
         raise
@@ -111,12 +116,14 @@ def keep_record(run: Run, seed: int, **known: Any) -> Iterator[dict[str, Any]]:
 @functools.cache  # the jobs of a sweep run the code that this process has loaded
 def provenance() -> dict[str, Any]:
     """What a result depends on besides its config: versions and git commit; null is unknown."""
-    ask = functools.partial(subprocess.check_output, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL)
+    ask = functools.partial(
+        subprocess.check_output, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL, timeout=GIT_SECONDS
+    )
     git = ["git", "--no-optional-locks"]  # which a kill would leave, and git refuse to work with it
     try:
         commit, changes = ask([*git, "rev-parse", "HEAD"]), ask([*git, "status", "--porcelain"])
         known = {"git_commit": commit.decode().strip(), "git_dirty": changes != b""}
-    except (OSError, subprocess.CalledProcessError):  # no git, or a copy without history
+    except (OSError, subprocess.SubprocessError):  # no git, a copy without history, or a git that hangs
         known = {"git_commit": None, "git_dirty": None}
     versions = {package.__name__: package.__version__ for package in (torch, torchvision, L)}
     return {"versions": {"python": platform.python_version(), **versions}, **known}

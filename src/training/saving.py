@@ -10,9 +10,9 @@ import lightning as L
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
-from pydantic import PositiveInt, validate_call
+from pydantic import PositiveInt
 
-from src.errors import Stopped, on_signals
+from src import signals
 from src.runs import Run, write
 from src.runs.checkpoint import load_checkpoint
 
@@ -28,21 +28,18 @@ class Last(Checkpoint):
     same reason. conf/callbacks/default.yaml says what the argument means.
     """
 
-    @validate_call
     def __init__(self, every_n_train_steps: PositiveInt | None = None):
         self.every_n_train_steps = every_n_train_steps
         self.received = 0  # signal to stop, if any
-        self.stopped = False  # whether early stopping had ended the run when it was saved
 
     def on_train_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        trainer.should_stop = self.stopped  # Lightning forgets it between fits
         # in place of Lightning's handlers, which it sets before this hook and takes away after the fit
         if threading.current_thread() is threading.main_thread():
-            on_signals(self.on_signal)
+            signals.handle(self.on_signal)
 
     def on_signal(self, signum: int, *_) -> None:
         if self.received == signum == signal.SIGINT:
-            raise Stopped(signum)
+            signals.stop(signum)
         self.received = signum
 
     def on_train_batch_end(self, trainer, model, outputs, batch, batch_idx) -> None:
@@ -65,16 +62,9 @@ class Last(Checkpoint):
 
     def save(self, trainer: L.Trainer, signum: int) -> None:
         """Save, then end the run if there is a signal to."""
-        self.stopped = trainer.should_stop
         trainer.save_checkpoint(Run(trainer.default_root_dir).last)
         if signum:
-            raise Stopped(signum)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"stopped": self.stopped}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.stopped = state["stopped"]
+            signals.stop(signum)
 
 
 class CheckpointIO(TorchCheckpointIO):

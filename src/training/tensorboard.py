@@ -3,15 +3,18 @@
 import contextlib
 import re
 import time
+from pathlib import Path
 from typing import Annotated
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
-from pydantic import Field, validate_call
+from pydantic import Field
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from src.errors import UserError
 from src.runs import Run, experiment
+from src.runs.folder import EARLY
 from src.training.history import history, logged, measures
 
 LAYOUT = {"training beside validation": {name: ["Multiline", [f"^{name}/"]] for name in ("loss", "acc")}}
@@ -26,16 +29,15 @@ class TensorBoard(Checkpoint):
     first in the alphabet: train/loss is loss/train there. Of several processes, the main one has this callback.
     """
 
-    @validate_call
     def __init__(self, name: Annotated[str, Field(pattern=r"^[^./][^/]*$|^$")] = ""):
+        if name in EARLY or name.endswith((".csv", ".json", ".log")):
+            raise UserError(f"logger.name={name} is the name of something else in a run folder; choose another")
         self.name = name
         self.writer: SummaryWriter | None = None
 
     def on_fit_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         run, rows = Run(trainer.default_root_dir), history(trainer).rows
-        # TensorBoard reads the event files of a run in the order of the seconds in their names
-        while any(f".{int(time.time())}." in path.name for path in run.events()):
-            time.sleep(0.05)
+        order_events(run)
         self.writer = SummaryWriter(run.path / self.name, purge_step=len(rows))
         self.writer.add_custom_scalars(LAYOUT)
         if rows:  # resumed: purged is what was written from the last of them on
@@ -71,3 +73,25 @@ class TensorBoard(Checkpoint):
         if self.writer:
             with contextlib.suppress(OSError):  # on a full disk the first error is the one to report
                 self.writer.close()
+
+
+def order_events(run: Run) -> None:
+    """Make sure that the next event file of the run has the latest name: TensorBoard reads them in that order.
+
+    The name has the second in which the file was made. If the clock has been put back since, the files that are
+    there get earlier names.
+    """
+    now = int(time.time())
+    files = sorted(run.events(), key=lambda path: path.name)
+    if files and second(files[-1]) > now:
+        for number, path in enumerate(files):
+            earlier = f"{now - len(files) + number:010d}"
+            path.rename(path.with_name(path.name.replace(f"{second(path):010d}", earlier, 1)))
+    while any(second(path) >= int(time.time()) for path in run.events()):
+        time.sleep(0.05)
+
+
+def second(path: Path) -> int:
+    """When the event file was made, by its name, events.out.tfevents.SECOND.HOST.PROCESS.NUMBER."""
+    text = path.name.split(".")[3]
+    return int(text) if text.isdigit() else 0

@@ -4,23 +4,25 @@ import contextlib
 import logging
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import lightning as L
 import rich
 import torch
-from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.fabric.plugins.environments import ClusterEnvironment, LightningEnvironment, SLURMEnvironment
 from lightning.pytorch.profilers import PassThroughProfiler
-from pydantic import Field, PositiveInt, validate_call
+from pydantic import Field, PositiveInt
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from src.errors import UserError
-from src.runs import main_process
+from src.processes import main_process
 from src.training.saving import CheckpointIO
 
 Accelerator = Literal["cpu", "gpu", "auto"]  # auto: gpu if there is one
 CORES = os.cpu_count() or 1
+MOST_EPOCHS = 100_000  # whose metrics can be read again
 NOTHING = contextlib.nullcontext()
 IGNORED = [  # warnings of Lightning's
     ".*LeafSpec.*",  # its own use of a torch name that is on its way out
@@ -29,17 +31,16 @@ IGNORED = [  # warnings of Lightning's
 ]
 
 
-@validate_call
 def build_trainer(
-    max_epochs: PositiveInt = 20,
+    max_epochs: Annotated[int, Field(gt=0, le=MOST_EPOCHS)] = 20,
     accelerator: Accelerator = "cpu",
     devices: PositiveInt = 1,
     strategy: Literal["auto", "ddp"] = "auto",
     enable_progress_bar: bool = True,
     threads: Annotated[int, Field(ge=1, le=CORES)] = 1,
     *,
-    folder: Any = ".",
-    callbacks: Any = (),
+    folder: Path = Path("."),
+    callbacks: Sequence[L.Callback] = (),
 ) -> L.Trainer:
     """Lightning's Trainer of the run in `folder`, with its callbacks.
 
@@ -69,7 +70,7 @@ def build_trainer(
         enable_progress_bar=False,  # ours is quicker, and one for all epochs
         callbacks=[*callbacks, *bar],
         logger=False,  # src.training.tensorboard writes for TensorBoard
-        default_root_dir=Path(folder),
+        default_root_dir=folder.absolute(),
         enable_checkpointing=bool(callbacks),
         enable_model_summary=False,
         num_sanity_val_steps=0,  # the model checks its inputs itself
@@ -79,26 +80,31 @@ def build_trainer(
     )
 
 
-def launched(devices: int) -> list[SLURMEnvironment]:
-    """The environment of the processes that srun has started; Lightning misses it in an interactive allocation.
+def launched(devices: int) -> list[ClusterEnvironment]:
+    """The environment of the processes that srun has started; Lightning misses it in an interactive allocation,
+    and takes a batch script for a task of srun's.
 
     Raises UserError unless the run has the processes that it asks for, or Lightning is to start them.
     """
-    torchrun = "RANK" in os.environ
-    tasks = 1 if torchrun else int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
-    found = devices
-    if torchrun:
-        found = int(os.environ.get("WORLD_SIZE", 1))
-    elif tasks > 1 or SLURMEnvironment.detect():
-        found = tasks if os.environ.get("SLURM_STEP_NUM_NODES", "1") == "1" else 0
-    if found != devices or (devices == 1 and not main_process()):
-        names = "RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS"
-        said = {name: os.environ[name] for name in names if name in os.environ}
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES")
+    numbers = {name: os.environ[name] for name in names if name in os.environ}
+    unfit = [name for name, text in numbers.items() if not text.isascii() or not text.isdigit()]
+    torchrun = "RANK" in numbers
+    tasks, found = 1, devices
+    if not unfit:
+        tasks = 1 if torchrun else int(numbers.get("SLURM_STEP_NUM_TASKS", 1))
+        if torchrun:
+            found = int(numbers.get("WORLD_SIZE", 1))
+        elif tasks > 1 or SLURMEnvironment.detect():
+            found = tasks if numbers.get("SLURM_STEP_NUM_NODES", "1") == "1" else 0
+    if unfit or found != devices or (devices == 1 and not main_process()):
         raise UserError(
-            f"trainer.devices={devices} asks for as many processes, but the environment says {said}; start "
+            f"trainer.devices={devices} asks for as many processes, but the environment says {numbers}; start "
             "them with srun --nodes=1 --ntasks-per-node=DEVICES or torchrun, or unset what another program left"
         )
-    return [SLURMEnvironment()] if tasks > 1 else []
+    if tasks > 1:
+        return [SLURMEnvironment()]
+    return [] if torchrun else [LightningEnvironment()]
 
 
 class ProgressBar(L.Callback):

@@ -1,6 +1,6 @@
 """Search for good hyperparameters with Optuna: python -m src.tune n_trials=50 [KEY=VALUE ...]"""
 
-from src import commands
+from src.cli import command
 
 if __name__ == "__main__":
-    commands.run("tune", "src.tune.search.main")
+    command.run("tune", "src.tune.search.main", new=False)

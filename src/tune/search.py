@@ -21,12 +21,15 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import BaseTrial, FrozenTrial, TrialState
 from pydantic import Field, NonNegativeInt
 
-from src import terminal
-from src.errors import Stopped, UserError
+from src import signals
+from src.cli.console import LogFile, pasteable, say
+from src.cli.explain import USER_ERRORS, explain
+from src.cli.options import Options, checked
+from src.errors import UserError
 from src.runs import Run, leaves
-from src.runs.settings import Options, checked
-from src.training.experiment import resume, train
-from src.tune.study import DATABASE, conclude, joined
+from src.runs.settings import Seed, plain
+from src.training.experiment import check_settings, resume, train
+from src.tune.study import DATABASE, claim_study, conclude, joined
 
 
 class Search(Options, extra="ignore"):  # the settings of src.train stand beside these
@@ -35,7 +38,7 @@ class Search(Options, extra="ignore"):  # the settings of src.train stand beside
     space: dict[str, Any]
     storage: Any  # src.tune.study checks it: a complaint of pydantic's would show the password
     pruner: dict[Literal["n_startup_trials", "n_warmup_steps"], NonNegativeInt] | None
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    seed: Seed
 
 
 OWN = tuple(Search.model_fields.keys() - {"seed"})  # keys that src.train does not know
@@ -63,22 +66,18 @@ def tune(cfg: DictConfig, overrides: Sequence[str] = ()) -> list[FrozenTrial]:
     Raises UserError if cfg cannot be tuned, or no trial finishes.
     """
     search = checked(Search, cfg)
-    space, folder = distributions(search.space), Path(search.folder)
-    if cfg.trainer.get("devices", 1) != 1 or cfg.trainer.get("strategy", "auto") != "auto":
-        advice = f"to use several, start the same command again with folder={folder}"
-        raise UserError(f"a search trains on one device: leave out trainer=ddp and trainer.devices; {advice}")
-    if cfg.data.get("val_size") == 0:
-        raise UserError("data.val_size=0: tuning needs a validation split; try data.val_size=5000")
+    space, folder = distributions(search.space), Path(search.folder).expanduser()
     for key in space:
         if OmegaConf.select(cfg, key, default=...) is ...:
             raise UserError(f"space.{key}: there is no key {key}; ~space.{key} leaves it out")
     settings = OmegaConf.masked_copy(cfg, [key for key in cfg if key not in OWN])
-    folder.mkdir(parents=True, exist_ok=True)
+    check_search(settings, space, folder)
+    claim_study(folder)
     lock = FileLock(folder / ".lock")  # one process at a time chooses a trial or records how one ended
-    with joined(cfg, folder) as study:
+    with joined(cfg, settings, folder) as study:
         while True:
             with lock:
-                if not (trial := next_trial(study, search, space)):
+                if not (trial := next_trial(study, search, folder, space)):
                     break
                 run = Run(folder / str(trial.number))
                 held = run.lock()
@@ -93,6 +92,34 @@ def tune(cfg: DictConfig, overrides: Sequence[str] = ()) -> list[FrozenTrial]:
         return study.get_trials()
 
 
+def check_search(cfg: DictConfig, space: dict[str, BaseDistribution], folder: Path) -> None:
+    """Raises UserError for what no trial can be made with, among the settings and at the ends of the space."""
+    check_trial(cfg, folder)
+    for key, distribution in space.items():
+        for value in ends(distribution):
+            trial = cfg.copy()
+            OmegaConf.update(trial, key, value)
+            check_trial(trial, folder)
+
+
+def check_trial(cfg: DictConfig, folder: Path) -> None:
+    settings = plain(cfg)
+    check_settings(settings)
+    trainer = settings["trainer"]
+    if trainer.get("devices", 1) != 1 or trainer.get("strategy", "auto") != "auto":
+        advice = f"to use several, start the same command again with folder={folder}"
+        raise UserError(f"a search trains on one device: leave out trainer=ddp and trainer.devices; {advice}")
+    if settings["data"].get("val_size") == 0:
+        raise UserError("data.val_size=0: tuning needs a validation split; try data.val_size=5000")
+
+
+def ends(distribution: BaseDistribution) -> list[Any]:
+    """The lowest and the highest value, or all that can be chosen."""
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    return [distribution.low, distribution.high]
+
+
 def distributions(space: dict[str, Any]) -> dict[str, BaseDistribution]:
     """Dotted key -> what it is drawn from. Raises UserError if there is none, or one cannot be read."""
     if not (texts := leaves(space)):
@@ -105,7 +132,7 @@ def distribution(key: str, text: str) -> BaseDistribution:
     reason = "it must be an interval, which may have the tag log, or a choice of plain values"
     try:
         match OverridesParser.create().parse_override(f"{key}={text}").value():
-            case IntervalSweep(start=low, end=high, tags=tags) if tags <= {"log"} and math.isfinite(low + high):
+            case IntervalSweep(start=low, end=high, tags=tags) if tags <= {"log"} and math.isfinite(high - low):
                 kind = IntDistribution if isinstance(low + high, int) else FloatDistribution
                 return kind(low, high, log="log" in tags)
             case ChoiceSweep(list=values) if not any(isinstance(each, list | dict) for each in values):
@@ -115,10 +142,12 @@ def distribution(key: str, text: str) -> BaseDistribution:
     raise UserError(f"space.{key}={text} is no search space ({reason}); try interval(0.01, 1)")
 
 
-def next_trial(study: optuna.Study, search: Search, space: dict[str, BaseDistribution]) -> BaseTrial | None:
+def next_trial(
+    study: optuna.Study, search: Search, folder: Path, space: dict[str, BaseDistribution]
+) -> BaseTrial | None:
     """A trial that a killed process left, else a new one; None if there are enough."""
     for left in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-        if Run(Path(search.folder, str(left.number))).in_use():
+        if Run(folder / str(left.number)).in_use():
             continue
         if left.params.keys() == space.keys():
             return left
@@ -132,7 +161,7 @@ def next_trial(study: optuna.Study, search: Search, space: dict[str, BaseDistrib
 
 def attempt(cfg: DictConfig, run: Run, trial: BaseTrial) -> tuple[float | None, TrialState, str]:
     """Train, or finish what was begun: the value, if there is one, how the trial ended, and that in words."""
-    log = terminal.LogFile(run.path / "train.log")
+    log = LogFile(run.path / "train.log")
     log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger().addHandler(log)
     try:
@@ -142,11 +171,13 @@ def attempt(cfg: DictConfig, run: Run, trial: BaseTrial) -> tuple[float | None, 
     except optuna.TrialPruned as error:
         return None, TrialState.PRUNED, str(error)
     except Exception as error:
-        if Stopped.received or isinstance(error, DATABASE):  # the next start finishes the trial
+        if signals.received() or isinstance(error, DATABASE):  # the next start finishes the trial
             raise
-        logging.getLogger(__name__).exception("trial failed")
-        what = f"failed: {terminal.explain(error)}; see {terminal.relative(run.path / 'train.log')}"
-        return None, TrialState.FAIL, what
+        reason = explain(error)
+        bug = None if isinstance(error, USER_ERRORS) else (type(error), error, error.__traceback__)
+        # in the log of the trial alone: the terminal has a line per trial
+        log.handle(logging.LogRecord(__name__, logging.ERROR, __file__, 0, f"error: {reason}", None, bug))
+        return None, TrialState.FAIL, f"failed: {reason}; see {pasteable(run.path / 'train.log')}"
     finally:
         logging.getLogger().removeHandler(log)
         log.close()
@@ -159,7 +190,7 @@ def show_trial(study: optuna.Study, trial: BaseTrial, outcome: str, total: int) 
     texts = {key: f"{each:.5g}" if isinstance(each, float) else each for key, each in trial.params.items()}
     parameters = " ".join(f"{key}={text}" for key, text in texts.items())
     made = sum(each.state.is_finished() for each in study.get_trials(deepcopy=False))
-    terminal.say(f"{made}/{total}  trial {trial.number}  {parameters}  {outcome}")
+    say(f"{made}/{total}  trial {trial.number}  {parameters}  {outcome}")
 
 
 def main(cfg: DictConfig) -> None:

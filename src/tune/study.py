@@ -1,7 +1,6 @@
 """The study of a folder: its database, the experiment that it is of, and its results."""
 
 import contextlib
-import shlex
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
@@ -11,24 +10,33 @@ from typing import Any
 import optuna
 import yaml
 from filelock import FileLock
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from optuna.exceptions import DuplicatedStudyError, StorageInternalError
 from optuna.trial import TrialState
 from sqlalchemy import NullPool, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from src import terminal
+from src.cli.console import command_line, pasteable, quoted, say
 from src.errors import UserError
 from src.files import read_yaml
 from src.runs import experiment, leaves, write, write_csv
 from src.runs.settings import plain
 
 DATABASE = (SQLAlchemyError, StorageInternalError)  # errors of the storage, wherever they are met
+EARLY = (".lock", "study.db", "tune.yaml", "tune.log")  # what a study may leave before it has begun
 STATUS = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 
+def claim_study(folder: Path) -> None:
+    """Make the folder of a study, if there is none. Raises UserError if it is somebody else's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {path.name for path in folder.iterdir()}
+    if "tune.yaml" not in names and any(not name.startswith(EARLY) for name in names):
+        raise UserError(f"folder {folder} is not empty, and has no study; choose another with folder=DIR")
+
+
 @contextlib.contextmanager
-def joined(cfg: DictConfig, folder: Path) -> Iterator[optuna.Study]:
+def joined(cfg: DictConfig, settings: DictConfig, folder: Path) -> Iterator[optuna.Study]:
     """The study of the folder, made if there is none, for a `with` block.
 
     Raises UserError if the folder is another experiment's, or the database fails, now or within the block.
@@ -36,13 +44,11 @@ def joined(cfg: DictConfig, folder: Path) -> Iterator[optuna.Study]:
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # the errors below say it
     pruner = optuna.pruners.NopPruner() if cfg.pruner is None else optuna.pruners.MedianPruner(**cfg.pruner)
     database = (shared := address(cfg.storage)) or f"{folder}/study.db"
-    own = {} if shared else {"creator": lambda: sqlite3.connect(database)}  # whatever the folder's name
-    engine = {"poolclass": NullPool, **own}  # no connection stays open
     try:
         with FileLock(folder / ".lock"):
-            storage = optuna.storages.RDBStorage(cfg.storage or "sqlite:///study.db", engine)
+            storage = opened(cfg.storage, database)
             new = not (folder / "tune.yaml").exists()
-            name = study_name(cfg, folder, shared)
+            name = study_name(cfg, settings, folder, shared)
             study = optuna.create_study(storage=storage, pruner=pruner, study_name=name, load_if_exists=not new)
         yield study
     except DuplicatedStudyError as error:
@@ -56,14 +62,28 @@ def joined(cfg: DictConfig, folder: Path) -> Iterator[optuna.Study]:
         raise UserError(f"the database {database} fails: {reason}; {advice}") from error
 
 
-def study_name(cfg: DictConfig, folder: Path, storage: str | None) -> str:
+def opened(url: str | None, database: str) -> optuna.storages.RDBStorage:
+    """The database at the url, or an SQLite file called `database`. Raises UserError if its options do not fit."""
+    engine: dict[str, Any] = {"poolclass": NullPool}  # no connection stays open
+    if url is None:
+        url = "sqlite:///study.db"
+        engine["creator"] = lambda: sqlite3.connect(database)  # whatever the folder's name
+    try:
+        return optuna.storages.RDBStorage(url, engine)
+    except (TypeError, ValueError) as error:  # its text may have what is secret
+        raise UserError(f"the database {database} cannot be opened: an option of its address does not fit") from error
+
+
+def study_name(cfg: DictConfig, settings: DictConfig, folder: Path, storage: str | None) -> str:
     """What the database calls the study: its folder, as the process that made it was given that.
 
     tune.yaml records it with the experiment. Raises UserError if the experiment there is another one.
     """
-    path, settings = folder / "tune.yaml", plain(cfg)
-    wanted = {"storage": storage, "trainer.max_epochs": settings["trainer"].get("max_epochs")}
-    wanted |= experiment(settings) | leaves({key: settings[key] for key in ("callbacks", "space", "pruner")})
+    path, known_settings = folder / "tune.yaml", plain(settings)
+    wanted = {"storage": storage, "trainer.max_epochs": known_settings["trainer"].get("max_epochs")}
+    wanted |= experiment(known_settings)
+    searched = OmegaConf.to_container(OmegaConf.masked_copy(cfg, ["space", "pruner"]), resolve=True)
+    wanted |= leaves({"callbacks": known_settings["callbacks"], **searched})
     if not path.exists():
         write(path, yaml.safe_dump({**wanted, "study": cfg.folder}, sort_keys=False))
     known = read_yaml(path)
@@ -105,9 +125,9 @@ def conclude(study: optuna.Study, folder: Path, overrides: list[str]) -> None:
     if not counts["finished"]:
         raise UserError(f"no trial of {folder} finished; {folder}/trials.csv and the logs in it say why")
     best = study.best_trial
-    parameters = [f"{key}={terminal.quoted(value)}" for key, value in best.params.items()]
-    command = shlex.join(["python", "-m", "src.train", *overrides, *parameters])
+    parameters = [f"{key}={quoted(value)}" for key, value in best.params.items()]
+    command = command_line("src.train", *overrides, *parameters)
     write(folder / "best.txt", f"{command}\n")
-    terminal.say(f"\n{len(rows)} trials: {', '.join(f'{n} {status}' for status, n in counts.items())}")
-    terminal.say(f"best: trial {best.number}, val/loss {best.value:.4f}\n  {command}")
-    terminal.say(f"written to {terminal.relative(folder)}/: best.txt trials.csv")
+    say(f"\n{len(rows)} trials: {', '.join(f'{n} {status}' for status, n in counts.items())}")
+    say(f"best: trial {best.number}, val/loss {best.value:.4f}\n  {command}")
+    say(f"written to {pasteable(folder)}/: best.txt trials.csv")

@@ -15,11 +15,12 @@ import yaml
 from hydra.core.singleton import Singleton
 from submitit.core.utils import UncompletedJobError
 
-from src import terminal
+from src.cli.console import say
 from src.errors import UserError
 from src.files import read_yaml
 from src.runs import write
-from src.sweeps.callback import PATIENCE, ReportSweep
+from src.sweeps.local import PATIENCE
+from src.sweeps.report import Report
 
 POLL = 2  # seconds between questions
 # States after which a job runs no more; one that Slurm requeues has another. GONE: it is not known any more.
@@ -31,29 +32,29 @@ REMEDIES = {"TIMEOUT": " hydra.launcher.timeout_min=MINUTES", "OUT_OF_MEMORY": "
 
 def launch(launcher: Any, jobs: dict[int, Sequence[str]]) -> None:
     """Run those of the jobs, number -> overrides, that have not finished. UserError if Slurm refuses them."""
-    report, ReportSweep.running = ReportSweep.running, None  # nothing to sum up yet
+    report = launcher.report
     file = report.sweep.path / ".jobs.yaml"  # number of each job that was submitted -> its id, ARRAY_INDEX
-    submitted = read_yaml(file) if file.exists() else {}
+    recorded = read_yaml(file) if file.exists() else {}
+    submitted = {int(number): job for number, job in recorded.items()}
     ids = {number: job for number, job in submitted.items() if number in jobs}
     ids = {number: ids[number] for number, (state, _) in states(ids).items() if state not in ENDED}
     for number, job in ids.items():
-        terminal.say(f"job {number} is Slurm job {job} still; it is waited for")
+        say(f"job {number} is Slurm job {job} still; it is waited for")
     done = report.before | ids.keys()
     if todo := {number: overrides for number, overrides in jobs.items() if number not in done}:
         ids |= (new := submit(launcher, todo, report))
-        write(file, yaml.safe_dump(submitted | ids))
-        terminal.say(f"{len(new)} of {len(jobs)} jobs submitted as Slurm job {names(new)}; Ctrl-C cancels them")
-    ReportSweep.running = report
+        write(file, yaml.safe_dump({str(number): job for number, job in (submitted | ids).items()}))
+        say(f"{len(new)} of {len(jobs)} jobs submitted as Slurm job {names(new)}; Ctrl-C cancels them")
     try:
         wait(ids, report)
     except BaseException:
         subprocess.run(["scancel", *names(ids).split(",")], capture_output=True)
-        terminal.say(f"cancelled Slurm job {names(ids)}; {report.go_on()}")
+        say(f"cancelled Slurm job {names(ids)}; {report.go_on()}")
         wait(ids, report, PATIENCE)
         raise
 
 
-def submit(launcher: Any, jobs: dict[int, Sequence[str]], report: ReportSweep) -> dict[int, str]:
+def submit(launcher: Any, jobs: dict[int, Sequence[str]], report: Report) -> dict[int, str]:
     """Submit the jobs as an array: number -> id. Raises UserError if they are refused."""
     if not shutil.which("sbatch"):
         raise UserError(f"there is no sbatch here; on a login node of the cluster, {report.go_on()}")
@@ -75,7 +76,7 @@ def submit(launcher: Any, jobs: dict[int, Sequence[str]], report: ReportSweep) -
         signal.signal(signal.SIGINT, heeded)
 
 
-def wait(ids: dict[int, str], report: ReportSweep, limit: float = math.inf) -> None:
+def wait(ids: dict[int, str], report: Report, limit: float = math.inf) -> None:
     """Report each job when it ends, and take it from `ids`; return with the last, or after `limit` seconds."""
     end, said = time.monotonic() + limit, set()
     while ids and time.monotonic() < end:
@@ -87,7 +88,7 @@ def wait(ids: dict[int, str], report: ReportSweep, limit: float = math.inf) -> N
                 report.job_ended(number)
                 del ids[number]
             elif state in ("PENDING", "UNKNOWN") and reason not in ORDINARY | said:
-                terminal.say(f"Slurm job {job} waits: {reason}")
+                say(f"Slurm job {job} waits: {reason}")
                 said.add(reason)
         time.sleep(POLL if ids else 0)
 

@@ -1,0 +1,1 @@
+"""The front desk: how commands start, speak, explain what went wrong, and end."""

@@ -1,0 +1,134 @@
+"""The commands that Hydra configures: their entry, their folder, how they tell of errors."""
+
+import functools
+import logging
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.utils import get_method
+from omegaconf import DictConfig, OmegaConf
+
+from src import signals
+from src.cli import exit
+from src.cli.console import command_line, in_sweep, override
+from src.cli.explain import USER_ERRORS, explain
+from src.errors import UserError
+from src.processes import main_process
+from src.runs import Run, claim
+from src.runs.settings import CONF
+
+SWEEPERS = ("product",)  # of Hydra's plugins, those that keep what a sweep promises
+Task = Callable[[DictConfig], Any]
+log = logging.getLogger(__name__)
+
+
+class ClaimFolder(Callback):
+    """Hydra callback: makes the folder of the command before anything is written, so that no two share one.
+
+    A command that works on a folder that is there (`new` is false) has none made.
+    """
+
+    ready: ClassVar["ClaimFolder | None"] = None  # once the folder of the command may be used
+
+    def __init__(self, new: bool = True):
+        self.new = new
+
+    def on_run_start(self, config: DictConfig, **kwargs) -> None:
+        exit.call_or_exit(lambda: self.start(config))
+
+    def start(self, config: DictConfig) -> None:
+        check_hydra(config)
+        if self.new and main_process():
+            key = "hydra.run.dir"
+            named = any(text.startswith(f"{key}=") for text in config.hydra.overrides.hydra)
+            folder = claim(Path(config.hydra.run.dir).expanduser(), key if named else None)
+            OmegaConf.update(config, key, str(folder), force_add=True)
+        ClaimFolder.ready = self
+
+
+def check_hydra(config: DictConfig) -> None:
+    """Raises UserError for settings of Hydra that would lead files out of the folder of the command."""
+    job = config.hydra.job
+    if job.chdir:
+        raise UserError("hydra.job.chdir=true cannot be set: relative paths are those of the folder you are in; leave it out")
+    if config.hydra.output_subdir is not None:
+        raise UserError("hydra.output_subdir cannot be set: the settings of a run are in its .hydra; leave it out")
+    if not re.fullmatch(r"[^\W_][\w.-]*", str(job.name)):
+        raise UserError(f"hydra.job.name={job.name} is no name of a log file; leave it out")
+
+
+def command(name: str, new: bool = True) -> Callable[[Task], Callable[[], None]]:
+    """Decorator: makes of a task the command that conf/NAME.yaml configures, with a `new` folder or in one that is there."""
+    configured = hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)
+    return lambda task: configured(reporting(task, name, new))
+
+
+def reporting(task: Task, name: str, new: bool) -> Task:
+    """The task as a job that logs why it fails; that ends a single command, while a sweep goes on."""
+
+    @functools.wraps(task)
+    def job(cfg: DictConfig) -> Any:
+        check_callbacks(name, new)
+        try:
+            value = task(cfg)
+        except (Exception, signals.Stopped, KeyboardInterrupt) as error:
+            if not signals.received():
+                log_error(error, cfg)
+                if not in_sweep():
+                    sys.exit(1)
+                return fail_job(Run(HydraConfig.get().runtime.output_dir), error)
+        if signals.received():  # whatever the task has made of it
+            if main_process() and name in ("train", "resume"):
+                log.warning("interrupted by %s; %s", signals.Stopped(signals.received()), how_to_go_on())
+            signals.raise_received()
+        return value
+
+    return job
+
+
+def check_callbacks(name: str, new: bool) -> None:
+    """Raises UserError if the callbacks that make this job's folder have been taken out of Hydra's settings."""
+    if in_sweep():
+        if name != "train" or HydraConfig.get().runtime.choices["hydra/sweeper"] not in SWEEPERS:
+            raise UserError(f"only src.train, with hydra/sweeper={SWEEPERS[0]}, runs a sweep; leave out -m")
+    elif ClaimFolder.ready is None or ClaimFolder.ready.new != new:
+        right = "default" if new else "existing"
+        raise UserError(f"src.{name} needs hydra={right} with its callback claim_folder; leave out what changes it")
+
+
+def log_error(error: BaseException, cfg: DictConfig) -> None:
+    """Log one line; of a bug, or in the log of a job, the traceback too."""
+    mistake = isinstance(error, USER_ERRORS) and not in_sweep() and not exit.tracebacks
+    alone = OmegaConf.select(cfg, "trainer.devices") in (None, 1)
+    if main_process() or alone or not mistake:  # of processes that meet the same error, one says it
+        log.error("error: %s", explain(error), exc_info=None if mistake else error)
+
+
+def fail_job(run: Run, error: BaseException) -> None:
+    """Record why a job of a sweep failed, if it did so before there was a record that could say it."""
+    if run.record().get("status") in (None, "running"):
+        run.save_record(run.record() | {"status": "failed", "reason": explain(error)})
+
+
+def how_to_go_on() -> str:
+    run = Run(HydraConfig.get().runtime.output_dir)
+    if not run.begun():
+        return "nothing saved yet"
+    return f"to go on: {command_line('src.resume', override('run', run.path))}"
+
+
+def run(name: str, work: str, new: bool = True) -> None:
+    """Be the command of conf/NAME.yaml; `work` is imported, and torch with it, once its line is understood."""
+
+    def task(cfg: DictConfig) -> Any:
+        with signals.held():
+            function = get_method(work)
+        return function(cfg)
+
+    exit.run(command(name, new)(task))
