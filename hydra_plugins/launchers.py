@@ -16,20 +16,27 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-
-LAUNCHERS = {"basic": "LocalLauncher", "joblib": "JoblibLauncher", "submitit_slurm": "SlurmLauncher"}
+LAUNCHERS = {
+    "basic": "LocalLauncher",
+    "joblib": "JoblibLauncher",
+    "submitit_slurm": "SlurmLauncher",
+}
 
 
 class ProductSweeper(Sweeper):
-    """hydra/sweeper=product: runs all combinations of the values, from configs that are copied first.
+    """hydra/sweeper=product: runs all combinations of the values, from configs that are copied
+    first.
 
-    Whatever happens to it, the sweep ends with its summary. Raises UserError if a job did not finish.
+    Whatever happens to it, the sweep ends with its summary. Raises UserError if a job did not
+    finish.
     """
 
     def __init__(self, params: dict[str, str], max_batch_size: int | None, resume: bool):
         self.max_batch_size, self.resume = max_batch_size, resume
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
         from src.cli.console import quoted
         from src.runs import lock
         from src.sweeps import plan
@@ -65,7 +72,9 @@ class ProductSweeper(Sweeper):
 class LocalLauncher(Launcher):
     """hydra/launcher=basic: one job after the other, in this process."""
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> tuple[()]:
@@ -103,14 +112,17 @@ with contextlib.suppress(ImportError):  # without the extra `launchers` there ar
             return ()
 
         def __call__(self, number: int, overrides: list[str], singletons: dict) -> None:
-            """The job, in its own process. It ends as a run at a terminal does: SIGTERM saves, and stops it."""
+            """The job, in its own process. It ends as a run at a terminal does: SIGTERM saves, and
+            stops it."""
             import submitit
 
             from src import signals
             from src.sweeps import local
 
             signal.signal(signal.SIGTERM, signals.stop)
-            signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # time will be up; SIGTERM follows when it is
+            signal.signal(
+                signal.SIGUSR2, signal.SIG_IGN
+            )  # time will be up; SIGTERM follows when it is
             Singleton.set_state(singletons)
             setup_globals()
             local.run(self, number, overrides, submitit.JobEnvironment().job_id)

@@ -1,7 +1,7 @@
 """Runs side by side: python -m src.compare RUN RUN ...
 
-Writes outputs/comparisons/<date>_<time>/: comparison.csv (what differs in settings and results), curves.png,
-and of classifiers of the same classes weights.png. Reads nothing but the run folders.
+Writes outputs/comparisons/<date>_<time>/: comparison.csv (what differs in settings and results),
+curves.png, and of classifiers of the same classes weights.png. Reads nothing but the run folders.
 """
 
 from datetime import datetime
@@ -39,12 +39,22 @@ def compare(runs: list[Run], folder: Path) -> str:
     from src.runs.config import restore
 
     settings = [run.recorded() for run in runs]
-    data, models = zip(*(restore(each, run.best, within=run.path) for each, run in zip(settings, runs, strict=True)), strict=True)
+    data, models = zip(
+        *(
+            restore(each, run.best, within=run.path)
+            for each, run in zip(settings, runs, strict=True)
+        ),
+        strict=True,
+    )
     found = map(experiment, settings)  # dotted key -> value; `model` becomes its class
-    chosen = [{"model": ".".join(each.pop("model._target_").split(".")[-2:]), **each} for each in found]
+    chosen = [
+        {"model": ".".join(each.pop("model._target_").split(".")[-2:]), **each} for each in found
+    ]
     keys = dict.fromkeys(key for each in chosen for key in each)
     keys = [key for key in keys if any(each.get(key) != chosen[0].get(key) for each in chosen)]
-    shared = [key for key in keys if all(key in each for each in chosen)]  # by all forms of the model
+    shared = [
+        key for key in keys if all(key in each for each in chosen)
+    ]  # by all forms of the model
     rows, curves = [], {}
     for letter, run, each in zip(LETTERS, runs, chosen, strict=False):
         differing = {key: each[key] for key in keys if key in each}
@@ -53,7 +63,9 @@ def compare(runs: list[Run], folder: Path) -> str:
         path = printable(relative(run.path))
         rows.append({"run": letter, **differing, **results, "folder": path})
         text = ", ".join(
-            each[key].partition(".")[0] if key == "model" else f"{key.rpartition('.')[2]} {each[key]}"
+            each[key].partition(".")[0]
+            if key == "model"
+            else f"{key.rpartition('.')[2]} {each[key]}"
             for key in shared
         )
         name = text if 0 < len(text) <= 33 else run.path.name
@@ -62,14 +74,20 @@ def compare(runs: list[Run], folder: Path) -> str:
     write_csv(folder / "comparison.csv", rows)
     save(compared(curves), folder / "curves.png")
     classes = data[0].classes
-    if classes and all(each.classes == classes for each in data) and all(model.weights() for model in models):
+    if (
+        classes
+        and all(each.classes == classes for each in data)
+        and all(model.weights() for model in models)
+    ):
         W = {name: model.weights()[0] for name, model in zip(curves, models, strict=True)}
         save(weights(W, classes), folder / "weights.png")
     return table(rows)
 
 
 def main() -> None:
-    parser = Parser("python -m src.compare", "Runs side by side: settings, results, curves, weights.")
+    parser = Parser(
+        "python -m src.compare", "Runs side by side: settings, results, curves, weights."
+    )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
     runs = find(parser.parse_args().runs)  # before there is a folder
     folder = claim(Path(f"outputs/comparisons/{datetime.now():%Y-%m-%d_%H-%M-%S}"))

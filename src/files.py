@@ -1,7 +1,8 @@
-"""Files that are read with suspicion, because anybody may have made them, and files that are written in one step.
+"""Files that are read with suspicion, because anybody may have made them, and files that are
+written in one step.
 
-What is read is small: a text of a run has at most TEXT bytes, a table TABLE bytes. So no file that is a few lines
-long can take all memory, and none without an end is waited for.
+What is read is small: a text of a run has at most TEXT bytes, a table TABLE bytes. So no file that
+is a few lines long can take all memory, and none without an end is waited for.
 """
 
 import contextlib
@@ -27,20 +28,33 @@ TABLE = 1 << 25  # bytes of metrics.csv, which has at most 100,000 rows
 NODES, DEPTH = 100_000, 32  # of a YAML file: values, and levels of nesting
 CHARACTERS = 10_000  # of a single value
 ENTRIES, LEVELS = 100_000, 16  # of a folder: files and folders in it, and how deep they are nested
-SPREADSHEET = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet takes for a formula
+SPREADSHEET = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+)  # how a cell begins that a spreadsheet takes for a formula
 YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # that in C is ten times as fast
 
 
-# --- reading ----------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
 
 def open_regular(path: Path, most: int, within: Path | None = None) -> BinaryIO:
-    """The open file. With `within`, a folder that anybody may have made, no link below it is followed.
+    """The open file. With `within`, a folder that anybody may have made, no link below it is
+    followed.
 
-    Raises UserError for a link, a pipe or a device, and for more than `most` bytes: those may never end.
+    Raises UserError for a link, a pipe or a device, and for more than `most` bytes: those may never
+    end.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK) if within is None else _open_below(within, path)
+        descriptor = (
+            os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            if within is None
+            else _open_below(within, path)
+        )
     except OSError as error:
         if error.errno == errno.ENXIO or (within and _is_link(path)):
             raise UserError(f"{path} is a link or a device, not a file") from error
@@ -56,7 +70,8 @@ def open_regular(path: Path, most: int, within: Path | None = None) -> BinaryIO:
 
 
 def _open_below(folder: Path, path: Path) -> int:
-    """The descriptor of the file, found from the folder by one name after the other, none of which may be a link."""
+    """The descriptor of the file, found from the folder by one name after the other, none of which
+    may be a link."""
     *folders, name = path.relative_to(folder).parts
     current = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -74,8 +89,9 @@ def _is_link(path: Path) -> bool:
 
 
 def refuse_links(folder: Path, kind: str) -> None:
-    """Raises UserError if there is a link in the folder, through which others could be written to, or a device,
-    which has no end; and if a folder in it cannot be listed, or there is far more than a `kind` has.
+    """Raises UserError if there is a link in the folder, through which others could be written to,
+    or a device, which has no end; and if a folder in it cannot be listed, or there is far more than
+    a `kind` has.
     """
     folders, count = [(folder, 0)], 0
     while folders:
@@ -83,9 +99,15 @@ def refuse_links(folder: Path, kind: str) -> None:
         for entry in _list(current, kind):
             count += 1
             if count > ENTRIES or level > LEVELS:
-                raise UserError(f"{folder} has more than {ENTRIES:,} files, or is nested deeper than {LEVELS} levels")
-            if entry.is_symlink() or not (entry.is_dir(follow_symlinks=False) or _is_file_or_gone(entry)):
-                raise UserError(f"{entry.path} is a link or a device; a {kind} must hold files and folders alone")
+                raise UserError(
+                    f"{folder} has more than {ENTRIES:,} files, or more than {LEVELS} levels"
+                )
+            if entry.is_symlink() or not (
+                entry.is_dir(follow_symlinks=False) or _is_file_or_gone(entry)
+            ):
+                raise UserError(
+                    f"{entry.path} is a link or a device; a {kind} must hold files and folders"
+                )
             if entry.is_dir(follow_symlinks=False):
                 folders.append((Path(entry.path), level + 1))
 
@@ -97,7 +119,9 @@ def _list(folder: Path, kind: str) -> list[os.DirEntry[str]]:
     except FileNotFoundError:  # its writer has removed it meanwhile
         return []
     except OSError as error:
-        raise UserError(f"{folder} cannot be listed ({error.strerror}), and a {kind} is read only whole") from error
+        raise UserError(
+            f"{folder} cannot be listed ({error.strerror}), and a {kind} is read only whole"
+        ) from error
 
 
 def _is_file_or_gone(entry: os.DirEntry[str]) -> bool:
@@ -145,9 +169,13 @@ def _check_events(text: str) -> None:
             raise ValueError("it holds an alias")
         if getattr(event, "tag", None):
             raise ValueError(f"it holds a tag, {event.tag}")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
+            event, yaml.CollectionEndEvent
+        )
         if depth > DEPTH or number > NODES:
-            raise ValueError(f"it has more than {NODES:,} values, or is nested deeper than {DEPTH} levels")
+            raise ValueError(
+                f"it has more than {NODES:,} values, or is nested deeper than {DEPTH} levels"
+            )
 
 
 def read_json(path: Path, within: Path | None = None) -> Any:
@@ -161,7 +189,8 @@ def read_json(path: Path, within: Path | None = None) -> Any:
 
 
 def check_plain(content: Any, depth: int = 0) -> None:
-    """Raises ValueError for what is not None, bool, int, float, text, or a list or a dict with names of these."""
+    """Raises ValueError for what is not None, bool, int, float, text, or a list or a dict with
+    names of these."""
     if depth > DEPTH:
         raise ValueError(f"it is nested deeper than {DEPTH} levels")
     if isinstance(content, dict):
@@ -175,7 +204,9 @@ def check_plain(content: Any, depth: int = 0) -> None:
             check_plain(value, depth + 1)
     elif isinstance(content, str):
         if len(content) > CHARACTERS:
-            raise ValueError(f"it has a text of {len(content):,} characters, more than {CHARACTERS:,}")
+            raise ValueError(
+                f"it has a text of {len(content):,} characters, more than {CHARACTERS:,}"
+            )
     elif isinstance(content, int):
         if abs(content) >= 1 << 63:
             raise ValueError("it has an integer of more than 64 bits")
@@ -189,16 +220,20 @@ def read_rows(path: Path, within: Path | None = None) -> list[dict[str, float]]:
     if text.count("\n") > 100_001 or text.count(",") > 3_000_000:
         raise UserError(f"{path} is too large: it has more than 100,000 rows, or 3,000,000 values")
     try:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(io.StringIO(text))]
+        return [
+            {name: float(value) for name, value in row.items()}
+            for row in csv.DictReader(io.StringIO(text))
+        ]
     except (TypeError, ValueError, csv.Error) as error:
         raise UserError(f"{path} is damaged: {error}") from error
 
 
-# --- writing ----------------------------------------------------------------------------------------------
+# --- writing --------------------------------------------------------------------------------------
 
 
 def open_to_append(path: Path) -> TextIOWrapper:
-    """The file, open for more lines. Raises OSError for a link: what is appended would go elsewhere."""
+    """The file, open for more lines. Raises OSError for a link: what is appended would go
+    elsewhere."""
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     file = open(descriptor, "a")  # noqa: SIM115  (whoever calls this closes it)
     if os.fstat(descriptor).st_nlink > 1:
@@ -270,7 +305,8 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _cell(value: Any) -> Any:
-    """The value; of a text that a spreadsheet would compute, behind an apostrophe, which makes it a text there."""
+    """The value; of a text that a spreadsheet would compute, behind an apostrophe, which makes it a
+    text there."""
     if isinstance(value, str) and value.startswith(SPREADSHEET) and not _is_number(value):
         return f"'{value}"
     return value

@@ -1,7 +1,7 @@
 """Go on with an interrupted run, exact to the bit: python -m src.resume run=DIR [KEY=VALUE ...]
 
-A run folder decides what is built from this project's classes. Resume your own runs; of others', src.evaluate,
-src.predict and src.compare read only.
+A run folder decides what is built from this project's classes. Resume your own runs; of others',
+src.evaluate, src.predict and src.compare read only.
 """
 
 import sys
@@ -35,7 +35,9 @@ def main() -> None:
         ConfigStore.instance().store("recorded", {})
         return from_recorded()
     if {"--multirun", "-m"} & set(sys.argv):
-        raise UserError("src.resume goes on with one run; of a sweep, python -m src.sweeps resume DIR")
+        raise UserError(
+            "src.resume goes on with one run; of a sweep, python -m src.sweeps resume DIR"
+        )
     folders = [argument for argument in sys.argv[1:] if argument.startswith("run=")]
     if len(folders) != 1:
         raise UserError("which run? python -m src.resume run=outputs/runs/NAME")

@@ -7,8 +7,9 @@ import threading
 from collections.abc import Callable, Iterator
 
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-# The number of the signal that ends this process, 0 if none has come. It is kept apart from the exception,
-# which may be lost: Python forgets one that is raised in a destructor, and libraries put others in its place.
+# The number of the signal that ends this process, 0 if none has come. It is kept apart from the
+# exception, which may be lost: Python forgets one that is raised in a destructor, and libraries put
+# others in its place.
 _received = 0
 _command = False  # whether this process is a command, and not a notebook
 
@@ -25,7 +26,8 @@ class Stopped(SystemExit):
 
 
 def handle(handler: Callable | signal.Handlers) -> None:
-    """Let the handler have the signals that end a command, except those that are ignored, as under nohup."""
+    """Let the handler have the signals that end a command, except those that are ignored, as under
+    nohup."""
     for signum in ENDING:
         if signal.getsignal(signum) != signal.SIG_IGN:
             signal.signal(signum, handler)
@@ -72,7 +74,8 @@ def forget() -> None:
 
 @contextlib.contextmanager
 def held() -> Iterator[None]:
-    """Let a signal wait until the end of the block: an import that is cut off can abort the whole process."""
+    """Let a signal wait until the end of the block: an import that is cut off can abort the whole
+    process."""
     if threading.current_thread() is not threading.main_thread():  # which alone receives signals
         yield
         return

@@ -1,11 +1,13 @@
 """What goes wrong with softmax and log as they are defined: python -m src.stability
 
-A table, from the functions of src.maths.functional on the same random logits of 1,000 examples, N(0, 1):
-multiplied until float32 overflows, and shifted, which must not change anything. The columns:
+A table, from the functions of src.maths.functional on the same random logits of 1,000 examples,
+N(0, 1): multiplied until float32 overflows, and shifted, which must not change anything. The
+columns:
 
     inf or nan          share of the examples with one among their probabilities
     P(true class) = 0   share of the examples; only the textbook takes the log of it
-    gradient lost       share whose gradient is below 1 % of the true one, or nan, although P(true class) < 1/2
+    gradient lost       share whose gradient is below 1 % of the true one, or nan, although
+                        P(true class) < 1/2
     loss                mean, in nats; and how far it is from what float64 gives
 """
 

@@ -1,6 +1,7 @@
 """Fit a model, test its best checkpoint, write the run folder: python -m src.train key=value ...
 
-With -m, one run for each combination of the values: python -m src.train -m model.lr=0.03,0.1 seed=0,1,2
+With -m, one run for each combination of the values: python -m src.train -m model.lr=0.03,0.1
+seed=0,1,2
 """
 
 import logging
@@ -30,7 +31,9 @@ def main(cfg: DictConfig) -> float | None:
     run = Run(HydraConfig.get().runtime.output_dir)
     if in_sweep() and cfg.get("logger") is not None:
         name = Sweep(run.path.parent).place(int(run.path.name))
-        OmegaConf.update(cfg, "logger.name", name.replace("/", "_")[:60], force_add=True)  # at most 240 bytes
+        OmegaConf.update(
+            cfg, "logger.name", name.replace("/", "_")[:60], force_add=True
+        )  # at most 240 bytes
     if in_sweep() and run.begun():  # a job of a sweep that was interrupted
         resume(run.path, cfg)
     else:

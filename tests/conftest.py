@@ -17,7 +17,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-# Before torch is imported: on a busy machine two threads that wait for each other take ten times as long.
+# Before torch is imported: on a busy machine two threads that wait for each other take ten times as
+# long.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
@@ -25,7 +26,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 
-# src is imported where it is used: the process that hands out the tests needs none of it, and no torch.
+# src is imported where it is used: the process that hands out the tests needs none of it, and no
+# torch.
 
 # a shell starts what is to run in the background with Ctrl-C ignored; tests send it all the same
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -35,7 +37,8 @@ Plugins.instance()  # Hydra looks for its plugins once, and not in every command
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:
-    """Folder with the real FashionMNIST. In CI it must be had; elsewhere the test skips with the reason."""
+    """Folder with the real FashionMNIST. In CI it must be had; elsewhere the test skips with the
+    reason."""
     from src.data import sources
     from src.errors import UserError
 
@@ -100,11 +103,14 @@ def made(key: str, kind: type, settings: dict[str, Any], **objects: Any) -> Any:
     """An object of the class as the settings at `key` of a config describe it."""
     from src.runs.config import build as build_at
 
-    return build_at(key, {"_target_": f"{kind.__module__}.{kind.__qualname__}", **settings}, **objects)
+    return build_at(
+        key, {"_target_": f"{kind.__module__}.{kind.__qualname__}", **settings}, **objects
+    )
 
 
 def own_parts(folder: Path, files: dict[str, str]) -> Callable[[], None]:
-    """Write a user's own modules and configs to `folder`; whoever calls the result has the modules in src.
+    """Write a user's own modules and configs to `folder`; whoever calls the result has the modules
+    in src.
 
     The result is for `before` of a command, and folder/conf for its --config-dir.
     """
@@ -129,12 +135,24 @@ class Finished(NamedTuple):
     output: str
 
 
-# Every command runs in a process of its own, forked from a server that has done the slow imports: real exit
-# statuses and real signals at a hundredth of the start-up time. No command itself is among them: it must run.
+# Every command runs in a process of its own, forked from a server that has done the slow imports:
+# real exit statuses and real signals at a hundredth of the start-up time. No command itself is
+# among them: it must run.
 PRELOADED = [
     *("tests.server", "tests.conftest", "src.training.experiment", "src.training.figures"),
-    *("src.training.tensorboard", "src.data.fashion_mnist", "src.data.synthetic", "src.models.closed_form"),
-    *("src.models.concise", "src.charts.curves", "src.charts.images", "tensorboard.summary.writer", "optuna"),
+    *(
+        "src.training.tensorboard",
+        "src.data.fashion_mnist",
+        "src.data.synthetic",
+        "src.models.closed_form",
+    ),
+    *(
+        "src.models.concise",
+        "src.charts.curves",
+        "src.charts.images",
+        "tensorboard.summary.writer",
+        "optuna",
+    ),
 ]
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(PRELOADED)
@@ -148,11 +166,12 @@ class TooLong(AssertionError):
 
 
 class Command:
-    """`python -m module arguments` in a process of its own, in `folder`; what it prints goes to `output`.
+    """`python -m module arguments` in a process of its own, in `folder`; what it prints goes to
+    `output`.
 
-    It leads a process group (and session) of its own, as a command typed at a terminal does. With `fresh` it
-    is a new interpreter, for what starts further ones by its own command line. `before` is called in the
-    process first.
+    It leads a process group (and session) of its own, as a command typed at a terminal does. With
+    `fresh` it is a new interpreter, for what starts further ones by its own command line. `before`
+    is called in the process first.
     """
 
     started: ClassVar[list["Command"]] = []  # those that `end` has not been called for
@@ -171,7 +190,8 @@ class Command:
         self.module, self.file = module, output
         self.file.unlink(missing_ok=True)
         self.process = processes.Process(
-            target=_command, args=(module, arguments, folder, output, disk, env or {}, fresh, before)
+            target=_command,
+            args=(module, arguments, folder, output, disk, env or {}, fresh, before),
         )
         self.process.start()
         Command.started.append(self)
@@ -239,7 +259,8 @@ def srun(tmp_path: Path) -> str:
 
 @pytest.fixture(autouse=True)
 def no_process_is_left() -> Iterator[None]:
-    """What a test started ends with it; of what had to be killed, a failed test shows the output."""
+    """What a test started ends with it; of what had to be killed, a failed test shows the
+    output."""
     yield
     for command in [*Command.started]:
         if command.alive():
@@ -249,12 +270,13 @@ def no_process_is_left() -> Iterator[None]:
 
 @pytest.fixture
 def start(data_root: Path, tmp_path: Path) -> Callable[..., Command]:
-    """start("src.train", "key=value", ...) begins `python -m src.train key=value ...`, outputs under tmp_path.
+    """start("src.train", "key=value", ...) begins `python -m src.train key=value ...`, outputs
+    under tmp_path.
 
-    It is told the folder of the real data unless `data` is false, and has `env` as further environment
-    variables. With `disk`, tmp_path / "disk" is a file system that only the command sees: "frozen", a
-    read-only view of the folder, or a new tmpfs with these mount options; what is on that at the end is
-    copied to tmp_path / "disk_left".
+    It is told the folder of the real data unless `data` is false, and has `env` as further
+    environment variables. With `disk`, tmp_path / "disk" is a file system that only the command
+    sees: "frozen", a read-only view of the folder, or a new tmpfs with these mount options; what is
+    on that at the end is copied to tmp_path / "disk_left".
     """
 
     numbers = count()
@@ -262,14 +284,17 @@ def start(data_root: Path, tmp_path: Path) -> Callable[..., Command]:
     def begin(module: str, *arguments: str, data: bool = True, **options) -> Command:
         if data and not any("data.root=" in argument for argument in arguments):
             arguments = (*arguments, f"data.root={data_root}")
-        return Command(module, arguments, tmp_path, tmp_path / f"output{next(numbers)}.txt", **options)
+        return Command(
+            module, arguments, tmp_path, tmp_path / f"output{next(numbers)}.txt", **options
+        )
 
     return begin
 
 
 @pytest.fixture
 def cli(start: Callable[..., Command]) -> Callable[..., Finished]:
-    """cli(...) is what `start` begins, to its end; `interrupt` is a signal to send after two epochs."""
+    """cli(...) is what `start` begins, to its end; `interrupt` is a signal to send after two
+    epochs."""
 
     def call(*arguments: str, interrupt: signal.Signals | None = None, **options) -> Finished:
         command = start(*arguments, **options)
@@ -301,8 +326,14 @@ def _command(
     os.setsid()
     if sys.platform == "linux":  # a test process that is killed leaves no command behind
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):  # however pytest was started, as by nohup
-        signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+    for signum in (
+        signal.SIGTERM,
+        signal.SIGHUP,
+        signal.SIGINT,
+    ):  # however pytest was started, as by nohup
+        signal.signal(
+            signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL
+        )
     os.environ.update(env)
     terminal = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(terminal, 1)

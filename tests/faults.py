@@ -1,9 +1,9 @@
 """Kill runs, finish them, and compare them to the bit: python -m tests.faults [N] [SEED] [early]
 
-Each fault is a real signal to a real process or to its process group: at a random moment, in the first seconds,
-while a checkpoint is written, or in the test; in the run, and in what finishes it. What has a checkpoint is
-finished by src.resume, what has none by the same command again. With `early`, every run is killed within its
-first three seconds, once.
+Each fault is a real signal to a real process or to its process group: at a random moment, in the
+first seconds, while a checkpoint is written, or in the test; in the run, and in what finishes it.
+What has a checkpoint is finished by src.resume, what has none by the same command again. With
+`early`, every run is killed within its first three seconds, once.
 """
 
 import contextlib
@@ -60,13 +60,26 @@ LAST_EPOCH = {"": EPOCHS, "early_stopping": EPOCHS - 1, "no_validation": EPOCHS}
 OTHERS = ["~callbacks.figures", f"trainer.max_epochs={EPOCHS}"]
 
 IN_USE = "in use by another process"
-REFUSALS = [IN_USE, "is not empty", "holds a run already", "is no run folder", "has not begun", "never began"]
+REFUSALS = [
+    IN_USE,
+    "is not empty",
+    "holds a run already",
+    "is no run folder",
+    "has not begun",
+    "never began",
+]
 STARTS = 12  # of commands for one run; what needs more is stuck
 
 
 def flat(value: object, name: str = "") -> dict[str, object]:
     """The leaves of nested dicts and lists by their path."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else None
+    )
     if items is None:
         return {name: value}
     return {path: leaf for key, part in items for path, leaf in flat(part, f"{name}/{key}").items()}
@@ -75,7 +88,9 @@ def flat(value: object, name: str = "") -> dict[str, object]:
 def curves(run: Run) -> dict[str, list[tuple[int, float]]]:
     """What TensorBoard shows: curve -> [(step, value)]."""
     events = EventAccumulator(str(run.path)).Reload()
-    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return {
+        tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]
+    }
 
 
 def differences(run: Run, reference: Run) -> list[str]:
@@ -83,20 +98,32 @@ def differences(run: Run, reference: Run) -> list[str]:
     found = []
     for name in ("best", "last"):
         mine, other = (load_checkpoint(getattr(each, name)) for each in (run, reference))
-        for part in ("state_dict", "optimizer_states", "lr_schedulers", "members", "epoch", "global_step"):
+        for part in (
+            "state_dict",
+            "optimizer_states",
+            "lr_schedulers",
+            "members",
+            "epoch",
+            "global_step",
+        ):
             a, b = flat({part: mine.get(part)}), flat({part: other.get(part)})
             same = {
                 k: torch.equal(a[k], b[k]) if torch.is_tensor(a[k]) else a[k] == b[k]
                 for k in a.keys() & b.keys()
             }
             found += [
-                f"{name}{key}" for key in (a.keys() ^ b.keys()) | {k for k, equal in same.items() if not equal}
+                f"{name}{key}"
+                for key in (a.keys() ^ b.keys()) | {k for k, equal in same.items() if not equal}
             ]
     for name in ("metrics.csv", "grid.csv"):
         mine, other = (each.path / name for each in (run, reference))
-        if mine.exists() != other.exists() or (mine.exists() and mine.read_text() != other.read_text()):
+        if mine.exists() != other.exists() or (
+            mine.exists() and mine.read_text() != other.read_text()
+        ):
             found.append(name)
-    mine, other = ({k: v for k, v in each.record().items() if "/" in k} for each in (run, reference))
+    mine, other = (
+        {k: v for k, v in each.record().items() if "/" in k} for each in (run, reference)
+    )
     if mine != other or run.record()["status"] != "finished":
         found.append("metrics.json")
     if curves(run) != curves(reference):
@@ -110,7 +137,9 @@ class Kill(NamedTuple):
     kind: str  # a key of KILLS
     target: str  # process | group
     moment: str  # any | first second | first 3 seconds | checkpoint | test
-    fraction: float  # of the run, of these seconds, or of a short time after the beginning of the test
+    fraction: (
+        float  # of the run, of these seconds, or of a short time after the beginning of the test
+    )
     apart: float  # seconds between two signals
 
     def __str__(self) -> str:
@@ -130,9 +159,7 @@ class Plan(NamedTuple):
 
     def __str__(self) -> str:
         more = [*self.options, *["moved"] * self.moved, *["resumed twice at once"] * self.twice]
-        return (
-            f"{self.name}: {', '.join(filter(None, [self.model, self.setting, *more, *map(str, self.kills)]))}"
-        )
+        return f"{self.name}: {', '.join(filter(None, [self.model, self.setting, *more, *map(str, self.kills)]))}"
 
 
 class Outcome(NamedTuple):
@@ -158,11 +185,21 @@ def draw(count: int, seed: int, early: bool) -> list[Plan]:
         model, setting = chance.choice(list(MODELS)), chance.choice(["", *SETTINGS])
         if model == "grid" and setting == "no_validation":  # which is refused
             setting = ""
-        every = chance.choice(["callbacks.last.every_n_train_steps=1", "callbacks.last.every_n_train_steps=3"])
+        every = chance.choice(
+            ["callbacks.last.every_n_train_steps=1", "callbacks.last.every_n_train_steps=3"]
+        )
         options = [every] if chance.random() < 0.5 else []
         if chance.random() < 0.4 and "linear" not in model:  # a synthetic data set has no workers
             options.append("data.num_workers=2")
-        moments = ["any", "any", "first second", "first 3 seconds", "checkpoint", "checkpoint", "test"]
+        moments = [
+            "any",
+            "any",
+            "first second",
+            "first 3 seconds",
+            "checkpoint",
+            "checkpoint",
+            "test",
+        ]
         if early:
             moments = ["first second", "first 3 seconds"]
         kills = [
@@ -197,7 +234,9 @@ class Patient:
 
     def start(self, module: str, *arguments: str) -> Command:
         if len(self.started) >= STARTS:
-            raise Stuck(f"not finished by {STARTS} commands; the last:\n{self.started[-1].output()}")
+            raise Stuck(
+                f"not finished by {STARTS} commands; the last:\n{self.started[-1].output()}"
+            )
         self.counts["starts", module] += 1
         output = self.folder / f"output{len(self.started)}.txt"
         self.started.append(Command(module, arguments, self.folder, output))
@@ -208,15 +247,21 @@ class Patient:
         status = command.wait()
         self.seconds = time.monotonic() - command.began
         signum = KILLS[kill.kind][0] if kill else 0
-        self.counts["status", kill.kind if kill else "no signal", kill.target if kill else "", status] += 1
+        self.counts[
+            "status", kill.kind if kill else "no signal", kill.target if kill else "", status
+        ] += 1
         lines = command.output().splitlines() or [""]
-        refused = next((text for text in REFUSALS if status == len(lines) == 1 and text in lines[0]), None)
+        refused = next(
+            (text for text in REFUSALS if status == len(lines) == 1 and text in lines[0]), None
+        )
         if refused:
             self.counts["refusals", refused] += 1
             if refused == IN_USE:
                 time.sleep(1)
         elif status not in {0, -signum, 128 + signum}:
-            raise Unknown(f"status {status} of {self.plan}, after {kill or 'no signal'}:\n{command.output()}")
+            raise Unknown(
+                f"status {status} of {self.plan}, after {kill or 'no signal'}:\n{command.output()}"
+            )
         return status
 
     def strike(self, command: Command, kill: Kill, seconds: float) -> bool:
@@ -276,8 +321,12 @@ class Patient:
                 self.counts["resumed twice at once", ""] += 1
                 both = [self.start("src.resume", f"run={self.run.path}") for _ in range(2)]
                 statuses = [self.ended(each) for each in both]
-                if statuses == [0, 0] and not any("nothing is left" in each.output() for each in both):
-                    raise Unknown(f"two resumes at once of {self.plan}:\n{both[0].output()}{both[1].output()}")
+                if statuses == [0, 0] and not any(
+                    "nothing is left" in each.output() for each in both
+                ):
+                    raise Unknown(
+                        f"two resumes at once of {self.plan}:\n{both[0].output()}{both[1].output()}"
+                    )
                 if 0 in statuses:
                     return
             command = self.start("src.resume", f"run={self.run.path}")
@@ -329,9 +378,14 @@ def campaign(
     jobs: int = 1,
     say: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
-    """Torment `count` runs under `folder`, `jobs` at a time, and compare each with one left alone."""
+    """Torment `count` runs under `folder`, `jobs` at a time, and compare each with one left
+    alone."""
     plans, counts, stuck, mismatches = draw(count, seed, early), Counter(), {}, {}
-    with ProcessPoolExecutor(jobs, mp_context=processes) if jobs > 1 else contextlib.nullcontext() as pool:
+    with (
+        ProcessPoolExecutor(jobs, mp_context=processes)
+        if jobs > 1
+        else contextlib.nullcontext() as pool
+    ):
         each = pool.map if pool else map
         alone = {reference(plan).name: reference(plan) for plan in plans}
         took = each(leave_alone, alone.values(), repeat(folder), repeat(data_root))

@@ -1,7 +1,8 @@
-"""No ratio has become much worse: the targets of src.benchmark with a margin, whatever the machine's speed.
+"""No ratio has become much worse: the targets of src.benchmark with a margin, whatever the
+machine's speed.
 
-Not among the tests that pytest finds by itself, as it takes minutes and a machine with nothing else to do:
-run by make bench, with time enough
+Not among the tests that pytest finds by itself, as it takes minutes and a machine with nothing else
+to do: run by make bench, with time enough
 """
 
 import pytest

@@ -35,7 +35,10 @@ def commands(page: str) -> list[str]:
 def files(page: str) -> dict[str, str]:
     """The files it gives, by the path in their first line."""
     given = [
-        block for language in ("python", "yaml") for block in blocks(page, language) if block.startswith("# ")
+        block
+        for language in ("python", "yaml")
+        for block in blocks(page, language)
+        if block.startswith("# ")
     ]
     return {block.split("\n", 1)[0][2:]: block.split("\n", 1)[1] for block in given}
 

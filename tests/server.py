@@ -1,4 +1,5 @@
-"""Imported by the server that forks commands: it ends with the process that started it, and with it they do."""
+"""Imported by the server that forks commands: it ends with the process that started it, and with it
+they do."""
 
 import ctypes
 import signal

@@ -1,4 +1,5 @@
-"""The order of the minibatches, its division among processes, and going on in the middle of an epoch."""
+"""The order of the minibatches, its division among processes, and going on in the middle of an
+epoch."""
 
 import threading
 
@@ -44,10 +45,13 @@ def test_only_the_given_indices_are_drawn():
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_minibatches_of_all_processes_make_up_those_of_one_process_with_the_larger_batch(world_size):
+def test_minibatches_of_all_processes_make_up_those_of_one_process_with_the_larger_batch(
+    world_size,
+):
     n = 60 * world_size
     ranks = [
-        BatchSampler(indices(n), 8, shuffle=True, rank=r, world_size=world_size) for r in range(world_size)
+        BatchSampler(indices(n), 8, shuffle=True, rank=r, world_size=world_size)
+        for r in range(world_size)
     ]
     single = BatchSampler(indices(n), 8 * world_size, shuffle=True)
     for together, alone in zip(zip(*ranks, strict=True), single, strict=True):
@@ -55,15 +59,21 @@ def test_minibatches_of_all_processes_make_up_those_of_one_process_with_the_larg
 
 
 def test_evaluation_covers_every_example_once_over_uneven_processes():
-    ranks = [BatchSampler(indices(10), 4, shuffle=False, rank=rank, world_size=3) for rank in range(3)]
+    ranks = [
+        BatchSampler(indices(10), 4, shuffle=False, rank=rank, world_size=3) for rank in range(3)
+    ]
     seen = [torch.cat(list(sampler)).tolist() for sampler in ranks]
     assert seen == [[0, 3, 6, 9], [1, 4, 7], [2, 5, 8]]
     assert [len(sampler) for sampler in ranks] == [len(list(sampler)) for sampler in ranks]
 
 
 def test_training_gives_all_processes_equally_many_minibatches():
-    ranks = [BatchSampler(indices(17), 8, shuffle=True, rank=rank, world_size=2) for rank in range(2)]
-    assert [len(list(sampler)) for sampler in ranks] == [len(sampler) for sampler in ranks] == [1, 1]
+    ranks = [
+        BatchSampler(indices(17), 8, shuffle=True, rank=rank, world_size=2) for rank in range(2)
+    ]
+    assert (
+        [len(list(sampler)) for sampler in ranks] == [len(sampler) for sampler in ranks] == [1, 1]
+    )
 
 
 def loader(num_workers: int = 0) -> BatchLoader:
@@ -117,7 +127,9 @@ def test_no_more_minibatches_than_workers_are_made_ahead_and_an_error_in_one_is_
             return super().__getitem__(indices)
 
     examples = Watched(torch.arange(20).view(20, 1), torch.arange(20))
-    batches = iter(BatchLoader(examples, BatchSampler(indices(20), 2, shuffle=False), num_workers=3))
+    batches = iter(
+        BatchLoader(examples, BatchSampler(indices(20), 2, shuffle=False), num_workers=3)
+    )
     before = threading.active_count()
     for taken in range(8):
         assert next(batches)[1].tolist() == [2 * taken, 2 * taken + 1]

@@ -43,7 +43,9 @@ def test_rows_cover_every_form_and_number_of_classes():
         assert row["milliseconds"] > 0
         # at least the gradient itself is held
         assert row["times the logits"] >= 1
-        assert row["peak megabytes"] == pytest.approx(row["times the logits"] * 4 * 16 * row["classes"] / 1e6)
+        assert row["peak megabytes"] == pytest.approx(
+            row["times the logits"] * 4 * 16 * row["classes"] / 1e6
+        )
     assert [row["times torch's"] for row in rows if row["loss and gradient"] == "torch"] == [1, 1]
 
 
@@ -54,7 +56,12 @@ def test_a_ratio_is_taken_within_each_round():
     assert missed == {
         "figure": "a / b", "median": 2, "lowest": 1.5, "highest": 2, "target": "0 to 1.9", "met": False
     }  # fmt: skip
-    assert (met["figure"], met["median"], met["target"], met["met"]) == ("b / a", 0.5, "0.5 to inf", True)
+    assert (met["figure"], met["median"], met["target"], met["met"]) == (
+        "b / a",
+        0.5,
+        "0.5 to inf",
+        True,
+    )
 
 
 def test_a_figure_that_is_no_number_meets_no_target():
@@ -92,7 +99,12 @@ def test_ours_is_what_train_makes_by_default():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_ours_is_a_whole_run_epoch_by_epoch(data_root, tmp_path, name):
-    short = [f"data.root={data_root}", "data.train_size=512", "data.val_size=59000", "trainer.max_epochs=3"]
+    short = [
+        f"data.root={data_root}",
+        "data.train_size=512",
+        "data.val_size=59000",
+        "trainer.max_epochs=3",
+    ]
     cfg = compose_config("benchmark", *short)
     seen = []
 
@@ -101,7 +113,12 @@ def test_ours_is_a_whole_run_epoch_by_epoch(data_root, tmp_path, name):
         seen.append((trainer.current_epoch, (run / "checkpoints/last.ckpt").exists()))
 
     suites.ours(suites.settings_of_ours(cfg, cfg.models[name], cfg.trainer), tmp_path, ended)
-    assert [exists for _, exists in seen] == [False, True, True, True]  # before the first epoch, after each
+    assert [exists for _, exists in seen] == [
+        False,
+        True,
+        True,
+        True,
+    ]  # before the first epoch, after each
     (run,) = tmp_path.iterdir()
     for path in ("checkpoints/best.ckpt", "checkpoints/last.ckpt"):
         assert (run / path).exists()
@@ -112,7 +129,8 @@ def test_ours_is_a_whole_run_epoch_by_epoch(data_root, tmp_path, name):
 
 @pytest.fixture
 def contestants(monkeypatch) -> list[tuple[str, int]]:
-    """In the place of the loops and of ours, some that train nothing; those called, with their threads."""
+    """In the place of the loops and of ours, some that train nothing; those called, with their
+    threads."""
     called = []
 
     def loop(name):
@@ -142,7 +160,9 @@ def test_contestants_take_turns_with_equal_threads(contestants, data_root, tmp_p
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        seconds = suites.epoch_seconds(compose_config("benchmark", f"data.root={data_root}"), tmp_path, 2, 3)
+        seconds = suites.epoch_seconds(
+            compose_config("benchmark", f"data.root={data_root}"), tmp_path, 2, 3
+        )
     finally:
         torch.set_num_threads(threads)
     assert contestants == [(name, 2) for name in ("textbook", "bare", *MODELS) * 2]
@@ -197,8 +217,14 @@ def test_what_cannot_be_measured_is_refused(argument, complaint):
     ("targets", "complaint"),
     [
         ({"scratch / bare": [1]}, r"targets\.scratch / bare: list should have at least 2 items"),
-        ({"scratch / bare": [0, "x"]}, r"targets\.scratch / bare\.1: input should be a valid number"),
-        ({"scrach / bare": [0, 1]}, r"targets\.scrach / bare\S*: input should be 'scratch / bare', "),
+        (
+            {"scratch / bare": [0, "x"]},
+            r"targets\.scratch / bare\.1: input should be a valid number",
+        ),
+        (
+            {"scrach / bare": [0, 1]},
+            r"targets\.scrach / bare\S*: input should be 'scratch / bare', ",
+        ),
     ],
     ids=str,
 )

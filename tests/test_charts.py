@@ -1,4 +1,5 @@
-"""The charts that several rooms draw show the numbers they are given; how they look was judged by eye."""
+"""The charts that several rooms draw show the numbers they are given; how they look was judged by
+eye."""
 
 import math
 
@@ -44,12 +45,21 @@ def test_compared_runs_have_a_colour_each_training_dotted():
             for stage in ("train", "val")
         ]
         assert [line.get_linestyle() for line in ax.get_lines()] == [":", "-"] * 2
-        assert [line.get_color() for line in ax.get_lines()] == [colour for colour in CYCLE[:2] for _ in "vt"]
+        assert [line.get_color() for line in ax.get_lines()] == [
+            colour for colour in CYCLE[:2] for _ in "vt"
+        ]
 
 
 def test_compared_runs_have_the_metrics_that_each_of_them_has():
     watched = [
-        {"epoch": 1.0, "lr": 0.1, "train/loss": 1.0, "test/loss": 1.2, "train/acc": 0.6, "test/acc": 0.5}
+        {
+            "epoch": 1.0,
+            "lr": 0.1,
+            "train/loss": 1.0,
+            "test/loss": 1.2,
+            "train/acc": 0.6,
+            "test/acc": 0.5,
+        }
     ]
     loss, accuracy, _ = compared({"A": ROWS, "B": watched}).axes
     drawn = [(line.get_label(), list(line.get_ydata())) for line in loss.get_lines()]
@@ -75,22 +85,35 @@ def test_an_axis_is_logarithmic_from_a_decade_on(values, expected):
 
 
 def test_the_loss_axis_follows_the_losses_of_all_runs():
-    fallen = [FIRST | {"train/loss": 9.0, "val/loss": 1.0, "val/acc": 0.1}, SECOND | {"val/loss": 0.8}]
-    assert [picture.axes[0].get_yscale() for picture in (curves(ROWS), curves(fallen))] == ["linear", "log"]
+    fallen = [
+        FIRST | {"train/loss": 9.0, "val/loss": 1.0, "val/acc": 0.1},
+        SECOND | {"val/loss": 0.8},
+    ]
+    assert [picture.axes[0].get_yscale() for picture in (curves(ROWS), curves(fallen))] == [
+        "linear",
+        "log",
+    ]
     assert compared({"A": ROWS, "B": fallen}).axes[0].get_yscale() == "log"
-    assert [ax.get_yscale() for ax in curves(fallen).axes[1:]] == ["linear", "log"]  # accuracy, learning rate
+    assert [ax.get_yscale() for ax in curves(fallen).axes[1:]] == [
+        "linear",
+        "log",
+    ]  # accuracy, learning rate
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 20, 400])
 def test_legends_stand_beside_the_lines_and_the_titles(epochs):
     tested = {"test/loss": 1.2, "test/acc": 0.5, "error/w": 0.1, "error/b": 0.2}
-    picture = curves([row | tested | {"epoch": e} for e in range(1, epochs + 1) for row in ROWS[:1]])
+    picture = curves(
+        [row | tested | {"epoch": e} for e in range(1, epochs + 1) for row in ROWS[:1]]
+    )
     FigureCanvasAgg(picture).draw()
     for ax in picture.axes:
         legend = ax.get_legend().get_window_extent()
         assert legend.y0 >= ax.get_window_extent().y1
         (title,) = (
-            child for child in ax.get_children() if getattr(child, "get_text", str)() == ax.get_title("left")
+            child
+            for child in ax.get_children()
+            if getattr(child, "get_text", str)() == ax.get_title("left")
         )
         assert legend.x0 > title.get_window_extent().x1
     assert [tick for tick in picture.axes[0].get_xticks() if tick % 1] == []  # whole epochs
@@ -111,7 +134,8 @@ def test_of_compared_linear_regressions_the_legend_tells_the_errors_too():
 
 def test_curves_of_a_linear_regression_show_the_errors_of_the_estimates():
     rows = [
-        {"epoch": e, "lr": 0.03, "train/loss": 1 / e, "error/w": 0.1 / e, "error/b": 0.2 / e} for e in (1, 2)
+        {"epoch": e, "lr": 0.03, "train/loss": 1 / e, "error/w": 0.1 / e, "error/b": 0.2 / e}
+        for e in (1, 2)
     ]
     loss, error, _ = curves(rows).axes
     assert lines(loss) == {"train": [1.0, 0.5]}
@@ -137,11 +161,17 @@ def within(picture: Figure) -> None:
 
 
 @pytest.mark.parametrize("factor", [1e-4, 1e4])
-@pytest.mark.parametrize("epochs", [1, 2, 1000])  # the loss on a linear axis, and on a logarithmic one
+@pytest.mark.parametrize(
+    "epochs", [1, 2, 1000]
+)  # the loss on a linear axis, and on a logarithmic one
 def test_curves_clip_no_label(factor, epochs):
     rows = [
         {"epoch": e, "lr": 0.1 * factor / e, "train/loss": factor / e, "val/loss": 1.1 * factor / e}
-        | {"train/acc": 1 - 1 / (e + 1), "error/w": 0.1 * factor / e, "error/b": 0.03 * factor / e**2}
+        | {
+            "train/acc": 1 - 1 / (e + 1),
+            "error/w": 0.1 * factor / e,
+            "error/b": 0.03 * factor / e**2,
+        }
         for e in range(1, epochs + 1)
     ]
     within(curves(rows))
@@ -163,7 +193,9 @@ def texts(picture: Figure) -> dict[str, tuple[float, float]]:
 
 def images(picture: Figure) -> dict[str, np.ndarray]:
     """Title -> image, of a picture with several of them."""
-    drawn = {ax.get_title(loc="left"): ax.images[0] for ax in picture.axes if ax.get_title(loc="left")}
+    drawn = {
+        ax.get_title(loc="left"): ax.images[0] for ax in picture.axes if ax.get_title(loc="left")
+    }
     assert len({image.get_clim() for image in drawn.values()}) == 1
     return {title: image.get_array() for title, image in drawn.items()}
 
@@ -189,13 +221,18 @@ def test_weights_of_several_runs_are_a_row_of_each_under_its_name_on_one_scale()
     titles = [ax.get_title(loc="left") for ax in picture.axes[:20]]
     assert titles == ["A\nclass0", *CLASSES[1:], "B\nclass0", *CLASSES[1:]]
     places = [ax.get_subplotspec() for ax in picture.axes[:20]]
-    assert [(place.rowspan.start, place.colspan.start) for place in places] == list(np.ndindex(2, 10))
+    assert [(place.rowspan.start, place.colspan.start) for place in places] == list(
+        np.ndindex(2, 10)
+    )
     np.testing.assert_array_equal(images(picture)["A\nclass0"], small[:, 0].view(3, 3).numpy())
-    np.testing.assert_array_equal(images(picture)["class4"], large[:, 4].view(4, 4).numpy())  # the last one
+    np.testing.assert_array_equal(
+        images(picture)["class4"], large[:, 4].view(4, 4).numpy()
+    )  # the last one
 
 
 class Spotted:
-    """Test images of 28 x 28 pixels, the second with a bright corner, of which the others are black."""
+    """Test images of 28 x 28 pixels, the second with a bright corner, of which the others are
+    black."""
 
     classes = CLASSES
 
@@ -215,7 +252,12 @@ def test_predictions_show_the_true_label_over_the_predicted_one_red_where_it_is_
     }
     assert captions == {
         "first": [("class0", "black"), ("class0", "black"), ("class1", "black"), ("class9", WRONG)],
-        "misclassified": [("class1", "black"), ("class9", WRONG), ("class3", "black"), ("class9", WRONG)],
+        "misclassified": [
+            ("class1", "black"),
+            ("class9", WRONG),
+            ("class3", "black"),
+            ("class9", WRONG),
+        ],
     }
     picture = drawn["first"]
     assert picture.axes[0].get_title() == "first test images: true over predicted label"

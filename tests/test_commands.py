@@ -9,12 +9,23 @@ import pytest
 from tests.conftest import PRELOADED, ROOT, Command, TooLong
 
 pytestmark = pytest.mark.slow
-SYNTHETIC = ["data=synthetic", "model=linear_scratch", "trainer.max_epochs=100000", "~callbacks.figures"]
+SYNTHETIC = [
+    "data=synthetic",
+    "model=linear_scratch",
+    "trainer.max_epochs=100000",
+    "~callbacks.figures",
+]
 
 
-@pytest.mark.parametrize("wait", [Command.wait, lambda command, limit: command.until("never printed", limit)])
-def test_a_command_that_takes_too_long_is_killed_with_what_it_started_and_shows_its_output(start, wait):
-    command = start("src.train", *SYNTHETIC, "trainer=ddp", data=False, env={"PYTHONPATH": str(ROOT)})
+@pytest.mark.parametrize(
+    "wait", [Command.wait, lambda command, limit: command.until("never printed", limit)]
+)
+def test_a_command_that_takes_too_long_is_killed_with_what_it_started_and_shows_its_output(
+    start, wait
+):
+    command = start(
+        "src.train", *SYNTHETIC, "trainer=ddp", data=False, env={"PYTHONPATH": str(ROOT)}
+    )
     command.until("epoch 1/")
     with pytest.raises(TooLong, match=r"epoch 1/"):
         wait(command, limit=0.1)

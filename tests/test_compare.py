@@ -21,7 +21,12 @@ SMALL = ["trainer.max_epochs=2", "data.train_size=600", "data.val_size=300"]
 RUNS = {
     "one": SMALL,
     "two": [*SMALL, "model=concise", "model.lr=0.3"],
-    "linear": ["data=synthetic", "model=linear_scratch", "data.train_size=200", "trainer.max_epochs=1"],
+    "linear": [
+        "data=synthetic",
+        "model=linear_scratch",
+        "data.train_size=200",
+        "trainer.max_epochs=1",
+    ],
 }
 
 
@@ -31,7 +36,10 @@ def trained(data_root, tmp_path_factory) -> dict[str, Run]:
     folder = tmp_path_factory.mktemp("trained")
     for name, overrides in RUNS.items():
         places = [] if name == "linear" else [f"data.root={data_root}"]
-        train(compose_config("train", *overrides, *places, "~logger", "~callbacks.figures"), folder / name)
+        train(
+            compose_config("train", *overrides, *places, "~logger", "~callbacks.figures"),
+            folder / name,
+        )
     return {name: Run(folder / name) for name in RUNS}
 
 
@@ -41,7 +49,9 @@ def comparison(folder: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_two_classifiers_are_compared_in_what_differs_in_results_and_in_weights(cli, trained, tmp_path):
+def test_two_classifiers_are_compared_in_what_differs_in_results_and_in_weights(
+    cli, trained, tmp_path
+):
     runs = [trained["one"], trained["two"]]
     finished = cli("src.compare", *(str(run.path) for run in runs), data=False)
     assert finished.status == 0, finished.output
@@ -58,7 +68,10 @@ def test_two_classifiers_are_compared_in_what_differs_in_results_and_in_weights(
         ("A", "scratch.SoftmaxRegression", "0.1"),
         ("B", "concise.SoftmaxRegression", "0.3"),
     ]
-    assert not {"seed", "data.batch_size", "data.root", "model.gamma", "trainer.max_epochs"} & rows[0].keys()
+    assert (
+        not {"seed", "data.batch_size", "data.root", "model.gamma", "trainer.max_epochs"}
+        & rows[0].keys()
+    )
     for row, run in zip(rows, runs, strict=True):
         record = run.record()
         assert row["folder"] == str(run.path)
@@ -72,7 +85,9 @@ def test_two_classifiers_are_compared_in_what_differs_in_results_and_in_weights(
 
 
 @pytest.mark.slow
-def test_linear_regressions_are_compared_in_their_errors_without_pictures_of_weights(trained, tmp_path):
+def test_linear_regressions_are_compared_in_their_errors_without_pictures_of_weights(
+    trained, tmp_path
+):
     run = Run(shutil.copytree(trained["linear"].path, tmp_path / "other"))
     settings = run.recorded()
     settings["data"]["batch_size"] = 7
@@ -91,7 +106,10 @@ def test_runs_on_other_data_are_compared_in_what_each_of_them_has(trained, tmp_p
     assert (linear["test/acc"], classifier["error/w"]) == ("", "")
     for row, name in (linear, "linear"), (classifier, "one"):
         assert float(row["test/loss"]) == trained[name].record()["test/loss"]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["comparison.csv", "curves.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "comparison.csv",
+        "curves.png",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -120,7 +138,9 @@ def test_a_run_whose_config_names_no_class_is_said_in_one_line(trained, tmp_path
     settings = run.recorded()
     del settings["data"]["_target_"]
     run.config.write_text(yaml.safe_dump(settings))
-    with pytest.raises(UserError, match=r"^data must be a group of settings with a _target_, got \{"):
+    with pytest.raises(
+        UserError, match=r"^data must be a group of settings with a _target_, got \{"
+    ):
         compare(find([trained["linear"].path, run.path]), tmp_path / "out")
 
 

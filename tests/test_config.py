@@ -1,4 +1,5 @@
-"""Every config composes and can be built, later entries win over earlier ones, and keys mean what they say."""
+"""Every config composes and can be built, later entries win over earlier ones, and keys mean what
+they say."""
 
 from itertools import product
 
@@ -29,7 +30,9 @@ ALTERNATIVES = [
 @pytest.mark.parametrize("overrides", [[], *ALTERNATIVES], ids=str)
 def test_every_config_composes_and_instantiates(config, tmp_path, overrides):
     cfg = config(*overrides)
-    if overrides == ["trainer=gpu"]:  # needs one; its refusal without is tested with the command line
+    if overrides == [
+        "trainer=gpu"
+    ]:  # needs one; its refusal without is tested with the command line
         cfg.trainer.accelerator = "cpu"
     trainer, model, data = assemble(plain(cfg), Run(tmp_path))
     assert isinstance(data, L.LightningDataModule)
@@ -56,8 +59,14 @@ def test_experiment_wins_over_defaults_and_the_command_line_over_both(config):
 @pytest.mark.parametrize(
     ("experiment", "expected"),
     [
-        ("scratch_decay", {"model.gamma": 0.9, "trainer.max_epochs": 20, "model.numerics": "textbook"}),
-        ("scratch_constant", {"model.gamma": 1.0, "trainer.max_epochs": 10, "model.numerics": "textbook"}),
+        (
+            "scratch_decay",
+            {"model.gamma": 0.9, "trainer.max_epochs": 20, "model.numerics": "textbook"},
+        ),
+        (
+            "scratch_constant",
+            {"model.gamma": 1.0, "trainer.max_epochs": 10, "model.numerics": "textbook"},
+        ),
         ("concise", {"model.gamma": 1.0, "trainer.max_epochs": 10}),
     ],
 )
@@ -73,9 +82,13 @@ def test_seed_reaches_the_order_of_the_minibatches(config):
 
 
 def test_a_refused_value_names_key_value_and_default(config):
-    with pytest.raises(UserError, match=r"^model\.lr: .* greater than 0, got -1; try model\.lr=0\.1$"):
+    with pytest.raises(
+        UserError, match=r"^model\.lr: .* greater than 0, got -1; try model\.lr=0\.1$"
+    ):
         build(config("model.lr=-1"), "model")
-    with pytest.raises(UserError, match=r"^trainer\.max_epochs: .* got 'abc'; try trainer\.max_epochs=20$"):
+    with pytest.raises(
+        UserError, match=r"^trainer\.max_epochs: .* got 'abc'; try trainer\.max_epochs=20$"
+    ):
         build(config("trainer.max_epochs=abc"), "trainer")
 
 
@@ -100,7 +113,8 @@ def test_a_class_that_is_no_whole_model_is_refused(target):
         check("model", settings)
 
 
-# Arguments of lightning.Trainer with which some number of the record would be wrong, or a resume not exact.
+# Arguments of lightning.Trainer with which some number of the record would be wrong, or a resume
+# not exact.
 UNTESTED = {
     "accumulate_grad_batches": 2,
     "check_val_every_n_epoch": 2,
@@ -123,15 +137,22 @@ UNTESTED = {
 def test_arguments_of_the_trainer_that_are_not_tested_are_refused_by_name(config, tmp_path, name):
     cfg = config()
     OmegaConf.update(cfg, f"trainer.{name}", UNTESTED[name], force_add=True)
-    with pytest.raises(UserError, match=rf"^trainer\.{name}={UNTESTED[name]}: there is no such setting; "):
+    with pytest.raises(
+        UserError, match=rf"^trainer\.{name}={UNTESTED[name]}: there is no such setting; "
+    ):
         train(cfg, tmp_path / "run")
 
 
-@pytest.mark.parametrize("target", ["StochasticWeightAveraging", "ModelCheckpoint", "BatchSizeFinder"])
+@pytest.mark.parametrize(
+    "target", ["StochasticWeightAveraging", "ModelCheckpoint", "BatchSizeFinder"]
+)
 def test_callbacks_of_lightning_that_are_not_tested_are_refused_by_name(config, tmp_path, target):
     cfg = config()
     OmegaConf.update(
-        cfg, "callbacks.extra", {"_target_": f"lightning.pytorch.callbacks.{target}"}, force_add=True
+        cfg,
+        "callbacks.extra",
+        {"_target_": f"lightning.pytorch.callbacks.{target}"},
+        force_add=True,
     )
     with pytest.raises(UserError, match=rf"^callbacks\.extra\._target_ is 'lightning\..*{target}'"):
         train(cfg, tmp_path / "run")
@@ -149,11 +170,23 @@ def test_callbacks_of_lightning_that_are_not_tested_are_refused_by_name(config, 
             ["trainer.threads=100000"],
             r"trainer\.threads: input should be less than or .*, got 100000",
         ),
-        (["trainer.devices=1000000"], r"trainer\.accelerator=cpu trainer\.devices=1000000 cannot be had here"),
-        (["model._target_=src.models.scratch.Nothing"], r"model\._target_ is 'src\.models\.scratch\.Nothing'"),
+        (
+            ["trainer.devices=1000000"],
+            r"trainer\.accelerator=cpu trainer\.devices=1000000 cannot be had here",
+        ),
+        (
+            ["model._target_=src.models.scratch.Nothing"],
+            r"model\._target_ is 'src\.models\.scratch\.Nothing'",
+        ),
         (["model._target_=3"], "model must be a group of settings with a _target_"),
-        (["+callbacks.extra=3"], r"callbacks\.extra must be a group of settings with a _target_, got 3"),
-        (["callbacks.last=3"], r"callbacks\.last must be a group of settings with a _target_, got 3"),
+        (
+            ["+callbacks.extra=3"],
+            r"callbacks\.extra must be a group of settings with a _target_, got 3",
+        ),
+        (
+            ["callbacks.last=3"],
+            r"callbacks\.last must be a group of settings with a _target_, got 3",
+        ),
         (
             ["experiment=overfit_fixed", "data.val_size=0"],
             r"callbacks\.early_stopping\.monitor=val/loss",

@@ -17,16 +17,18 @@ from tests.conftest import Finished, compose_config
 
 pytestmark = pytest.mark.slow  # real processes
 
-# 1,999 examples: one is left out of each epoch by two processes, none by a batch of twice the size; 501 and
-# 10,000 to evaluate, of which nothing may be left out or counted twice
+# 1,999 examples: one is left out of each epoch by two processes, none by a batch of twice the size;
+# 501 and 10,000 to evaluate, of which nothing may be left out or counted twice
 SMALL = ["data.val_size=501", "trainer.max_epochs=2", "~callbacks.figures", "data.train_size=2000"]
 
 
 @pytest.fixture
 def both(start, tmp_path) -> Callable[..., Finished]:
-    """both(module, ..., run=NAME) is how two processes ended that were started as Lightning starts them.
+    """both(module, ..., run=NAME) is how two processes ended that were started as Lightning starts
+    them.
 
-    They are forked, which spares the imports; that Lightning starts them so by itself is tested once, below.
+    They are forked, which spares the imports; that Lightning starts them so by itself is tested
+    once, below.
     """
 
     def call(module: str, *arguments: str, run: str, **options) -> Finished:
@@ -91,7 +93,9 @@ def test_a_run_of_two_processes_that_is_interrupted_twice_goes_on(start, both, t
     cut.until(run.last.exists)
     cut.kill(signal.SIGTERM)
     assert cut.wait() == 143, cut.output()
-    assert cut.output().splitlines()[0].startswith("epoch 1/20  lr 0.1000  train/acc ")  # and no warnings
+    assert (
+        cut.output().splitlines()[0].startswith("epoch 1/20  lr 0.1000  train/acc ")
+    )  # and no warnings
     assert "outputs" not in folders(tmp_path)  # the other process has made no run folder
     assert logs(run) == ["train.log"]
     again = start("src.resume", "run=cut", data=False, fresh=True)
@@ -115,7 +119,9 @@ def test_a_run_of_two_processes_that_is_interrupted_twice_goes_on(start, both, t
 
 
 def test_a_sweep_on_several_devices_is_refused_with_the_way_to_do_it(cli, tmp_path):
-    status, _ = cli("src.train", "-m", *SMALL, "trainer=ddp", "model.lr=0.1,0.2", "hydra.sweep.dir=sweep")
+    status, _ = cli(
+        "src.train", "-m", *SMALL, "trainer=ddp", "model.lr=0.1,0.2", "hydra.sweep.dir=sweep"
+    )
     assert status == 1
     reason = Run(tmp_path / "sweep/0").record()["reason"]
     assert "trainer.devices=2 in a sweep: " in reason

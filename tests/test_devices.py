@@ -1,4 +1,5 @@
-"""What a GPU is spared. The device "meta" stands for it: its tensors have no values, to ask for one fails."""
+"""What a GPU is spared. The device "meta" stands for it: its tensors have no values, to ask for one
+fails."""
 
 from types import SimpleNamespace
 
@@ -33,7 +34,10 @@ def test_minibatches_are_made_on_the_device_of_the_model(monkeypatch):
         assert [len(X) for X, _ in batches] == sizes
         assert {each.device for batch in batches for each in batch} == {META}
     whole = data.splits["train"][0]
-    assert (whole.X.device.type, data.train_dataloader().dataset) == ("cpu", data.placed[whole])  # once
+    assert (whole.X.device.type, data.train_dataloader().dataset) == (
+        "cpu",
+        data.placed[whole],
+    )  # once
 
 
 def test_what_does_not_fit_stays_on_the_host_and_is_pinned_for_the_copy(monkeypatch, caplog):
@@ -48,7 +52,9 @@ def test_what_does_not_fit_stays_on_the_host_and_is_pinned_for_the_copy(monkeypa
 def test_pinning_changes_no_minibatch(monkeypatch):
     pins = []
     if not torch.cuda.is_available():  # torch cannot pin without a GPU
-        monkeypatch.setattr(torch.Tensor, "pin_memory", lambda each: (pins.append(each), each.clone())[1])
+        monkeypatch.setattr(
+            torch.Tensor, "pin_memory", lambda each: (pins.append(each), each.clone())[1]
+        )
     pinned = trained_on("cuda", 1000, monkeypatch, train_size=95).train_dataloader()
     plain = trained_on("cpu", 0, monkeypatch, train_size=95).train_dataloader()
     assert not plain.pin_memory
@@ -96,7 +102,9 @@ def test_a_step_asks_the_device_for_nothing_and_gives_it_no_number(form):
 
 
 @pytest.mark.parametrize(("gpus", "accelerator"), [(0, "cpu"), (1, "gpu")])
-def test_auto_is_a_gpu_if_torch_has_one_whatever_else_lightning_would_take(monkeypatch, gpus, accelerator):
+def test_auto_is_a_gpu_if_torch_has_one_whatever_else_lightning_would_take(
+    monkeypatch, gpus, accelerator
+):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(L, "Trainer", lambda **arguments: arguments)
     assert build_trainer(accelerator="auto")["accelerator"] == accelerator

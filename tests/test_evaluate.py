@@ -1,4 +1,5 @@
-"""Evaluating a run: the recorded metrics again, and the table behind them, against plain counting."""
+"""Evaluating a run: the recorded metrics again, and the table behind them, against plain
+counting."""
 
 import json
 import shutil
@@ -21,7 +22,8 @@ SMALL = ["data.train_size=700", "data.val_size=300", "~callbacks.figures", "~log
 
 @pytest.fixture(scope="module")
 def trained(data_root, tmp_path_factory) -> Path:
-    # a decay so strong that each step makes W 1.5 times as large (|1 - 0.1 * 25|): the loss grows on any machine
+    # a decay so strong that each step makes W 1.5 times as large (|1 - 0.1 * 25|): the loss grows
+    # on any machine
     wild = ["trainer.max_epochs=6", "data.batch_size=32", "model.weight_decay=25", "model.gamma=1"]
     folder = tmp_path_factory.mktemp("trained") / "run"
     train(compose_config("train", *SMALL, *wild, f"data.root={data_root}"), folder)
@@ -40,8 +42,16 @@ def evaluated(run: Run, *overrides: str) -> dict:
 
 
 @pytest.mark.parametrize("model", ["scratch", "concise", "linear_scratch", "linear_concise"])
-def test_the_recorded_test_metrics_are_reproduced_to_the_last_digit(config, caplog, model, tmp_path):
-    synthetic = ["data=synthetic", "data.train_size=500", "data.test_size=777", "~callbacks.figures", "~logger"]
+def test_the_recorded_test_metrics_are_reproduced_to_the_last_digit(
+    config, caplog, model, tmp_path
+):
+    synthetic = [
+        "data=synthetic",
+        "data.train_size=500",
+        "data.test_size=777",
+        "~callbacks.figures",
+        "~logger",
+    ]
     few = synthetic if "linear" in model else SMALL
     train(config(f"model={model}", "trainer.max_epochs=2", *few), tmp_path / "run")
     run = Run(tmp_path / "run")
@@ -81,7 +91,8 @@ def test_counts_are_those_of_a_plain_loop_over_the_test_images(run):
 
 
 def test_calibration_error_is_the_mean_gap_between_confidence_and_accuracy():
-    # 4 images at 0.9 of which 2 are right, 4 at 0.6 of which all are: 1/2 |0.9 - 0.5| + 1/2 |0.6 - 1| = 0.4
+    # 4 images at 0.9 of which 2 are right, 4 at 0.6 of which all are: 1/2 |0.9 - 0.5| + 1/2 |0.6 -
+    # 1| = 0.4
     p = torch.tensor([[0.9, 0.1]] * 4 + [[0.6, 0.4]] * 4)
     y = torch.tensor([0, 0, 1, 1, 0, 0, 0, 0])
     result = classification(p.log(), y, ["cat", "dog"])
@@ -113,7 +124,9 @@ def test_the_command_prints_tables_and_leaves_no_other_trace(cli, run, tmp_path)
         pytest.approx(run.record()[name.strip()], rel=1e-3) for name in names[:2]
     ]
     assert [line[0].strip() for line in lines[2:12]] == CLASSES
-    assert output.splitlines()[-1] == f"written to {run.path.relative_to(tmp_path)}/: evaluation.json"
+    assert (
+        output.splitlines()[-1] == f"written to {run.path.relative_to(tmp_path)}/: evaluation.json"
+    )
     new = {path.relative_to(tmp_path) for path in tmp_path.rglob("*")} - before
     output_of_the_command = {path for path in new if path.name.startswith("output")}
     assert new - output_of_the_command == {Path("run/evaluation.json")}
@@ -125,8 +138,14 @@ def test_the_command_prints_tables_and_leaves_no_other_trace(cli, run, tmp_path)
         (["run=nowhere"], "nowhere is no run folder"),
         (["checkpoint=worst"], "checkpoint worst does not exist; try checkpoint=best"),
         (["checkpoint=1"], "checkpoint: input should be a valid string, got 1"),
-        (["trainer.accelerator=gpu"], "trainer.accelerator=gpu trainer.devices=1 cannot be had here"),
-        (["trainer.accelerator=mps"], "trainer.accelerator: input should be 'cpu', 'gpu' or 'auto'"),
+        (
+            ["trainer.accelerator=gpu"],
+            "trainer.accelerator=gpu trainer.devices=1 cannot be had here",
+        ),
+        (
+            ["trainer.accelerator=mps"],
+            "trainer.accelerator: input should be 'cpu', 'gpu' or 'auto'",
+        ),
         (["trainer.accelerator=1"], "trainer.accelerator: input should be 'cpu'"),
         (["data.root=1"], "data.root: input should be a valid string, got 1"),
     ],

@@ -58,7 +58,9 @@ def test_minibatches_are_scaled_as_totensor_scales(data, data_root):
     loader = data.test_dataloader()
     X, _ = data.on_after_batch_transfer(next(iter(loader)), 0)
     official = torchvision.datasets.FashionMNIST(
-        str(data_root), train=False, transform=v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+        str(data_root),
+        train=False,
+        transform=v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]),
     )
     torch.testing.assert_close(X[:20], torch.stack([official[i][0] for i in range(20)]))
     assert (X.min(), X.max()) == (0, 1)
@@ -135,7 +137,10 @@ def test_values_out_of_range_are_refused(bad):
 
 
 def test_jobs_of_a_sweep_share_the_images_and_do_not_change_them(data_root):
-    first, second = FashionMNIST(root=str(data_root)), FashionMNIST(root=str(data_root), val_size=10)
+    first, second = (
+        FashionMNIST(root=str(data_root)),
+        FashionMNIST(root=str(data_root), val_size=10),
+    )
     for data in (first, second):
         data.setup()
     assert first.splits["train"][0] is second.splits["train"][0]
@@ -145,13 +150,16 @@ def test_jobs_of_a_sweep_share_the_images_and_do_not_change_them(data_root):
     assert torch.equal(first.splits["train"][0].X[:100], before)
 
 
-def test_what_old_versions_of_torchvision_left_is_not_taken_for_the_verified_files(data_root, tmp_path):
+def test_what_old_versions_of_torchvision_left_is_not_taken_for_the_verified_files(
+    data_root, tmp_path
+):
     raw, processed = tmp_path / "FashionMNIST/raw", tmp_path / "FashionMNIST/processed"
     shutil.copytree(data_root / "FashionMNIST/raw", raw)
     processed.mkdir()
     for name in ("training.pt", "test.pt"):
         torch.save(
-            (torch.zeros(7, 28, 28, dtype=torch.uint8), torch.zeros(7, dtype=torch.long)), processed / name
+            (torch.zeros(7, 28, 28, dtype=torch.uint8), torch.zeros(7, dtype=torch.long)),
+            processed / name,
         )
     module = FashionMNIST(str(tmp_path), val_size=0)
     module.prepare_data()
@@ -159,11 +167,14 @@ def test_what_old_versions_of_torchvision_left_is_not_taken_for_the_verified_fil
     assert [len(module.splits[name][0]) for name in ("train", "test")] == [60_000, 10_000]
 
 
-def test_a_classifier_of_data_without_classes_is_refused_before_it_is_trained(config, monkeypatch, tmp_path):
+def test_a_classifier_of_data_without_classes_is_refused_before_it_is_trained(
+    config, monkeypatch, tmp_path
+):
     monkeypatch.setattr(FashionMNIST, "classes", None)
     monkeypatch.setattr(FashionMNIST, "num_outputs", 10)
     with pytest.raises(
-        UserError, match=r"num_outputs is 10, but the data has 0 classes; FashionMNIST\.classes must"
+        UserError,
+        match=r"num_outputs is 10, but the data has 0 classes; FashionMNIST\.classes must",
     ):
         train(config("data.train_size=100", "trainer.max_epochs=1"), tmp_path / "run")
     assert not (tmp_path / "run/checkpoints").exists()

@@ -1,4 +1,5 @@
-"""Reading a run that anyone may have made: it starts nothing, writes nowhere else, and never hangs."""
+"""Reading a run that anyone may have made: it starts nothing, writes nowhere else, and never
+hangs."""
 
 import http.server
 import json
@@ -23,13 +24,19 @@ from src.runs.config import restore
 from src.training.experiment import resume, train
 from tests.conftest import ROOT, compose_config
 
-pytestmark = pytest.mark.timeout(120)  # seconds; far more than any of this takes, on a busy machine too
+pytestmark = pytest.mark.timeout(
+    120
+)  # seconds; far more than any of this takes, on a busy machine too
 
 
 def configuration() -> dict:
     return {
         "seed": 0,
-        "data": {"_target_": "src.data.synthetic.SyntheticRegression", "test_size": 50, "val_size": 20},
+        "data": {
+            "_target_": "src.data.synthetic.SyntheticRegression",
+            "test_size": 50,
+            "val_size": 20,
+        },
         "model": {"_target_": "src.models.scratch.LinearRegression"},
         "trainer": {"accelerator": "cpu", "max_epochs": 1},
         "callbacks": {},
@@ -46,7 +53,9 @@ def write_run(folder: Path, **record) -> Run:
     state = LinearRegression(num_inputs=2, num_outputs=1).state_dict()
     content["callbacks"] = {"History": {"rows": [], "seconds": 0}}
     torch.save({**content, "epoch": 0, "global_step": 1, "state_dict": state}, run.best)
-    run.metrics_json.write_text(json.dumps({"status": "finished", "test/loss": 1.0, "epochs": 1, **record}))
+    run.metrics_json.write_text(
+        json.dumps({"status": "finished", "test/loss": 1.0, "epochs": 1, **record})
+    )
     run.metrics_csv.write_text("epoch,step,train/loss,val/loss\n1,1,1.0,1.0\n")
     return run
 
@@ -107,14 +116,18 @@ def test_a_checkpoint_that_would_unpack_to_a_thousand_times_its_size_is_refused(
         evaluated(run)
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "[]", '{"val/loss": "\x1b[2J"}', '{"test/loss": [1]}', "\xff"])
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "[]", '{"val/loss": "\x1b[2J"}', '{"test/loss": [1]}', "\xff"]
+)
 def test_a_record_that_is_none_is_refused(run, text):
     run.metrics_json.write_text(text, "latin-1")
     with pytest.raises(UserError, match=r"metrics\.json is damaged"):
         run.record()
 
 
-@pytest.mark.parametrize("text", ["val/loss\nabc\n", "a,b\n1\n", "a\n1,2\n", 'a\n"' + "x" * 200_000])
+@pytest.mark.parametrize(
+    "text", ["val/loss\nabc\n", "a,b\n1\n", "a\n1,2\n", 'a\n"' + "x" * 200_000]
+)
 def test_rows_that_are_none_are_refused(run, text):
     run.metrics_csv.write_text(text)
     with pytest.raises(UserError, match=r"metrics\.csv is damaged"):
@@ -143,8 +156,12 @@ def touches(path: Path) -> dict:
 
 POPEN = {"_target_": "src.data.sources.subprocess.Popen"}
 ROUTES: dict[str, Callable[[dict, Path], object]] = {
-    "a program as data": lambda config, path: config["data"].update(POPEN, args=["touch", str(path)]),
-    "a program as model": lambda config, path: config["model"].update(POPEN, args=["touch", str(path)]),
+    "a program as data": lambda config, path: config["data"].update(
+        POPEN, args=["touch", str(path)]
+    ),
+    "a program as model": lambda config, path: config["model"].update(
+        POPEN, args=["touch", str(path)]
+    ),
     "a program within the data": lambda config, path: config["data"].update(w=touches(path)),
     "a program within the model": lambda config, path: config["model"].update(lr=touches(path)),
     "a program of torch's as data": lambda config, path: config["data"].update(
@@ -156,12 +173,18 @@ ROUTES: dict[str, Callable[[dict, Path], object]] = {
         stderr=None,
         local_rank_id=0,
     ),
-    "a model as data": lambda config, path: config["data"].update(_target_=config["model"]["_target_"]),
+    "a model as data": lambda config, path: config["data"].update(
+        _target_=config["model"]["_target_"]
+    ),
     "an option of apt-get": lambda config, path: config["data"].update(
-        _target_="src.data.fashion_mnist.FashionMNIST", debian_package=f"-oDir::Bin::dpkg={path}", test_size=1
+        _target_="src.data.fashion_mnist.FashionMNIST",
+        debian_package=f"-oDir::Bin::dpkg={path}",
+        test_size=1,
     ),
     "no class": lambda config, path: config["data"].update(_target_=["touch"]),
-    "a module that is not there": lambda config, path: config["model"].update(_target_="src.models.no.No"),
+    "a module that is not there": lambda config, path: config["model"].update(
+        _target_="src.models.no.No"
+    ),
 }
 
 
@@ -176,8 +199,15 @@ def test_what_a_run_wants_to_build_is_data_and_model_from_plain_values_or_refuse
 
 def test_the_trainer_of_a_run_is_not_built(run, victim):
     config = configuration()
-    profiler = {"_target_": "lightning.pytorch.profilers.SimpleProfiler", "dirpath": str(victim.parent)}
-    config["trainer"] |= {"max_time": "nonsense", "devices": 10**9, "profiler": profiler | {"filename": "made"}}
+    profiler = {
+        "_target_": "lightning.pytorch.profilers.SimpleProfiler",
+        "dirpath": str(victim.parent),
+    }
+    config["trainer"] |= {
+        "max_time": "nonsense",
+        "devices": 10**9,
+        "profiler": profiler | {"filename": "made"},
+    }
     run.config.write_text(yaml.safe_dump(config))
     assert evaluated(run)["test/loss"] > 0
     assert list(victim.parent.iterdir()) == [victim]
@@ -193,16 +223,24 @@ def test_a_run_does_not_say_where_its_data_come_from(data_root, tmp_path):
 
     server = http.server.HTTPServer(("127.0.0.1", 0), Listening)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    places = {"root": str(tmp_path / "foreign"), "mirrors": [f"http://127.0.0.1:{server.server_port}"]}
+    places = {
+        "root": str(tmp_path / "foreign"),
+        "mirrors": [f"http://127.0.0.1:{server.server_port}"],
+    }
     config = configuration() | {
-        "data": {"_target_": "src.data.fashion_mnist.FashionMNIST", **places, "system_copies": ["/proc"]},
+        "data": {
+            "_target_": "src.data.fashion_mnist.FashionMNIST",
+            **places,
+            "system_copies": ["/proc"],
+        },
         "model": {"_target_": "src.models.scratch.SoftmaxRegression"},
     }
     checkpoint = tmp_path / "best.ckpt"
     content = {"callbacks": {}, "lr_schedulers": [], "loops": {}, "optimizer_states": []}
     content |= {"epoch": 0, "global_step": 1}
     torch.save(
-        {**content, "state_dict": SoftmaxRegression(num_inputs=784, num_outputs=10).state_dict()}, checkpoint
+        {**content, "state_dict": SoftmaxRegression(num_inputs=784, num_outputs=10).state_dict()},
+        checkpoint,
     )
     data, _ = restore(config, checkpoint, "")
     assert data.root == Path()  # what the command says, not what conf/ says
@@ -222,7 +260,9 @@ def test_a_run_does_not_say_where_its_data_come_from(data_root, tmp_path):
 
 def test_nothing_of_a_run_steers_the_terminal(tmp_path):
     one = write_run(tmp_path / "one")
-    other = write_run(tmp_path / "two\x1b[2J", status="\x1b]0;owned\x07\u202efinished", reason="\x1b[31m")
+    other = write_run(
+        tmp_path / "two\x1b[2J", status="\x1b]0;owned\x07\u202efinished", reason="\x1b[31m"
+    )
     config = configuration()
     config["model"]["loss"] = "huber"
     config["trainer"]["\x1b[1m"] = "\x1b[5m"
@@ -284,11 +324,18 @@ GOING_ON: dict[str, Callable[[dict, Path], object]] = {
         logger={"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": str(path)}
     ),
     "a logger of Lightning's that sends": lambda config, path: config.update(
-        logger={"_target_": "lightning.pytorch.loggers.MLFlowLogger", "tracking_uri": "http://127.0.0.1:9"}
+        logger={
+            "_target_": "lightning.pytorch.loggers.MLFlowLogger",
+            "tracking_uri": "http://127.0.0.1:9",
+        }
     ),
-    "a folder for the trainer": lambda config, path: config["trainer"].update(default_root_dir=str(path)),
+    "a folder for the trainer": lambda config, path: config["trainer"].update(
+        default_root_dir=str(path)
+    ),
     "a profile of the trainer": lambda config, path: config["trainer"].update(profiler="simple"),
-    "an interpolation": lambda config, path: config["model"].update(lr="${oc.create:{_target_: os.mkdir}}"),
+    "an interpolation": lambda config, path: config["model"].update(
+        lr="${oc.create:{_target_: os.mkdir}}"
+    ),
     "a secret of the environment": lambda config, path: config["data"].update(
         mirrors=["http://127.0.0.1:9/${oc.env:HOME}"]
     ),
@@ -338,7 +385,9 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 )
 
 
-@pytest.mark.parametrize("text", [BOMB, "seed: !!python/object/apply:os.mkdir [made]", "seed: 2020-01-01"])
+@pytest.mark.parametrize(
+    "text", [BOMB, "seed: !!python/object/apply:os.mkdir [made]", "seed: 2020-01-01"]
+)
 def test_a_config_of_other_than_plain_values_is_damaged(run, text):
     run.config.write_text(text)
     with pytest.raises(UserError, match=r"config\.yaml is damaged: "):
@@ -380,7 +429,12 @@ def test_a_file_that_its_writer_renames_meanwhile_is_no_link(run, monkeypatch):
 
 @pytest.mark.slow
 def test_a_checkpoint_deletes_no_file_of_the_users(config, victim, tmp_path):
-    small = ["data.train_size=500", "data.val_size=300", "trainer.max_epochs=1", "~callbacks.figures"]
+    small = [
+        "data.train_size=500",
+        "data.val_size=300",
+        "trainer.max_epochs=1",
+        "~callbacks.figures",
+    ]
     train(config(*small), tmp_path / "own")
     run = Run(tmp_path / "own")
     for path in (run.last, run.best):

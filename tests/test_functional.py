@@ -49,7 +49,10 @@ def test_softmax_family_equals_torch(logits, y):
 def test_stable_functions_survive_logits_of_any_size(logits, y, scale):
     big = logits.double() * scale
     torch.testing.assert_close(
-        F.cross_entropy(big.float(), y).double(), torch_F.cross_entropy(big, y), rtol=1e-5, atol=1e-5
+        F.cross_entropy(big.float(), y).double(),
+        torch_F.cross_entropy(big, y),
+        rtol=1e-5,
+        atol=1e-5,
     )
     torch.testing.assert_close(F.softmax(big.float()).sum(1), torch.ones(64))
 
@@ -65,7 +68,9 @@ def test_adding_a_hundred_to_every_logit_changes_nothing_where_the_numerics_are_
 def test_textbook_loss_is_capped_by_its_epsilon():
     wrong = torch.tensor([[0.0, 60.0]])
     assert F.cross_entropy(wrong, torch.tensor([0])).item() == pytest.approx(60)
-    assert F.textbook_cross_entropy(wrong, torch.tensor([0])).item() == pytest.approx(-math.log(1e-9), rel=1e-4)
+    assert F.textbook_cross_entropy(wrong, torch.tensor([0])).item() == pytest.approx(
+        -math.log(1e-9), rel=1e-4
+    )
 
 
 def test_epsilon_hides_the_gradient_where_the_model_is_most_wrong():
@@ -73,7 +78,9 @@ def test_epsilon_hides_the_gradient_where_the_model_is_most_wrong():
     y = torch.tensor([0])
     torch.testing.assert_close(F.cross_entropy_grad(wrong, y), torch.tensor([[-1.0, 1.0]]))
     # the factor y_hat_y / (y_hat_y + 1e-9) with y_hat_y = exp(-60) = 8.8e-27
-    assert F.textbook_cross_entropy_grad(wrong, y).abs().max().item() == pytest.approx(8.76e-18, rel=1e-2)
+    assert F.textbook_cross_entropy_grad(wrong, y).abs().max().item() == pytest.approx(
+        8.76e-18, rel=1e-2
+    )
 
 
 @pytest.mark.parametrize(

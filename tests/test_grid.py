@@ -1,4 +1,5 @@
-"""A grid of softmax regressions in one run: each member is the run of its own, and the best is the model."""
+"""A grid of softmax regressions in one run: each member is the run of its own, and the best is the
+model."""
 
 import csv
 import math
@@ -32,7 +33,10 @@ def members(run: Run) -> list[dict[str, float | str | None]]:
     rows = csv.DictReader((run.path / "grid.csv").read_text().splitlines())
     texts = ("status", "reason")
     return [
-        {name: None if not text else text if name in texts else float(text) for name, text in row.items()}
+        {
+            name: None if not text else text if name in texts else float(text)
+            for name, text in row.items()
+        }
         for row in rows
     ]
 
@@ -48,10 +52,15 @@ def weights(run: Run, member: int | None = None) -> tuple[torch.Tensor, torch.Te
 @pytest.mark.slow
 @pytest.mark.parametrize("numerics", ["stable", "textbook"])
 def test_each_member_equals_the_run_of_its_own(config, tmp_path, numerics):
-    # steps of 0.3 would make the rounding of different products differences of 0.01, as between scratch and
-    # closed_form: the loss then jumps from epoch to epoch
+    # steps of 0.3 would make the rounding of different products differences of 0.01, as between
+    # scratch and closed_form: the loss then jumps from epoch to epoch
     axes = ["model.lr=[0.03,0.1]", "model.gamma=[0.5,1.0]", "model.weight_decay=[0,0.01]"]
-    same = ["data.train_size=20000", "trainer.max_epochs=4", "~callbacks.figures", f"model.numerics={numerics}"]
+    same = [
+        "data.train_size=20000",
+        "trainer.max_epochs=4",
+        "~callbacks.figures",
+        f"model.numerics={numerics}",
+    ]
     run = Run(tmp_path / "grid")
     train(config("model=grid", *axes, *same), run.path)
     rows = members(run)
@@ -60,7 +69,10 @@ def test_each_member_equals_the_run_of_its_own(config, tmp_path, numerics):
     ]  # in the order of a sweep
     for k, row in enumerate(rows):
         own = Run(tmp_path / str(k))
-        train(config("model=closed_form", *(f"model.{name}={row[name]}" for name in AXES), *same), own.path)
+        train(
+            config("model=closed_form", *(f"model.{name}={row[name]}" for name in AXES), *same),
+            own.path,
+        )
         for mine, other in zip(weights(run, k), weights(own), strict=True):
             torch.testing.assert_close(mine, other, rtol=0, atol=1e-4)
         record = own.record()
@@ -80,7 +92,9 @@ def run(config, tmp_path_factory) -> Run:
 
 
 @pytest.mark.slow
-def test_the_model_is_the_best_member_of_the_epoch_and_its_checkpoint_that_of_all_epochs(config, run):
+def test_the_model_is_the_best_member_of_the_epoch_and_its_checkpoint_that_of_all_epochs(
+    config, run
+):
     alone = [Run(run.path.with_name(f"alone{k}")) for k in range(2)]
     for own, gamma in zip(alone, GAMMAS, strict=True):
         train(config("model=closed_form", *SMALL, *JUMPING, f"model.gamma={gamma}"), own.path)
@@ -157,7 +171,8 @@ def test_a_member_whose_loss_was_infinite_once_stays_behind():
 
 def test_if_all_diverge_the_run_ends(config, tmp_path):
     with pytest.raises(
-        Diverged, match=r"val loss became nan in epoch 1, step 8; lower the values of model.lr \(they are "
+        Diverged,
+        match=r"val loss became nan in epoch 1, step 8; lower the values of model.lr \(they are ",
     ):
         train(config(*TWO, "model.lr=[1e38,2e38]"), tmp_path)
     assert Run(tmp_path).record()["status"] == "diverged"
@@ -173,8 +188,13 @@ def test_values_out_of_range_are_refused(name):
 
 def test_a_grid_that_does_not_fit_into_memory_is_refused():
     many = [0.001 * (k + 1) for k in range(300)]
-    for settings in ({"lr": many, "gamma": [0.9], "weight_decay": many}, {"lr": many, "gamma": 50 * [1.0], "weight_decay": [0.0]}):
-        with pytest.raises(UserError, match=r"^model=grid has [\d,]+ members of 784 x 10 weights; at most 10,000 "):
+    for settings in (
+        {"lr": many, "gamma": [0.9], "weight_decay": many},
+        {"lr": many, "gamma": 50 * [1.0], "weight_decay": [0.0]},
+    ):
+        with pytest.raises(
+            UserError, match=r"^model=grid has [\d,]+ members of 784 x 10 weights; at most 10,000 "
+        ):
             made("model", grid.SoftmaxRegression, settings, **SIZES)
 
 
@@ -195,7 +215,9 @@ def test_a_setting_that_the_base_class_alone_knows_is_refused(config, monkeypatc
 def test_what_is_wrong_is_said_in_one_line(config):
     with pytest.raises(UserError, match=r"^model\.lr\.1: input should be greater than 0, got -1$"):
         build(config("model=grid", "model.lr=[0.1,-1]"), "model")
-    with pytest.raises(UserError, match=r"^model\.gamma: value should have at least 1 item .*, got \[\]$"):
+    with pytest.raises(
+        UserError, match=r"^model\.gamma: value should have at least 1 item .*, got \[\]$"
+    ):
         build(config("model=grid", "model.gamma=[]"), "model")
 
 
@@ -206,14 +228,23 @@ def test_without_a_validation_split_nothing_can_be_selected(config, tmp_path):
 
 def test_early_stopping_watches_the_best_member(config, tmp_path):
     early = "+callbacks.early_stopping"
-    stop = [f"{early}._target_=lightning.pytorch.callbacks.EarlyStopping", f"{early}.monitor=val/loss"]
-    train(config(*TWO, *stop, f"{early}.min_delta=10", f"{early}.patience=1"), tmp_path)  # no loss falls by 10
+    stop = [
+        f"{early}._target_=lightning.pytorch.callbacks.EarlyStopping",
+        f"{early}.monitor=val/loss",
+    ]
+    train(
+        config(*TWO, *stop, f"{early}.min_delta=10", f"{early}.patience=1"), tmp_path
+    )  # no loss falls by 10
     assert Run(tmp_path).record()["epochs"] == 2
 
 
 @pytest.mark.slow
-def test_more_epochs_continue_a_run_as_if_it_had_been_asked_for_them_at_first(config, run, tmp_path):
-    cfg = config("model=grid", *SMALL, *JUMPING, f"model.gamma={list(GAMMAS)}", "trainer.max_epochs=5")
+def test_more_epochs_continue_a_run_as_if_it_had_been_asked_for_them_at_first(
+    config, run, tmp_path
+):
+    cfg = config(
+        "model=grid", *SMALL, *JUMPING, f"model.gamma={list(GAMMAS)}", "trainer.max_epochs=5"
+    )
     train(cfg, tmp_path)
     cfg.trainer.max_epochs = 12
     resume(tmp_path, cfg)
@@ -229,7 +260,9 @@ def test_the_loss_of_minibatches_is_of_one_model_alone(config, tmp_path):
 def test_two_threads_make_the_same_run(config, tmp_path):
     train(config(*TWO, "trainer.threads=2"), tmp_path / "two")
     train(config(*TWO), tmp_path / "one")
-    for mine, other in zip(members(Run(tmp_path / "two")), members(Run(tmp_path / "one")), strict=True):
+    for mine, other in zip(
+        members(Run(tmp_path / "two")), members(Run(tmp_path / "one")), strict=True
+    ):
         assert mine == pytest.approx(other, abs=1e-5)
 
 
@@ -242,11 +275,17 @@ def test_it_ends_with_the_table_and_the_picture_of_a_sweep(cli, tmp_path):
     run = Run(tmp_path / "run")
     rows = members(run)
     assert "6 jobs: 4 finished, 2 diverged." in output
-    assert "- 2: model.lr=1e+38 model.gamma=0.9 model.weight_decay=0.0: diverged, in epoch 1" in output
+    assert (
+        "- 2: model.lr=1e+38 model.gamma=0.9 model.weight_decay=0.0: diverged, in epoch 1" in output
+    )
     assert [row["status"] for row in rows] == [None, None, "diverged", "diverged", None, None]
     losses = sorted(row["val/loss"] for row in rows if not row["status"])
-    table = [line.split("|") for line in output.splitlines() if line.startswith(("| 0.05", "| 0.1"))]
-    assert [cells[4].strip() for cells in table] == [f"{loss:.4f}" for loss in losses]  # lr, gamma, n, val/loss
+    table = [
+        line.split("|") for line in output.splitlines() if line.startswith(("| 0.05", "| 0.1"))
+    ]
+    assert [cells[4].strip() for cells in table] == [
+        f"{loss:.4f}" for loss in losses
+    ]  # lr, gamma, n, val/loss
     with Image.open(run.figures / "grid.png") as picture:
         assert picture.size == (660, 360)
 

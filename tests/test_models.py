@@ -1,4 +1,5 @@
-"""Scratch and concise against each other and against a plain loop that knows nothing of this project."""
+"""Scratch and concise against each other and against a plain loop that knows nothing of this
+project."""
 
 import lightning as L
 import pytest
@@ -191,17 +192,29 @@ num_hidden: 16
 def test_a_model_of_ones_own_with_a_hidden_layer_is_trained_resumed_evaluated_compared_and_predicts(
     data_root, tmp_path, cli
 ):
-    added = {"src/models/perceptron.py": HIDDEN_LAYER, "conf/model/perceptron.yaml": HIDDEN_LAYER_CONFIG}
+    added = {
+        "src/models/perceptron.py": HIDDEN_LAYER,
+        "conf/model/perceptron.yaml": HIDDEN_LAYER_CONFIG,
+    }
 
     def command(module: str, *arguments: str) -> str:
-        status, output = cli(module, *arguments, data=False, before=own_parts(tmp_path / "own", added))
+        status, output = cli(
+            module, *arguments, data=False, before=own_parts(tmp_path / "own", added)
+        )
         assert status == 0, output
         return output
 
-    few = ["--config-dir=own/conf", "model=perceptron", f"data.root={data_root}", "data.train_size=5000"]
+    few = [
+        "--config-dir=own/conf",
+        "model=perceptron",
+        f"data.root={data_root}",
+        "data.train_size=5000",
+    ]
     whole, resumed = Run(tmp_path / "whole"), Run(tmp_path / "resumed")
     command("src.train", *few, "hydra.run.dir=whole", "trainer.max_epochs=3")
-    command("src.train", *few, "hydra.run.dir=resumed", "trainer.max_epochs=2", "~callbacks.figures")
+    command(
+        "src.train", *few, "hydra.run.dir=resumed", "trainer.max_epochs=2", "~callbacks.figures"
+    )
     command("src.resume", "run=resumed", "trainer.max_epochs=3")
     assert resumed.metrics_csv.read_text() == whole.metrics_csv.read_text()
     accuracy = whole.record()["test/acc"]
@@ -212,16 +225,22 @@ def test_a_model_of_ones_own_with_a_hidden_layer_is_trained_resumed_evaluated_co
     pictures = {path.name for path in (whole.path / "figures").iterdir()}
     assert "confusion.png" in pictures
     assert "weights.png" not in pictures
-    assert "the same test metrics as in metrics.json, to the last digit" in command("src.evaluate", "run=whole")
+    assert "the same test metrics as in metrics.json, to the last digit" in command(
+        "src.evaluate", "run=whole"
+    )
     assert f"accuracy {accuracy:.4f}" in command("src.predict", "run=whole")
     assert "| resumed " in command("src.compare", "whole", "resumed")
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("outputs", [9, 11])
-def test_as_many_outputs_as_the_data_has_classes_are_asked_for_before_training(config, form, outputs):
+def test_as_many_outputs_as_the_data_has_classes_are_asked_for_before_training(
+    config, form, outputs
+):
     cfg = config(f"model={form}", "data.train_size=10")
     trainer = build(cfg, "trainer")
-    with pytest.raises(UserError, match=rf"model\.num_outputs is {outputs}, but the data has 10 classes"):
+    with pytest.raises(
+        UserError, match=rf"model\.num_outputs is {outputs}, but the data has 10 classes"
+    ):
         trainer.fit(FORMS[form](num_inputs=784, num_outputs=outputs), build(cfg, "data"))
     assert trainer.global_step == 0

@@ -30,7 +30,9 @@ def cells(data_root: Path, folder: Path) -> list[str]:
 
 def execute(*sources: str, allow_errors: bool = False) -> list[list]:
     """Run the cells in a real kernel in the project's folder; their outputs."""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(source) for source in sources]
+    )
     place = {"metadata": {"path": str(ROOT)}}
     NotebookClient(notebook, timeout=240, resources=place, allow_errors=allow_errors).execute()
     return [cell.outputs for cell in notebook.cells]
@@ -38,7 +40,10 @@ def execute(*sources: str, allow_errors: bool = False) -> list[list]:
 
 @pytest.mark.slow
 def test_the_lines_of_the_manual_train_and_show_a_run_and_a_sweep(data_root, tmp_path):
-    write(tmp_path / "sweep/sweep.yaml", yaml.safe_dump({"command": [], "jobs": [["seed=0"], ["seed=1"]]}))
+    write(
+        tmp_path / "sweep/sweep.yaml",
+        yaml.safe_dump({"command": [], "jobs": [["seed=0"], ["seed=1"]]}),
+    )
     outputs, used, loaded, swept = execute(*cells(data_root, tmp_path))
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]
     assert len(pictures) == 1  # redrawn in place, not one under the other
@@ -53,7 +58,9 @@ def test_the_lines_of_the_manual_train_and_show_a_run_and_a_sweep(data_root, tmp
     table = run._repr_markdown_()
     assert f"{run.metrics['test/acc']:.4f}" in table
     assert outputs[-1]["data"]["text/markdown"] == loaded[-1]["data"]["text/markdown"] == table
-    assert used[-1]["data"]["text/plain"] == str((run.metrics["test/acc"], torch.Size([784, 10]), 1000))
+    assert used[-1]["data"]["text/plain"] == str(
+        (run.metrics["test/acc"], torch.Size([784, 10]), 1000)
+    )
     assert swept[-1]["data"]["text/markdown"].startswith("2 jobs: 2 not started.")
 
 
@@ -79,6 +86,9 @@ cfg["trainer"]["max_epochs"] = len(run.rows()) + 1
     endless = training.replace("max_epochs=3", "max_epochs=5000")
     _, interrupted, _, resumed = execute(stop, endless, shorten, resuming, allow_errors=True)
     (error,) = (output for output in interrupted if output["output_type"] == "error")
-    assert (error["ename"], error["evalue"]) == ("KeyboardInterrupt", f"to go on: resume('{run.path}')")
+    assert (error["ename"], error["evalue"]) == (
+        "KeyboardInterrupt",
+        f"to go on: resume('{run.path}')",
+    )
     assert run.record()["status"] == "finished", resumed
     assert resumed[-1]["data"]["text/markdown"] == run._repr_markdown_()

@@ -7,7 +7,8 @@ from src.maths import optim
 
 
 def minimize(optimizer_class, scheduler_class, weight_decay: float) -> list[torch.Tensor]:
-    """The parameter after each of six steps on |p - target|^2, the lr decaying every second step."""
+    """The parameter after each of six steps on |p - target|^2, the lr decaying every second
+    step."""
     p = torch.tensor([1.0, -2.0, 3.0], requires_grad=True)
     unused = torch.zeros(2, requires_grad=True)  # has no gradient
     optimizer = optimizer_class([p, unused], lr=0.1, weight_decay=weight_decay)

@@ -79,7 +79,8 @@ def test_swing_is_the_mean_change_from_minibatch_to_minibatch(config, monkeypatc
 
 
 class Normalized(SoftmaxRegression):
-    """Softmax regression of normalized inputs: the layer changes with all that it sees in training."""
+    """Softmax regression of normalized inputs: the layer changes with all that it sees in
+    training."""
 
     def __init__(self, **settings):
         super().__init__(**settings)
@@ -95,7 +96,9 @@ def test_a_run_that_is_watched_is_the_run_that_is_not(config, monkeypatch, tmp_p
     own = ["model._target_=src.models.normalized.Normalized", "trainer.max_epochs=2"]
     for name, watching in (("alone", []), ("watched", [SWING])):
         train(config(*SMALL, *own, *watching), tmp_path / name)
-    alone, watched = (load_checkpoint(Run(tmp_path / name).last)["state_dict"] for name in ("alone", "watched"))
+    alone, watched = (
+        load_checkpoint(Run(tmp_path / name).last)["state_dict"] for name in ("alone", "watched")
+    )
     assert all(torch.equal(alone[name], watched[name]) for name in alone)
     rows, seen = (Run(tmp_path / name).rows() for name in ("alone", "watched"))
     assert seen == [
@@ -122,11 +125,15 @@ def test_the_command_tells_the_causes_apart(cli, sweep, tmp_path):
     with open(tmp_path / "sweep/oscillation.csv", newline="") as file:
         runs = list(csv.DictReader(file))
     assert [run["model.lr"] for run in runs] == ["1e-06", "1e-06", "0.5", "0.5"]
-    still, moving = ({name: float(run[name]) for name in oscillation.MEASURED} for run in (runs[0], runs[2]))
+    still, moving = (
+        {name: float(run[name]) for name in oscillation.MEASURED} for run in (runs[0], runs[2])
+    )
     assert still["within an epoch"] == pytest.approx(still["at rest"], rel=1e-3)
     assert still["between epochs"] < 1e-4
     assert moving["within an epoch"] > 1.1 * moving["at rest"]
-    names, _, *lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in output.splitlines()[:4]]
+    names, _, *lines = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in output.splitlines()[:4]
+    ]
     assert names == ["model.lr", "n", *oscillation.MEASURED]
     for line, members in zip(lines, (runs[:2], runs[2:]), strict=True):
         swings = [float(run["within an epoch"]) for run in members]
@@ -155,5 +162,7 @@ def test_a_record_that_lacks_a_column_or_all_rows_is_refused(tmp_path, kept, epo
     (folder / "metrics.json").write_text('{"status": "finished", "val/loss": 0.5}')
     lines = [",".join(kept), *[",".join("1" for _ in kept)] * epochs]
     (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
-    with pytest.raises(UserError, match="/0 lacks train/loss, train/swing, train/rest, val/acc or 6 epochs"):
+    with pytest.raises(
+        UserError, match="/0 lacks train/loss, train/swing, train/rest, val/acc or 6 epochs"
+    ):
         oscillation.measure(Sweep(tmp_path))

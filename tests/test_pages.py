@@ -1,4 +1,5 @@
-"""README and the manual are as they should be: links, lengths, figures, the same in both languages."""
+"""README and the manual are as they should be: links, lengths, figures, the same in both
+languages."""
 
 import re
 import textwrap
@@ -93,13 +94,23 @@ SAME = {
         r"\| best +\| .*?test/acc (0\.\d+ \(0\.\d+ to 0\.\d+)",
         r"test accuracy is (0\.\d+ \(0\.\d+ to 0\.\d+)",
     ],
-    "published accuracy": [r"best published one has (0\.\d+)", r"best published linear model: (0\.\d+)"],
+    "published accuracy": [
+        r"best published one has (0\.\d+)",
+        r"best published linear model: (0\.\d+)",
+    ],
     "sampling error": [r"sampling error of about ([\d.]+) points"],
     "last epoch of the first run": [r"epoch 20/20  (.*)"],
     "its test accuracy": [r"\| test  \| (0\.8332) ", r"\| A   \| 0\.1 .*?\| (0\.8\d+)   \| 20 "],
     "validation split": [r"holds out ([\d,]+) images", r"training images ([\d,]+) are held"],
-    "agreement with the plain loop": [r"within (1e-\d+)\.\s+A run", r"weights agree within (1e-\d+)"],
-    "runs killed": [r"tests\.faults (\d+)", r"(\d+) of \d+ were identical", r"\d+ of (\d+) were identical"],
+    "agreement with the plain loop": [
+        r"within (1e-\d+)\.\s+A run",
+        r"weights agree within (1e-\d+)",
+    ],
+    "runs killed": [
+        r"tests\.faults (\d+)",
+        r"(\d+) of \d+ were identical",
+        r"\d+ of (\d+) were identical",
+    ],
 }
 
 
@@ -116,21 +127,35 @@ def test_figures_that_follow_from_others():
     resume, results, questions = (
         " ".join(text_of(f"docs/{name}.md").split()) for name in ("resume", "results", "questions")
     )
-    kills = [int(number) for number in re.findall(r"\| (?:Ctrl-C, once or twice|SIG\w+) \| (\d+) ", resume)]
+    kills = [
+        int(number)
+        for number in re.findall(r"\| (?:Ctrl-C, once or twice|SIG\w+) \| (\d+) ", resume)
+    ]
     assert f"There were {sum(kills)} kills" in resume
     found = {}
     for preset in ("overfit", "overfit_fixed"):
-        gap, val = re.search(rf"\| {preset} \| .*? gap ([\d.]+); last val/loss ([\d.]+)", results).groups()
+        gap, val = re.search(
+            rf"\| {preset} \| .*? gap ([\d.]+); last val/loss ([\d.]+)", results
+        ).groups()
         found[preset] = f"{float(val) - float(gap):.2f}", f"{float(val):.2f}"
     (train, val), both = found["overfit"], " and ".join(found["overfit_fixed"])
-    assert f"the training loss is {train}. The validation loss, 0.81 at its lowest, is {val}" in questions
+    assert (
+        f"the training loss is {train}. The validation loss, 0.81 at its lowest, is {val}"
+        in questions
+    )
     assert f"after 92 epochs with {both}" in questions
 
 
 def test_settings_are_quoted_as_they_are():
     best, overfit = (compose_config("train", f"experiment={name}") for name in ("best", "overfit"))
     results, questions = (text_of(f"docs/{name}.md") for name in ("results", "questions"))
-    assert f"lr\n{best.model.lr} × {best.model.gamma}^epoch, {best.trainer.max_epochs} epochs" in results
-    assert f"{overfit.data.train_size} images by heart. After {overfit.trainer.max_epochs} epochs" in questions
+    assert (
+        f"lr\n{best.model.lr} × {best.model.gamma}^epoch, {best.trainer.max_epochs} epochs"
+        in results
+    )
+    assert (
+        f"{overfit.data.train_size} images by heart. After {overfit.trainer.max_epochs} epochs"
+        in questions
+    )
     assert f"{60_000 - best.data.val_size:,} images train the model" in text_of("README.md")
     assert f"{best.data.val_size:,} images for validation" in results

@@ -1,4 +1,5 @@
-"""What becomes of a user's picture: formats, modes and damage; expectations by hand arithmetic or numpy."""
+"""What becomes of a user's picture: formats, modes and damage; expectations by hand arithmetic or
+numpy."""
 
 import os
 import struct
@@ -60,7 +61,12 @@ def png(path: Path, samples: np.ndarray, colour_type: int, *chunks: tuple[bytes,
     """Write samples (h, w, channels) of 16 bits: Pillow reads these, but writes only grey ones."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        return (
+            struct.pack(">I", len(content))
+            + kind
+            + content
+            + struct.pack(">I", zlib.crc32(kind + content))
+        )
 
     height, width = samples.shape[:2]
     header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
@@ -132,12 +138,16 @@ def test_what_is_transparent_is_white(tmp_path):
         picture = Image.fromarray(ramp()).convert(mode)
         picture.putalpha(Image.fromarray(half))
         for suffix in ("png", "webp"):
-            picture.save(tmp_path / f"{mode}.{suffix}", **({"lossless": True} if suffix == "webp" else {}))
+            picture.save(
+                tmp_path / f"{mode}.{suffix}", **({"lossless": True} if suffix == "webp" else {})
+            )
             assert np.array_equal(grey(tmp_path / f"{mode}.{suffix}"), expected), (mode, suffix)
 
 
 def test_what_is_half_transparent_is_half_white(tmp_path):
-    Image.new("RGBA", (5, 5), (0, 0, 0, 51)).save(tmp_path / "x.png")  # 51 / 255 black, 204 / 255 white
+    Image.new("RGBA", (5, 5), (0, 0, 0, 51)).save(
+        tmp_path / "x.png"
+    )  # 51 / 255 black, 204 / 255 white
     assert set(grey(tmp_path / "x.png").flatten()) == {204}
 
 
@@ -154,7 +164,9 @@ def test_a_transparent_grey_level_is_white(tmp_path):
     Image.fromarray(levels).save(tmp_path / "8.png", transparency=100)
     key = b"tRNS", struct.pack(">H", 100 * 257)
     png(tmp_path / "16.png", levels[:, :, None].astype(int) * 257, 0, key)
-    assert grey(tmp_path / "8.png").tolist() == grey(tmp_path / "16.png").tolist() == [[0, WHITE, 200]]
+    assert (
+        grey(tmp_path / "8.png").tolist() == grey(tmp_path / "16.png").tolist() == [[0, WHITE, 200]]
+    )
 
 
 UPRIGHT = {  # EXIF orientation -> what makes the stored rows and columns upright
@@ -175,7 +187,9 @@ def test_rotations_and_reflections_of_the_camera_are_undone(tmp_path, suffix, or
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / f"x.{suffix}"
-    Image.fromarray(ramp()).save(path, exif=exif, **({"lossless": True} if suffix == "webp" else {}))
+    Image.fromarray(ramp()).save(
+        path, exif=exif, **({"lossless": True} if suffix == "webp" else {})
+    )
     assert np.array_equal(grey(path), UPRIGHT[orientation](ramp()))
 
 
@@ -192,7 +206,10 @@ def test_an_animation_shows_its_first_frame(tmp_path, suffix):
     path = tmp_path / f"x.{suffix}"
     frames = [Image.fromarray(np.full((20, 30), level, np.uint8)) for level in (40, 200)]
     frames[0].save(
-        path, save_all=True, append_images=frames[1:], **({"lossless": 1} if suffix == "webp" else {})
+        path,
+        save_all=True,
+        append_images=frames[1:],
+        **({"lossless": 1} if suffix == "webp" else {}),
     )
     assert set(grey(path).flatten()) == {40}
 
@@ -254,7 +271,8 @@ def test_the_ground_becomes_black_whatever_it_was():
 
 @pytest.mark.parametrize("ground", [255, 200, 140, 110, 60])
 def test_auto_makes_an_object_that_is_darker_than_its_ground_light(ground):
-    # the grey level of the ground alone does not tell: 110 may be a dark floor or the shade of a wall
+    # the grey level of the ground alone does not tell: 110 may be a dark floor or the shade of a
+    # wall
     assert set(seen(rectangle(50, 100, level=ground - 50, on=ground)).flatten()) == {0, 50}
 
 
@@ -378,7 +396,15 @@ def test_a_damaged_file_is_read_or_refused_and_nothing_else(tmp_path, suffix):
 @pytest.fixture
 def folder(tmp_path) -> Path:
     (tmp_path / "deep/deeper").mkdir(parents=True)
-    for name in ("b.png", "a.JPG", "c.webp", ".hidden.png", "notes.txt", "deep/d.gif", "deep/deeper/[e].bmp"):
+    for name in (
+        "b.png",
+        "a.JPG",
+        "c.webp",
+        ".hidden.png",
+        "notes.txt",
+        "deep/d.gif",
+        "deep/deeper/[e].bmp",
+    ):
         (tmp_path / name).touch()
     return tmp_path
 
@@ -417,10 +443,14 @@ def test_inputs_that_name_no_picture_are_said_to(folder, monkeypatch, inputs):
 
 def test_names_fit_on_one_line_of_a_terminal():
     assert printable("näme 中文 😀.png") == "näme 中文 😀.png"
-    assert printable("at 1.00\u202fPM\u3000.png") == "at 1.00\u202fPM\u3000.png"  # other kinds of space
+    assert (
+        printable("at 1.00\u202fPM\u3000.png") == "at 1.00\u202fPM\u3000.png"
+    )  # other kinds of space
     assert printable("a\nb\x1b[31m\u2028.png") == r"a\nb\x1b[31m\u2028.png"
     os.fsencode(printable(os.fsdecode(b"\xff.png"))).decode()  # is UTF-8
-    assert printable("gnp.\u202egpj\u200b.png") == r"gnp.\u202egpj\u200b.png"  # would be shown reversed
+    assert (
+        printable("gnp.\u202egpj\u200b.png") == r"gnp.\u202egpj\u200b.png"
+    )  # would be shown reversed
 
 
 def test_links_to_a_folder_in_itself_do_not_make_an_endless_tree(folder, monkeypatch):
@@ -446,7 +476,9 @@ def header_of_a_large_picture(path: Path) -> None:
     chunks = [header, pixels, b"IEND"]
     path.write_bytes(
         b"\x89PNG\r\n\x1a\n"
-        + b"".join(struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks)
+        + b"".join(
+            struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks
+        )
     )
 
 
@@ -473,13 +505,21 @@ def test_a_picture_that_would_fill_the_memory_is_refused(tmp_path, make, reason)
 
 
 def test_the_picture_stands_beside_what_the_model_sees(tmp_path):
-    Image.fromarray(rectangle(50, 100)).save(tmp_path / "x.png")  # 300 x 200 pixels, in a square of 112
+    Image.fromarray(rectangle(50, 100)).save(
+        tmp_path / "x.png"
+    )  # 300 x 200 pixels, in a square of 112
     image = load(tmp_path / "x.png")
     given, shown = pair(decode(tmp_path / "x.png"), image).split(112, dim=2)
-    assert torch.equal(shown, image.repeat_interleave(4, 1).repeat_interleave(4, 2).expand(3, -1, -1) / 255)
-    dark = (given < 0.5).nonzero()[:, 1:] - torch.tensor([18.67, 0])  # below the white that fills the square
+    assert torch.equal(
+        shown, image.repeat_interleave(4, 1).repeat_interleave(4, 2).expand(3, -1, -1) / 255
+    )
+    dark = (given < 0.5).nonzero()[:, 1:] - torch.tensor(
+        [18.67, 0]
+    )  # below the white that fills the square
     expected = torch.tensor([[30, 15], [80, 115]]) * 112 / 300
-    torch.testing.assert_close(torch.stack([dark.amin(0), dark.amax(0) + 1]), expected, atol=1.5, rtol=0)
+    torch.testing.assert_close(
+        torch.stack([dark.amin(0), dark.amax(0) + 1]), expected, atol=1.5, rtol=0
+    )
 
 
 def rows_of(*names: str, **columns: object) -> list[dict]:
@@ -501,7 +541,9 @@ def test_the_drawing_names_the_file_and_the_likeliest_classes(tmp_path, caplog):
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_the_drawing_clips_no_text(count):
     names = [f"{k} {'a long name ' * 30}" for k in range(count)]
-    drawing = chart(rows_of(*names, answer="trouser press"), torch.rand(count, 3, 112, 224), CLASSES)
+    drawing = chart(
+        rows_of(*names, answer="trouser press"), torch.rand(count, 3, 112, 224), CLASSES
+    )
     drawing.draw_without_rendering()
     texts = [drawing.axes[0].title, *drawing.axes[0].texts]
     assert len(texts) == 1 + count * 5

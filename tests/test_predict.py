@@ -1,4 +1,5 @@
-"""Predictions from a finished run, of test images and of one's own pictures, and decisions under costs."""
+"""Predictions from a finished run, of test images and of one's own pictures, and decisions under
+costs."""
 
 import csv
 import os
@@ -55,7 +56,10 @@ def test_costs_are_read_by_name_whatever_their_order(tmp_path):
         ("true,cat,dog\ncat,0\ndog,1,0\n", "must be a string or a real number"),
         ("true,cat,dog\ncat,0,inf\ndog,1,0\n", "finite number"),
         ("", "has no row or no column for cat, dog"),
-        ("true,cat,dog,ask\ncat,0,1,1\ndog,1,0,1\n", "names ask, which is no class; see conf/costs"),
+        (
+            "true,cat,dog,ask\ncat,0,1,1\ndog,1,0,1\n",
+            "names ask, which is no class; see conf/costs",
+        ),
         ("true,cat,dog\ncat,0,1\ndog,1,0\ncow,1,1\n", "names cow, which is no class"),
     ],
 )
@@ -66,7 +70,9 @@ def test_costs_that_make_no_sense_are_refused(tmp_path, text, complaint):
         read_costs(path, ["cat", "dog"])
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])  # with a byte order mark, as spreadsheets write
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig"]
+)  # with a byte order mark, as spreadsheets write
 def test_costs_are_read_in_utf_8_whatever_the_terminal_speaks(tmp_path, encoding, monkeypatch):
     monkeypatch.setenv("LC_ALL", "C")
     (tmp_path / "costs.csv").write_text("true,chat,é\nchat,0,1\né,5,0\n", encoding)
@@ -82,7 +88,12 @@ def test_costs_in_another_encoding_are_refused(tmp_path):
 @pytest.fixture(scope="module")
 def finished(data_root, tmp_path_factory) -> Run:
     run = Run(tmp_path_factory.mktemp("predict") / "run")
-    small = ["data.train_size=5000", "trainer.max_epochs=1", "~callbacks.figures", f"data.root={data_root}"]
+    small = [
+        "data.train_size=5000",
+        "trainer.max_epochs=1",
+        "~callbacks.figures",
+        f"data.root={data_root}",
+    ]
     train(compose_config("train", *small), run.path)
     return run
 
@@ -95,7 +106,8 @@ def run(finished, tmp_path) -> Run:
 
 @pytest.fixture
 def predicted(data_root, tmp_path, monkeypatch, caplog):
-    """predicted(key=value, ...) predicts in tmp_path into out; the rows of predictions.csv, and the log."""
+    """predicted(key=value, ...) predicts in tmp_path into out; the rows of predictions.csv, and the
+    log."""
     monkeypatch.chdir(tmp_path)
     caplog.set_level("INFO", "src.predict")
 
@@ -123,11 +135,18 @@ def test_predictions_of_a_run_are_those_of_its_best_checkpoint(predicted, finish
     prices = read_costs(costs, CLASSES)
     for rule, line in (("predicted", log[1]), ("answer", log[2])):
         paid = [prices[CLASSES.index(row["true"]), CLASSES.index(row[rule])].item() for row in rows]
-        assert float(line.split(" costs ")[1].split()[0]) == pytest.approx(sum(paid) / 10_000, abs=1e-4)
-    assert sum(paid) < sum(prices[CLASSES.index(row["true"]), CLASSES.index(row["predicted"])] for row in rows)
+        assert float(line.split(" costs ")[1].split()[0]) == pytest.approx(
+            sum(paid) / 10_000, abs=1e-4
+        )
+    assert sum(paid) < sum(
+        prices[CLASSES.index(row["true"]), CLASSES.index(row["predicted"])] for row in rows
+    )
     differ = sum(row["predicted"] != row["answer"] for row in rows)
     assert log[3] == f"the answers differ on {differ} of 10000 images"
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["decisions.png", "predictions.csv"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "decisions.png",
+        "predictions.csv",
+    ]
     with Image.open(tmp_path / "out/decisions.png") as picture:
         assert picture.width > 700
 
@@ -141,13 +160,22 @@ def test_predictions_of_a_run_are_those_of_its_best_checkpoint(predicted, finish
         (["run={run}", "first=0"], "first: input should be greater than or equal to 1, got 0"),
         (["run={run}", "first=abc"], "first: input should be a valid integer, got 'abc'"),
         (["run={run}", "first=true"], "first: input should be a valid integer, got True"),
-        (["run={run}", "first=1000000"], "first: input should be less than or equal to 300, got 1000000"),
-        (["run={run}", "checkpoint=nope"], "checkpoint: input should be 'best' or 'last', got 'nope'"),
+        (
+            ["run={run}", "first=1000000"],
+            "first: input should be less than or equal to 300, got 1000000",
+        ),
+        (
+            ["run={run}", "checkpoint=nope"],
+            "checkpoint: input should be 'best' or 'last', got 'nope'",
+        ),
         (["run={run}", "checkpoint=1"], "checkpoint: input should be 'best' or 'last', got 1"),
         (["run=null"], "run: input should be a valid string, got None"),
         (["run={run}", "inputs=''"], "inputs: string should have at least 1 character, got ''"),
         (["run={run}", "inputs=1"], "inputs: input should be a valid string, got 1"),
-        (["run={run}", "decision.costs=1"], "decision.costs: input should be a valid string, got 1"),
+        (
+            ["run={run}", "decision.costs=1"],
+            "decision.costs: input should be a valid string, got 1",
+        ),
         (["run={run}", "decision=null"], "decision: input should be a valid dictionary, got None"),
         (["run={run}", "data.root=[1]"], "data.root: input should be a valid string, got [1]"),
         (["run={run}", "decision.costs=folder"], "folder is no regular file"),
@@ -155,12 +183,20 @@ def test_predictions_of_a_run_are_those_of_its_best_checkpoint(predicted, finish
         (["run={run}", "decision.costs=/dev/zero"], "/dev/zero is no regular file"),
         (["run={run}", "decision.costs=endless"], "endless is too large"),
         (["run={run}", "inputs=nope.png"], "inputs=nope.png names no picture"),
-        (["run={run}", "invert=maybe"], "invert: input should be 'auto', 'true' or 'false', got 'maybe'"),
-        (["run={run}", "invert=[1]"], "invert: input should be 'auto', 'true' or 'false', got '[1]'"),
+        (
+            ["run={run}", "invert=maybe"],
+            "invert: input should be 'auto', 'true' or 'false', got 'maybe'",
+        ),
+        (
+            ["run={run}", "invert=[1]"],
+            "invert: input should be 'auto', 'true' or 'false', got '[1]'",
+        ),
         (["run={run}", "invert=1"], "invert: input should be 'auto', 'true' or 'false', got '1'"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_one_line(predicted, finished, tmp_path, arguments, complaint):
+def test_what_cannot_be_done_is_said_in_one_line(
+    predicted, finished, tmp_path, arguments, complaint
+):
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     with open(tmp_path / "endless", "wb") as file:
@@ -174,13 +210,17 @@ def test_what_cannot_be_done_is_said_in_one_line(predicted, finished, tmp_path, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("side", [28, 20])
-def test_test_images_as_files_are_predicted_as_in_the_data_set(predicted, data_root, tmp_path, side):
+def test_test_images_as_files_are_predicted_as_in_the_data_set(
+    predicted, data_root, tmp_path, side
+):
     data = FashionMNIST(root=str(data_root))
     data.setup()
     (tmp_path / "pictures").mkdir()
     for i, image in enumerate(data.splits["test"][0].X[:100]):
         Image.fromarray(image[0].numpy()).save(tmp_path / f"pictures/{i:03}.png")
-    run = untrained(tmp_path / "run", "src.data.fashion_mnist.FashionMNIST", side * side, 10, resize=side)
+    run = untrained(
+        tmp_path / "run", "src.data.fashion_mnist.FashionMNIST", side * side, 10, resize=side
+    )
     expected, _ = predicted(f"run={run.path}")
     found, log = predicted(f"run={run.path}", "inputs=pictures", "first=2")
     for i, (own, of_set) in enumerate(zip(found, expected[:100], strict=True)):
@@ -193,7 +233,8 @@ def test_test_images_as_files_are_predicted_as_in_the_data_set(predicted, data_r
 
 @pytest.fixture
 def pictures(tmp_path) -> Path:
-    """Five pictures, among them one with a line break and one with a byte that is not UTF-8 in its name."""
+    """Five pictures, among them one with a line break and one with a byte that is not UTF-8 in its
+    name."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     for k, name in enumerate([b"a.png", b"b.PNG", b"line\nbreak.png", b"byte\xff.png", b"z.png"]):
@@ -211,7 +252,12 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_go_on(cli, run, pict
     Image.new("1", (20_000, 20_000)).save(pictures / "bomb.png")
     (pictures / "words.txt").write_text("not asked for")
     status, output = cli(
-        "src.predict", f"run={run.path}", "inputs=pictures", "hydra.run.dir=out", "first=2", data=False
+        "src.predict",
+        f"run={run.path}",
+        "inputs=pictures",
+        "hydra.run.dir=out",
+        "first=2",
+        data=False,
     )
     assert status == 1
     lines = output.splitlines()
@@ -221,7 +267,9 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_go_on(cli, run, pict
         "cannot read cut.png: image file is truncated",
         "cannot read empty.jpg: it is empty, damaged, or none of PNG, JPEG, BMP, GIF, WEBP",
     ]
-    assert re.fullmatch(r"a\.png: [a-z -]+ \d\.\d\d, [a-z -]+ \d\.\d\d, [a-z -]+ \d\.\d\d", lines[3])
+    assert re.fullmatch(
+        r"a\.png: [a-z -]+ \d\.\d\d, [a-z -]+ \d\.\d\d, [a-z -]+ \d\.\d\d", lines[3]
+    )
     assert lines[4].startswith("b.PNG: ")
     assert lines[5:] == [
         "written to out/: inputs.png predictions.csv",
@@ -241,9 +289,13 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_go_on(cli, run, pict
 
 def test_if_no_file_can_be_read_nothing_is_written(predicted, finished, tmp_path, caplog):
     (tmp_path / "x.png").touch()
-    with pytest.raises(UserError, match=r"^1 of 1 pictures could not be read; the lines above say why$"):
+    with pytest.raises(
+        UserError, match=r"^1 of 1 pictures could not be read; the lines above say why$"
+    ):
         predicted(f"run={finished.path}", "inputs=x.png")
-    assert caplog.messages == ["cannot read x.png: it is empty, damaged, or none of PNG, JPEG, BMP, GIF, WEBP"]
+    assert caplog.messages == [
+        "cannot read x.png: it is empty, damaged, or none of PNG, JPEG, BMP, GIF, WEBP"
+    ]
     assert not (tmp_path / "out").exists()
 
 
@@ -253,13 +305,18 @@ def test_pictures_get_the_answer_of_least_expected_cost_and_need_no_data_set(
     run.config.write_text(re.sub(r"(?m)^  root: .*$", "  root: /nowhere", run.config.read_text()))
     # a missed shirt costs 10, a missed coat 3, any other error 1
     missed = dict.fromkeys(CLASSES, 1) | {"shirt": 10, "coat": 3}
-    lines = [",".join([true, *(str(missed[true] * (true != name)) for name in CLASSES)]) for true in CLASSES]
+    lines = [
+        ",".join([true, *(str(missed[true] * (true != name)) for name in CLASSES)])
+        for true in CLASSES
+    ]
     (tmp_path / "costs.csv").write_text("\n".join([",".join(["true", *CLASSES]), *lines]))
     arguments = [f"run={run.path}", "inputs=pictures", "decision.costs=costs.csv", "invert=true"]
     rows, log = predicted(*arguments, root=tmp_path / "nothing")
     assert len(rows) == 5
     for row, line in zip(rows, log, strict=False):
-        paid = {name: sum(missed[c] * float(row[c]) for c in CLASSES if c != name) for name in CLASSES}
+        paid = {
+            name: sum(missed[c] * float(row[c]) for c in CLASSES if c != name) for name in CLASSES
+        }
         assert row["answer"] == min(paid, key=paid.get)
         assert line.startswith(f"{row['file']}: {row['predicted']} ")
         assert line.endswith(f"; answer {row['answer']}")
@@ -299,7 +356,8 @@ class Striped(SplitDataModule):
 
 @pytest.fixture
 def striped(tmp_path, monkeypatch) -> Run:
-    """A run on data of one's own, whose test split is three of ten examples, which are no pictures."""
+    """A run on data of one's own, whose test split is three of ten examples, which are no
+    pictures."""
     monkeypatch.setattr(Striped, "__module__", "src.data.striped")
     monkeypatch.setitem(sys.modules, "src.data.striped", sys.modules[__name__])
     return untrained(tmp_path / "run", "src.data.striped.Striped", 6, 2)
@@ -321,6 +379,8 @@ def test_predictions_are_of_the_test_split_and_of_nothing_else(striped, tmp_path
 def test_pictures_for_data_that_take_none_are_refused_in_one_line(striped, tmp_path):
     Image.new("L", (6, 6)).save(tmp_path / "x.png")
     cfg = compose_config("predict", f"run={striped.path}", f"inputs={tmp_path}/x.png")
-    with pytest.raises(UserError, match="takes no pictures, as its data have no `resize`; leave inputs out"):
+    with pytest.raises(
+        UserError, match="takes no pictures, as its data have no `resize`; leave inputs out"
+    ):
         predict(cfg, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -37,7 +37,8 @@ SMALL = {
     "src.oscillation": [],
     "src.stability": [],
 }
-# Launchers of further processes: what they launch is tested with the sweeps, and with several devices.
+# Launchers of further processes: what they launch is tested with the sweeps, and with several
+# devices.
 LAUNCHERS = ("hydra/launcher", "trainer=ddp")
 
 
@@ -72,7 +73,9 @@ def folder(config, data_root: Path, tmp_path_factory) -> Path:
     train(config(*few, "trainer.max_epochs=1", "~callbacks.figures"), runs / "NAME")
     swing = "+callbacks.swing._target_=src.oscillation.swing.Swing"
     sweep = ["-m", "seed=0,1", "trainer.max_epochs=6", swing, "hydra.sweep.dir=outputs/sweeps/NAME"]
-    command = Command("src.train", [*sweep, *few, f"data.root={data_root}"], folder, folder / "made.txt")
+    command = Command(
+        "src.train", [*sweep, *few, f"data.root={data_root}"], folder, folder / "made.txt"
+    )
     assert command.wait() == 0, command.output()
     named = set(re.findall(r"outputs/(?:runs|sweeps/NAME)/\w+", " ".join(PYTHON)))
     for other in named - {"outputs/runs/NAME"}:
@@ -87,8 +90,14 @@ def kind(text: str) -> tuple[str, bool]:
 
 # The first command of each kind, and those whose arguments are no settings that Hydra composes.
 ALONE = [text for text in PYTHON if not any(mark in text for mark in LAUNCHERS)]
-RUN = [text for k, text in enumerate(ALONE) if kind(text) not in [kind(other) for other in ALONE[:k]]]
-RUN += [text for text in PYTHON if text not in RUN and re.search(r"src\.(sweeps|compare|predict)|--help", text)]
+RUN = [
+    text for k, text in enumerate(ALONE) if kind(text) not in [kind(other) for other in ALONE[:k]]
+]
+RUN += [
+    text
+    for text in PYTHON
+    if text not in RUN and re.search(r"src\.(sweeps|compare|predict)|--help", text)
+]
 
 
 @pytest.mark.parametrize("text", [text for text in PYTHON if text not in RUN])
@@ -110,7 +119,9 @@ def test_command_works(text, folder, data_root):
     assert command.output().strip()
 
 
-@pytest.mark.parametrize("text", [text for text in COMMANDS if not text.startswith("python -m src")])
+@pytest.mark.parametrize(
+    "text", [text for text in COMMANDS if not text.startswith("python -m src")]
+)
 def test_other_command_is_right(text):
     program, *arguments = shlex.split(text)
     if text.startswith("python -m tests."):  # tests/test_resume.py makes a small campaign
@@ -124,7 +135,12 @@ def test_other_command_is_right(text):
         assert program == "sdiff" or re.search(rf"^{arguments[0]}: .*## ", makefile, re.MULTILINE)
         return
     # what it does is tested by whoever runs these tests
-    for name, value in {"$(PYTHON)": "python3", "$(VENV)": ".venv", " --quiet": "", "$@": ""}.items():
+    for name, value in {
+        "$(PYTHON)": "python3",
+        "$(VENV)": ".venv",
+        " --quiet": "",
+        "$@": "",
+    }.items():
         makefile = makefile.replace(name, value)
     assert f"\t{text}" in makefile
 
@@ -144,7 +160,9 @@ def test_own_parts_take_three_steps(kind, data_root, cli, tmp_path):
     few = ["trainer.max_epochs=3", "~callbacks.figures"]
     few += [] if kind == "data" else [f"data.root={data_root}", "data.train_size=5000"]
     _, _, module, *arguments = shlex.split(command)
-    status, output = cli(module, "--config-dir=own/conf", *arguments, *few, "hydra.run.dir=run", **parts)
+    status, output = cli(
+        module, "--config-dir=own/conf", *arguments, *few, "hydra.run.dir=run", **parts
+    )
     assert status == 0, output
     record = Run(tmp_path / "run").record()
     assert record["status"] == "finished"

@@ -123,7 +123,9 @@ def test_the_page_is_written_and_nothing_raised_if_all_bounds_are_kept(tmp_path,
     caplog.set_level("INFO")
     checks = {"linear_concise": yardsticks()["linear_concise"]}
     reproduce.reproduce(checks, ["~logger", "~callbacks.figures"], tmp_path)
-    assert any(text.startswith("1/1  linear_concise seed 0  error/w 0.0") for text in caplog.messages)
+    assert any(
+        text.startswith("1/1  linear_concise seed 0  error/w 0.0") for text in caplog.messages
+    )
     page = (tmp_path / "results.md").read_text()
     assert page.strip() in caplog.text
     (line,) = page.splitlines()[2:]
@@ -147,12 +149,16 @@ def test_the_command_fails_if_a_run_raises_or_a_bound_is_missed(cli, data_root, 
     assert missed.startswith("| overfit       | 300 training images")
     assert raised.endswith("| FAIL    |")
     assert missed.endswith("| FAIL    |")
-    assert json.loads((tmp_path / "out/overfit/seed0/metrics.json").read_text())["status"] == "finished"
+    assert (
+        json.loads((tmp_path / "out/overfit/seed0/metrics.json").read_text())["status"]
+        == "finished"
+    )
 
 
 @pytest.fixture
 def project(tmp_path) -> Path:
-    """A folder in which `make reproduce` runs, in the place of Python, what the test writes into `python`."""
+    """A folder in which `make reproduce` runs, in the place of Python, what the test writes into
+    `python`."""
     shutil.copy(ROOT / "Makefile", tmp_path)
     for path in ("pyproject.toml", "constraints.txt", ".venv/bin/python", ".venv/.installed"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
@@ -165,7 +171,9 @@ def project(tmp_path) -> Path:
 
 
 def made(project: Path, status: int) -> int:
-    program = 'folder=${3#*=}; mkdir -p $folder; printf "| new |\\n| table |\\n" > $folder/results.md'
+    program = (
+        'folder=${3#*=}; mkdir -p $folder; printf "| new |\\n| table |\\n" > $folder/results.md'
+    )
     (project / ".venv/bin/python").write_text(f"#!/bin/sh\n{program}; exit {status}\n")
     return subprocess.run(["make", "reproduce"], cwd=project, capture_output=True).returncode
 

@@ -1,4 +1,5 @@
-"""An interrupted run, resumed, is the run that was never interrupted: to the bit, from wherever it stopped."""
+"""An interrupted run, resumed, is the run that was never interrupted: to the bit, from wherever it
+stopped."""
 
 import functools
 import os
@@ -27,7 +28,10 @@ from tests.faults import campaign, curves, differences
 IMAGES = ["data.train_size=700", "data.val_size=300", "trainer.max_epochs=3", "~callbacks.figures"]
 SYNTHETIC = ["data=synthetic", "data.train_size=35", "data.val_size=20", *IMAGES[2:]]
 SCRATCH, LINEAR = ["model=scratch", *IMAGES], ["model=linear_scratch", *SYNTHETIC]
-FEW = ["trainer.max_epochs=2", "data.train_size=500"]  # two steps an epoch, the second of fewer examples
+FEW = [
+    "trainer.max_epochs=2",
+    "data.train_size=500",
+]  # two steps an epoch, the second of fewer examples
 MODELS = {
     "scratch": [*SCRATCH, *FEW],
     "closed_form": ["model=closed_form", "model.weight_decay=0.01", *IMAGES, *FEW],
@@ -39,7 +43,9 @@ MODELS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
-def test_a_run_resumed_from_any_step_equals_one_never_interrupted(config, tmp_path, monkeypatch, model):
+def test_a_run_resumed_from_any_step_equals_one_never_interrupted(
+    config, tmp_path, monkeypatch, model
+):
     reference, stops = Run(tmp_path / "reference"), tmp_path / "stops"
     train(config(*MODELS[model]), reference.path)
 
@@ -60,16 +66,32 @@ def test_a_run_resumed_from_any_step_equals_one_never_interrupted(config, tmp_pa
 
 @pytest.mark.slow
 def test_differences_are_found(config, tmp_path):
-    for name, *overrides in (["a"], ["b"], ["c", "model.weight_decay=0.001"], ["d", "data.batch_size=5"]):
+    for name, *overrides in (
+        ["a"],
+        ["b"],
+        ["c", "model.weight_decay=0.001"],
+        ["d", "data.batch_size=5"],
+    ):
         train(config(*LINEAR, *overrides), tmp_path / name)
     a, b, c, d = (Run(tmp_path / name) for name in "abcd")
     assert differences(b, a) == []
-    everything = {"best/state_dict/W", "last/state_dict/b", "metrics.csv", "metrics.json", "tensorboard"}
+    everything = {
+        "best/state_dict/W",
+        "last/state_dict/b",
+        "metrics.csv",
+        "metrics.json",
+        "tensorboard",
+    }
     assert everything <= set(differences(c, a))
     assert "last/global_step" in differences(d, a)
 
 
-KILLED = ["data.train_size=2000", "data.val_size=500", "trainer.max_epochs=10", "~callbacks.figures"]
+KILLED = [
+    "data.train_size=2000",
+    "data.val_size=500",
+    "trainer.max_epochs=10",
+    "~callbacks.figures",
+]
 
 
 @pytest.fixture(scope="module")
@@ -81,13 +103,16 @@ def whole(config, tmp_path_factory) -> Run:
 
 
 def slow_disk() -> None:
-    """Let this process take 50 ms to write a file: time enough to see a file that is half written."""
+    """Let this process take 50 ms to write a file: time enough to see a file that is half
+    written."""
     fsync = os.fsync
     os.fsync = lambda file: (time.sleep(0.05), fsync(file))
 
 
 @pytest.mark.slow
-def test_a_run_killed_while_a_checkpoint_is_written_is_finished_by_resume(start, cli, tmp_path, whole):
+def test_a_run_killed_while_a_checkpoint_is_written_is_finished_by_resume(
+    start, cli, tmp_path, whole
+):
     run = Run(tmp_path / "run")
     command = start("src.train", *KILLED, f"hydra.run.dir={run.path}", before=slow_disk)
     command.until("epoch 3/")
@@ -110,7 +135,9 @@ def test_a_run_killed_while_a_checkpoint_is_written_is_finished_by_resume(start,
 
 def test_checkpoints_within_an_epoch_come_after_so_many_updates(config, tmp_path, monkeypatch):
     steps = []
-    monkeypatch.setattr(Last, "save", lambda last, trainer, signum: steps.append(trainer.global_step))
+    monkeypatch.setattr(
+        Last, "save", lambda last, trainer, signum: steps.append(trainer.global_step)
+    )
     few = ["data.train_size=50", "trainer.max_epochs=2", "callbacks.last.every_n_train_steps=3"]
     train(config(*LINEAR, *few), tmp_path / "run")
     assert steps == [3, 5, 6, 9, 10]  # the fifth and the tenth end an epoch
@@ -119,8 +146,9 @@ def test_checkpoints_within_an_epoch_come_after_so_many_updates(config, tmp_path
 @pytest.mark.slow
 @pytest.mark.timeout(500)
 def test_runs_killed_at_random_moments_are_finished_to_the_bit(data_root, tmp_path):
-    # 6305: one killed in the test and resumed twice at once; one with workers, struck with them by Ctrl-C
-    # twice in the test, moved, and by SIGTERM while it saves; one struck by Ctrl-C at any moment
+    # 6305: one killed in the test and resumed twice at once; one with workers, struck with them by
+    # Ctrl-C twice in the test, moved, and by SIGTERM while it saves; one struck by Ctrl-C at any
+    # moment
     outcome = campaign(3, 6305, tmp_path, data_root)
     assert (outcome.stuck, outcome.mismatches) == ({}, {})
     assert any(what == "kills" for what, *_ in outcome.counts)
@@ -162,7 +190,9 @@ def test_more_epochs_continue_a_finished_run_as_if_it_had_been_asked_for_them_at
     train(config(*SCRATCH, "trainer.max_epochs=5"), longer.path)
     assert differences(finished, longer) == []
     assert finished.recorded()["trainer"]["max_epochs"] == 5
-    assert "trainer.max_epochs=5" in yaml.safe_load((finished.path / ".hydra/overrides.yaml").read_text())
+    assert "trainer.max_epochs=5" in yaml.safe_load(
+        (finished.path / ".hydra/overrides.yaml").read_text()
+    )
     steps = finished.record()["resumed"]
     assert steps == [{"step": 9, "overrides": ["trainer.max_epochs=5"]}]
 
@@ -192,8 +222,11 @@ def test_curves_have_no_gap_and_no_fold_after_a_kill(config, tmp_path, monkeypat
 
 
 @pytest.mark.slow
-def test_the_best_epoch_is_remembered_by_a_run_that_goes_on_even_if_its_folder_has_moved(config, tmp_path):
-    # a weight decay so strong that each step makes W 1.5 times as large (|1 - 0.1 * 25|): the best epoch is early
+def test_the_best_epoch_is_remembered_by_a_run_that_goes_on_even_if_its_folder_has_moved(
+    config, tmp_path
+):
+    # a weight decay so strong that each step makes W 1.5 times as large (|1 - 0.1 * 25|): the best
+    # epoch is early
     wild = [*SCRATCH, "model.weight_decay=25", "model.gamma=1", "data.batch_size=32"]
     run, longer = Run(tmp_path / "run"), Run(tmp_path / "longer")
     train(config(*wild, "trainer.max_epochs=6"), run.path)
@@ -214,12 +247,16 @@ def test_the_best_epoch_is_remembered_by_a_run_that_goes_on_even_if_its_folder_h
     assert differences(run, longer) == []
 
 
-def test_a_run_that_never_began_is_not_resumed_but_started_by_the_same_command(config, finished, tmp_path):
+def test_a_run_that_never_began_is_not_resumed_but_started_by_the_same_command(
+    config, finished, tmp_path
+):
     lost = Run(shutil.copytree(finished.path, tmp_path / "lost"))
     for path in (lost.last, lost.best, lost.metrics_csv):
         path.unlink()
     lost.save_record({"status": "running"})  # as after a kill
-    with pytest.raises(UserError, match=r"^run .*lost never began; start it with the command that was to "):
+    with pytest.raises(
+        UserError, match=r"^run .*lost never began; start it with the command that was to "
+    ):
         resume(lost.path, lost.recorded(), [])
     train(config(*SCRATCH), lost.path)
     assert differences(lost, finished) == []
@@ -240,9 +277,15 @@ def test_what_makes_another_experiment_is_refused(config, finished, override):
 @pytest.mark.parametrize(
     ("override", "complaint"),
     [
-        ("callbacks.last.every_n_train_steps=-1", r"callbacks\.last\.every_n_train_steps: .* than 0, got -1"),
+        (
+            "callbacks.last.every_n_train_steps=-1",
+            r"callbacks\.last\.every_n_train_steps: .* than 0, got -1",
+        ),
         ("trainer.max_epochs=1", r"^trainer\.max_epochs=1, but run .* has 3 epochs already"),
-        ("trainer.threads=0", r"^trainer\.threads: input should be greater than or equal to 1, got 0"),
+        (
+            "trainer.threads=0",
+            r"^trainer\.threads: input should be greater than or equal to 1, got 0",
+        ),
     ],
 )
 def test_a_bad_override_leaves_the_run_as_it_was(finished, override, complaint):
@@ -281,7 +324,9 @@ def test_what_cannot_be_resumed_is_said_in_one_line(cli, finished, arguments, co
 
 @pytest.mark.slow
 def test_two_processes_cannot_have_the_same_run(start, cli):
-    command = start("src.train", *LINEAR, "trainer.max_epochs=100000", "hydra.run.dir=run", data=False)
+    command = start(
+        "src.train", *LINEAR, "trainer.max_epochs=100000", "hydra.run.dir=run", data=False
+    )
     for _ in range(2):  # the first time it is src.train that has it, then src.resume
         command.until("epoch 1")
         status, output = cli("src.resume", "run=run", data=False)
@@ -296,7 +341,10 @@ def test_two_processes_cannot_have_the_same_run(start, cli):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("signum", "status", "step"),
-    [(signal.SIGINT, 130, 5), (signal.SIGTERM, 143, 2)],  # in the second epoch; before there is a checkpoint
+    [
+        (signal.SIGINT, 130, 5),
+        (signal.SIGTERM, 143, 2),
+    ],  # in the second epoch; before there is a checkpoint
 )
 def test_the_update_under_way_is_finished_before_a_signal_takes_effect(
     config, tmp_path, monkeypatch, trained, signum, status, step
@@ -317,7 +365,9 @@ def test_the_update_under_way_is_finished_before_a_signal_takes_effect(
     assert status == getattr(ended.value, "code", 130)  # a command makes 130 of a KeyboardInterrupt
     checkpoint = load_checkpoint(run.last)
     assert checkpoint["global_step"] == step
-    assert checkpoint["epoch_so_far"]["totals"]["train"]["n"] == {2: 512, 5: 512}[step]  # of this epoch
+    assert (
+        checkpoint["epoch_so_far"]["totals"]["train"]["n"] == {2: 512, 5: 512}[step]
+    )  # of this epoch
     resume(run.path, run.recorded(), [])
     assert differences(run, trained) == []
 
@@ -357,7 +407,9 @@ def test_the_number_of_devices_is_part_of_the_experiment(finished):
     before = contents(finished)
     settings = finished.recorded()
     settings["trainer"] |= {"devices": 2, "max_epochs": 9}
-    with pytest.raises(UserError, match=r"^trainer\.devices=2 would make this another experiment \(it was 1\)"):
+    with pytest.raises(
+        UserError, match=r"^trainer\.devices=2 would make this another experiment \(it was 1\)"
+    ):
         resume(finished.path, settings, ["trainer.devices=2"])
     assert contents(finished) == before
 
@@ -367,10 +419,16 @@ BEGAN = {  # what a run may leave that did not begin
     "half a config": {".hydra/config.yaml": "seed: 0\nmodel:\n  _targ"},
     "a record": {"metrics.json": '{"status": "failed", "reason": "model.lr"}'},
     "a log": {"train.log": "killed\n"},
-    "a best checkpoint alone": {"checkpoints/best.ckpt": "PK"},  # saved before the state to resume from
+    "a best checkpoint alone": {
+        "checkpoints/best.ckpt": "PK"
+    },  # saved before the state to resume from
 }
 BEGAN["everything early"] = {
-    **{path: text for name in ("an empty config", "a record", "a log") for path, text in BEGAN[name].items()},
+    **{
+        path: text
+        for name in ("an empty config", "a record", "a log")
+        for path, text in BEGAN[name].items()
+    },
     **{"metrics.csv": "epoch\n1\n", "checkpoints/last.ckpt.part": "PK"},
     "events.out.tfevents.1.x.1.0": "",
 }
@@ -400,7 +458,9 @@ def test_a_folder_whose_run_never_began_is_started_afresh(config, begun):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("begun", ["everything early"], indirect=True)
-def test_a_folder_whose_run_never_began_is_started_afresh_by_the_same_command_and_then_left_alone(cli, begun):
+def test_a_folder_whose_run_never_began_is_started_afresh_by_the_same_command_and_then_left_alone(
+    cli, begun
+):
     status, output = cli("src.resume", "run=run", data=False)
     assert (status, len(output.splitlines())) == (1, 1)
     status, output = cli("src.train", *SMALL, "hydra.run.dir=run", data=False)
@@ -411,20 +471,27 @@ def test_a_folder_whose_run_never_began_is_started_afresh_by_the_same_command_an
     before = contents(begun)
     status, output = cli("src.train", *SMALL, "hydra.run.dir=run", data=False)
     assert status == 1
-    assert output == "error: folder run holds a run already; choose another with hydra.run.dir=DIR\n"
+    assert (
+        output == "error: folder run holds a run already; choose another with hydra.run.dir=DIR\n"
+    )
     assert contents(begun) == before
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_to_the_whole_group_of_a_run_with_workers_has_its_status(start, tmp_path, signum, whole):
+def test_a_signal_to_the_whole_group_of_a_run_with_workers_has_its_status(
+    start, tmp_path, signum, whole
+):
     run = Run(tmp_path / "run")
     command = start("src.train", *KILLED, "data.num_workers=2", f"hydra.run.dir={run.path}")
     command.until("epoch 3/")
     command.kill(signum, group=True)
     assert command.wait() == 128 + signum, command.output()
     assert "Traceback" not in command.output()
-    assert (run.record()["status"], run.record()["reason"]) == ("interrupted", signal.Signals(signum).name)
+    assert (run.record()["status"], run.record()["reason"]) == (
+        "interrupted",
+        signal.Signals(signum).name,
+    )
     settings = run.recorded()
     settings["data"]["num_workers"] = 0  # the result is the same
     resume(run.path, settings, [])
@@ -510,7 +577,11 @@ def foreign(tmp_path, request) -> Path:
     return path
 
 
-FOREIGN = [("checkpoints/epoch_3.ckpt", True), ("checkpoints/epoch_3.ckpt", False), ("figures/mine.png", False)]
+FOREIGN = [
+    ("checkpoints/epoch_3.ckpt", True),
+    ("checkpoints/epoch_3.ckpt", False),
+    ("figures/mine.png", False),
+]
 REFUSED = "folder other is not empty; choose another with hydra.run.dir=DIR"
 
 

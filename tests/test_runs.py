@@ -1,4 +1,5 @@
-"""Run folders that are damaged, hostile or in the wrong place: one clear line, and nothing lost or executed."""
+"""Run folders that are damaged, hostile or in the wrong place: one clear line, and nothing lost or
+executed."""
 
 import fcntl
 import os
@@ -36,7 +37,11 @@ def run(trained, tmp_path) -> Run:
 
 def contents(folder: Path) -> dict[Path, bytes]:
     """What is in the folder, but for the log."""
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".log"}
+    return {
+        path: path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".log"
+    }
 
 
 class Payload:
@@ -84,7 +89,9 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_checkpoint_is_named(run, damage):
     run.best.write_bytes(DAMAGE[damage](run.best.read_bytes()))
-    with pytest.raises(UserError, match=f"^checkpoint {run.best} is damaged or no checkpoint: ") as refused:
+    with pytest.raises(
+        UserError, match=f"^checkpoint {run.best} is damaged or no checkpoint: "
+    ) as refused:
         restore(run.recorded(), run.best)
     assert "\n" not in str(refused.value)
 
@@ -107,7 +114,9 @@ def test_a_bit_flipped_anywhere_is_found_or_harmless(run):
 
 
 @pytest.mark.parametrize(
-    "other", [["model=concise"], ["data.resize=32"], ["data=synthetic", "model=linear_scratch"]], ids=str
+    "other",
+    [["model=concise"], ["data.resize=32"], ["data=synthetic", "model=linear_scratch"]],
+    ids=str,
 )
 def test_a_checkpoint_of_another_model_is_refused_with_both_shapes(run, other):
     settings = plain(compose_config("train", *other))
@@ -153,7 +162,8 @@ def test_a_damaged_record_is_named(run):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("command", "damage"), [("src.resume", "truncated"), ("src.evaluate", "empty"), ("src.predict", "text")]
+    ("command", "damage"),
+    [("src.resume", "truncated"), ("src.evaluate", "empty"), ("src.predict", "text")],
 )
 def test_commands_say_in_one_line_which_checkpoint_is_damaged(cli, run, command, damage):
     checkpoint = run.last if command == "src.resume" else run.best
@@ -185,7 +195,8 @@ def test_data_damaged_between_runs_stop_a_resume_that_changes_nothing(run, data_
 
 @pytest.mark.slow
 def test_on_a_disk_that_fills_up_the_checkpoint_before_survives(cli, run, tmp_path):
-    # Room for two checkpoints of 36 kB and the small files of a run, but not for a third beside them.
+    # Room for two checkpoints of 36 kB and the small files of a run, but not for a third beside
+    # them.
     arguments = [*SMALL, "hydra.run.dir=disk/run"]
     status, output = cli("src.train", *arguments, disk="size=124k")
     assert status == 1, output
@@ -239,7 +250,9 @@ def test_a_file_that_cannot_be_replaced_keeps_its_content(tmp_path):
     path = tmp_path / "x.json"
     write(path, b"old")
     path.with_name(f"x.json.{os.getpid()}.part").mkdir()  # in the way
-    with pytest.raises(UserError, match=r"cannot write .*x\.json: Is a directory; what was there is kept"):
+    with pytest.raises(
+        UserError, match=r"cannot write .*x\.json: Is a directory; what was there is kept"
+    ):
         write(path, b"new")
     assert path.read_bytes() == b"old"
 
@@ -258,12 +271,13 @@ def test_divergence_says_when_and_what_to_do(config, tmp_path):
 
 @pytest.mark.parametrize(("model", "lr"), [("linear_scratch", 3), ("linear_concise", 1.5)])
 def test_the_last_good_checkpoint_of_a_run_that_diverges_is_kept(config, model, lr, tmp_path):
-    # Inputs have variance 1, so a step multiplies the error by about 1 - lr (concise: 1 - 2 lr) = -2: the loss
-    # grows fourfold a step, and the 40 steps of the first epoch do not reach 3e38 yet.
+    # Inputs have variance 1, so a step multiplies the error by about 1 - lr (concise: 1 - 2 lr) =
+    # -2: the loss grows fourfold a step, and the 40 steps of the first epoch do not reach 3e38 yet.
     size = ["data=synthetic", "data.train_size=400", "trainer.max_epochs=50"]
     cfg = config(f"model={model}", *size, f"model.lr={lr}")
     with pytest.raises(
-        Diverged, match=r"^train loss became inf in epoch \d+, step \d+; lower model\.lr \(it is [\d.]+\)$"
+        Diverged,
+        match=r"^train loss became inf in epoch \d+, step \d+; lower model\.lr \(it is [\d.]+\)$",
     ):
         train(cfg, tmp_path / "run")
     run = Run(tmp_path / "run")
@@ -288,12 +302,17 @@ def shelf(tmp_path) -> Path:
 
 def test_a_folder_of_runs_is_no_run_that_never_began(shelf):
     assert not Run(shelf).early()
-    with pytest.raises(UserError, match=r"/runs is not empty; choose another with hydra\.run\.dir=DIR$"):
+    with pytest.raises(
+        UserError, match=r"/runs is not empty; choose another with hydra\.run\.dir=DIR$"
+    ):
         claim(shelf, "hydra.run.dir")
 
 
 def test_a_run_touches_no_events_but_its_own(shelf):
-    own = shelf / "events.out.tfevents.2.x.1.0", shelf / "lr=0.3 seed=1" / "events.out.tfevents.3.x.1.0"
+    own = (
+        shelf / "events.out.tfevents.2.x.1.0",
+        shelf / "lr=0.3 seed=1" / "events.out.tfevents.3.x.1.0",
+    )
     own[1].parent.mkdir()
     for path in own:
         path.touch()

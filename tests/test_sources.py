@@ -1,4 +1,5 @@
-"""Where the data comes from: every source, and every way in which one fails, on small made-up files."""
+"""Where the data comes from: every source, and every way in which one fails, on small made-up
+files."""
 
 import contextlib
 import functools
@@ -19,7 +20,10 @@ from src.data import sources
 from src.errors import UserError
 from tests.conftest import LIMIT, ROOT
 
-CONTENT = {"train-images": b"\x00\x00\x08\x03" + bytes(range(256)) * 40, "train-labels": b"labels" * 100}
+CONTENT = {
+    "train-images": b"\x00\x00\x08\x03" + bytes(range(256)) * 40,
+    "train-labels": b"labels" * 100,
+}
 FILES = {name: hashlib.sha256(content).hexdigest() for name, content in CONTENT.items()}
 ends = pytest.mark.timeout(20)  # a test of what could hang
 
@@ -48,7 +52,9 @@ def small(monkeypatch) -> None:
 
 
 def assert_complete(folder: Path) -> None:
-    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"} == CONTENT
+    assert {
+        path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"
+    } == CONTENT
 
 
 def test_a_system_copy_is_unpacked(folder, copy):
@@ -126,7 +132,9 @@ def test_what_has_no_end_is_passed_over_as_a_source(folder, copy, tmp_path, make
     assert_complete(folder)
 
 
-def test_a_small_file_that_unpacks_to_a_large_one_is_passed_over(folder, copy, tmp_path, monkeypatch):
+def test_a_small_file_that_unpacks_to_a_large_one_is_passed_over(
+    folder, copy, tmp_path, monkeypatch
+):
     bad = tmp_path / "bad"
     shutil.copytree(copy, bad)
     (bad / "train-images.gz").write_bytes(gzip.compress(bytes(20 << 20)))
@@ -186,7 +194,9 @@ def put_first(name: str, script: str, folder: Path, monkeypatch) -> None:
 
 @pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="needs dpkg-deb")
 def test_without_any_source_the_error_lists_each_with_its_reason(folder, tmp_path, monkeypatch):
-    put_first("apt-get", "echo 'E: Unable to locate package' >&2; exit 100", tmp_path / "bin", monkeypatch)
+    put_first(
+        "apt-get", "echo 'E: Unable to locate package' >&2; exit 100", tmp_path / "bin", monkeypatch
+    )
     with pytest.raises(UserError) as raised:
         provide(
             folder,
@@ -195,7 +205,10 @@ def test_without_any_source_the_error_lists_each_with_its_reason(folder, tmp_pat
             debian_package="no-such-package",
         )
     message = str(raised.value)
-    assert "system copy /nowhere: [Errno 2] No such file or directory: '/nowhere/train-images'" in message
+    assert (
+        "system copy /nowhere: [Errno 2] No such file or directory: '/nowhere/train-images'"
+        in message
+    )
     assert "mirror http://127.0.0.1:9: " in message
     assert "Connection refused" in message
     assert "Debian package no-such-package: apt-get failed: E: Unable to locate package" in message
@@ -288,7 +301,9 @@ def test_a_debian_package_is_unpacked_without_root(folder, copy, tmp_path, monke
     (tree / "DEBIAN/control").write_text(
         "Package: tiny\nVersion: 1\nArchitecture: all\nMaintainer: none <none@example.org>\nDescription: test\n"
     )
-    subprocess.run(["dpkg-deb", "-b", tree, tmp_path / "tiny_1_all.deb"], check=True, capture_output=True)
+    subprocess.run(
+        ["dpkg-deb", "-b", tree, tmp_path / "tiny_1_all.deb"], check=True, capture_output=True
+    )
     script = f'case "$*" in *"download -- tiny") cp {tmp_path}/tiny_1_all.deb . ;; esac'
     put_first("apt-get", script, tmp_path / "bin", monkeypatch)
     provide(folder, debian_package="tiny")
@@ -297,7 +312,9 @@ def test_a_debian_package_is_unpacked_without_root(folder, copy, tmp_path, monke
 
 @pytest.mark.skipif(not shutil.which("apt-get"), reason="needs apt-get")
 def test_a_package_name_is_never_an_option_of_apt(folder, tmp_path, monkeypatch):
-    (tmp_path / "apt.conf").write_text('Dir::Etc::SourceList "/dev/null"; Dir::Etc::SourceParts "/dev/null";')
+    (tmp_path / "apt.conf").write_text(
+        'Dir::Etc::SourceList "/dev/null"; Dir::Etc::SourceParts "/dev/null";'
+    )
     monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))  # there is nothing to fetch
     script = tmp_path / "script"
     script.write_text(f"#!/bin/sh\ntouch {tmp_path}/made\n")
@@ -309,13 +326,17 @@ def test_a_package_name_is_never_an_option_of_apt(folder, tmp_path, monkeypatch)
 
 def test_a_system_without_apt_says_so(folder, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(UserError, match=r"Debian package dataset.*No such file or directory: 'apt-get'"):
+    with pytest.raises(
+        UserError, match=r"Debian package dataset.*No such file or directory: 'apt-get'"
+    ):
         provide(folder, debian_package="dataset-fashion-mnist")
 
 
 def test_a_file_in_the_way_of_the_folder_is_reported(tmp_path, copy):
     (tmp_path / "data").write_text("a file")
-    with pytest.raises(UserError, match=r"cannot write the data .* choose another folder with data\.root"):
+    with pytest.raises(
+        UserError, match=r"cannot write the data .* choose another folder with data\.root"
+    ):
         provide(tmp_path / "data" / "raw", system_copies=[str(copy)])
 
 

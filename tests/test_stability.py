@@ -19,7 +19,9 @@ def test_stable_numerics_survive_every_scale_and_shift():
         if numerics == "stable":
             assert (row["inf or nan"], row["gradient lost"]) == (0, 0)
             assert row["error of the loss"] < 1e-6 * row["loss"]
-    assert math.isclose(rows["+ 100", "stable"]["loss"], rows["x 1", "stable"]["loss"], rel_tol=1e-5)
+    assert math.isclose(
+        rows["+ 100", "stable"]["loss"], rows["x 1", "stable"]["loss"], rel_tol=1e-5
+    )
 
 
 def test_textbook_numerics_break_in_three_ways():
@@ -27,9 +29,13 @@ def test_textbook_numerics_break_in_three_ways():
     assert rows["x 1", "textbook"]["error of the loss"] < 1e-6  # all is well with small logits
     assert rows["x 10", "textbook"]["inf or nan"] == 0  # nothing overflows yet, but
     assert rows["x 10", "textbook"]["gradient lost"] > 0.1  # the epsilon hides the gradient
-    assert rows["x 10", "textbook"]["loss"] < 0.9 * rows["x 10", "stable"]["loss"]  # and caps the loss
+    assert (
+        rows["x 10", "textbook"]["loss"] < 0.9 * rows["x 10", "stable"]["loss"]
+    )  # and caps the loss
     assert rows["x 100", "textbook"]["inf or nan"] > 0.5  # exp overflows
-    assert rows["x 100", "textbook"]["P(true class) = 0"] > 0.5  # or the true class gets probability 0
+    assert (
+        rows["x 100", "textbook"]["P(true class) = 0"] > 0.5
+    )  # or the true class gets probability 0
     assert rows["+ 100", "textbook"]["inf or nan"] == 1  # a mere shift is enough
     assert math.isnan(rows["+ 100", "textbook"]["loss"])
 

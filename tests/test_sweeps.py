@@ -39,7 +39,13 @@ from tests.conftest import ROOT, Command, Finished
 
 pytestmark = pytest.mark.slow  # real commands
 
-SMALL = ["data=synthetic", "model=linear_scratch", "data.train_size=300", "trainer.max_epochs=3", "~logger"]
+SMALL = [
+    "data=synthetic",
+    "model=linear_scratch",
+    "data.train_size=300",
+    "trainer.max_epochs=3",
+    "~logger",
+]
 # long enough to be interrupted
 LONG = [*SMALL, "data.train_size=1500", "model.lr=0.01,0.03", "seed=0,1", "trainer.max_epochs=5"]
 
@@ -55,7 +61,9 @@ def states(folder: Path) -> list[str]:
 
 def timeless(folder: Path) -> list[dict[str, str]]:
     """summary.csv without what differs from one machine, folder or day to the next."""
-    return [{k: v for k, v in row.items() if k not in ("seconds", "folder")} for row in table(folder)]
+    return [
+        {k: v for k, v in row.items() if k not in ("seconds", "folder")} for row in table(folder)
+    ]
 
 
 @pytest.fixture
@@ -71,7 +79,9 @@ def swept(cli, tmp_path):
 
 def run_once(tmp_path_factory, *arguments: str) -> tuple[Finished, Path]:
     folder = tmp_path_factory.mktemp("once")
-    command = Command("src.train", ["-m", *arguments, "hydra.sweep.dir=sweep"], folder, folder / "output.txt")
+    command = Command(
+        "src.train", ["-m", *arguments, "hydra.sweep.dir=sweep"], folder, folder / "output.txt"
+    )
     return Finished(command.wait(), command.output()), folder / "sweep"
 
 
@@ -131,7 +141,11 @@ def test_a_sweep_ends_in_a_summary_of_its_runs(whole):
         hydra = yaml.safe_load((run.path / ".hydra/hydra.yaml").read_text())
         assert hydra["overrides"]["task"] == [f"{key}={value}" for key, value in job.items()]
     # means over seeds, by hand from the rows
-    lines = [line for line in (folder / "summary.md").read_text().splitlines() if re.match(r"\| 0\.", line)]
+    lines = [
+        line
+        for line in (folder / "summary.md").read_text().splitlines()
+        if re.match(r"\| 0\.", line)
+    ]
     assert len(lines) == 2
     means = []
     for line in lines:
@@ -150,7 +164,9 @@ def test_the_terminal_shows_a_line_per_job_and_the_table(whole):
     for k, loss in enumerate(losses):
         best = f"best {min(losses[: k + 1]):.4f} \\(job {losses.index(min(losses[: k + 1]))}\\)"
         place = rf"lr={('0.01', '0.03')[k // 2]} seed={k % 2}"
-        assert re.fullmatch(rf"{k + 1}/4  {place}  val/loss {loss:.4f}  {best}  \d+ s left", lines[k])
+        assert re.fullmatch(
+            rf"{k + 1}/4  {place}  val/loss {loss:.4f}  {best}  \d+ s left", lines[k]
+        )
     assert lines[3].endswith("  0 s left")
     assert "epoch 1/" not in finished.output
     assert lines[4] == "4 jobs: 4 finished."
@@ -174,7 +190,9 @@ def test_a_failing_job_is_a_row_and_stops_nothing(troubled):
 @pytest.mark.parametrize(
     ("signum", "status"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)]
 )
-def test_an_interrupted_sweep_is_finished_by_resume(whole, start, resumed, tmp_path, signum, status):
+def test_an_interrupted_sweep_is_finished_by_resume(
+    whole, start, resumed, tmp_path, signum, status
+):
     command = start("src.train", "-m", *LONG, "hydra.sweep.dir=cut", data=False)
     command.until((tmp_path / "cut/1/checkpoints/last.ckpt").exists)
     command.kill(signum)
@@ -223,7 +241,9 @@ def test_a_sweep_folder_may_have_any_name_and_resume_uses_its_configs(swept, cli
 
 
 def test_a_sweep_that_runs_is_summarized_but_not_resumed(start, resumed, tmp_path):
-    command = start("src.train", "-m", *LONG, "trainer.max_epochs=1000", "hydra.sweep.dir=sweep", data=False)
+    command = start(
+        "src.train", "-m", *LONG, "trainer.max_epochs=1000", "hydra.sweep.dir=sweep", data=False
+    )
     command.until((tmp_path / "sweep/0/checkpoints/last.ckpt").exists)
     summarize(tmp_path / "sweep")
     assert states(tmp_path / "sweep") == ["running", *["not started"] * 3]
@@ -237,7 +257,10 @@ def test_a_folder_that_holds_a_sweep_is_refused(whole, copied, swept):
     before = table(copied)
     finished, folder = swept("seed=0,1,2", folder="copied")
     assert finished.status == 1
-    assert finished.output == "error: folder copied is not empty; choose another with hydra.sweep.dir=DIR\n"
+    assert (
+        finished.output
+        == "error: folder copied is not empty; choose another with hydra.sweep.dir=DIR\n"
+    )
     assert table(folder) == before
 
 
@@ -247,11 +270,16 @@ BESIDE = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 def test_jobs_side_by_side_do_not_share_cores_and_fail_alone(whole, cli, tmp_path):
     """On a terminal that speaks ASCII alone."""
     jobs = [*LONG, "model.lr=0.01,-1", *BESIDE]
-    command, env = ["src.train", "-m", *jobs, "hydra.sweep.dir=sweep"], {"PYTHONIOENCODING": "ascii"}
+    command, env = (
+        ["src.train", "-m", *jobs, "hydra.sweep.dir=sweep"],
+        {"PYTHONIOENCODING": "ascii"},
+    )
     many, folder = cli(*command, data=False, fresh=True, env=env), tmp_path / "sweep"
     assert many.status == 1, many.output
     assert states(folder) == ["finished", "finished", "failed", "failed"]
-    alone, beside = ([row["val/loss"][:6] for row in table(each)[:2]] for each in (whole[1], folder))
+    alone, beside = (
+        [row["val/loss"][:6] for row in table(each)[:2]] for each in (whole[1], folder)
+    )
     assert alone == beside
     assert {Run(folder / str(n)).record()["threads"] for n in range(2)} == {1}
     assert many.output.count(" s left") == 4
@@ -303,24 +331,43 @@ def test_workers_end_with_their_sweep(start, tmp_path, signum, status):
 
 def children(process: int | str) -> list[int]:
     """The processes that this one has started, in their order."""
-    return [int(each) for each in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    return [
+        int(each) for each in Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    ]
 
 
 @pytest.mark.parametrize(
     ("state", "reason"),
     [
-        ("TIMEOUT", "to go on: {python} -m src.sweeps resume made hydra.launcher.timeout_min=MINUTES"),
+        (
+            "TIMEOUT",
+            "to go on: {python} -m src.sweeps resume made hydra.launcher.timeout_min=MINUTES",
+        ),
         ("OUT_OF_MEMORY", "to go on: {python} -m src.sweeps resume made hydra.launcher.mem_gb=GB"),
         ("NODE_FAIL", "to go on: {python} -m src.sweeps resume made"),
         ("GONE", "to go on: {python} -m src.sweeps resume made"),
     ],
 )
-def test_what_slurm_says_of_a_lost_job_is_its_reason(made, monkeypatch, tmp_path, capsys, state, reason):
+def test_what_slurm_says_of_a_lost_job_is_its_reason(
+    made, monkeypatch, tmp_path, capsys, state, reason
+):
     from src.sweeps import slurm  # submitit alone takes half a second
 
-    folder = made([{"seed": str(seed)} for seed in range(4)], [{}, {"status": "running"}, {"status": "failed"}])
-    answers = ["5_1|RUNNING|None", "5_0|COMPLETED|None", "5_2|COMPLETED|None", "5_3|PENDING|PartitionDown"]
-    answers = ["no", answers, [f"5_{number}|{state}|None" for number in range(4) if state != "GONE"]]
+    folder = made(
+        [{"seed": str(seed)} for seed in range(4)],
+        [{}, {"status": "running"}, {"status": "failed"}],
+    )
+    answers = [
+        "5_1|RUNNING|None",
+        "5_0|COMPLETED|None",
+        "5_2|COMPLETED|None",
+        "5_3|PENDING|PartitionDown",
+    ]
+    answers = [
+        "no",
+        answers,
+        [f"5_{number}|{state}|None" for number in range(4) if state != "GONE"],
+    ]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(slurm, "POLL", 0)
 
@@ -336,7 +383,9 @@ def test_what_slurm_says_of_a_lost_job_is_its_reason(made, monkeypatch, tmp_path
     report = Report(Sweep(folder.relative_to(tmp_path)))
     slurm.wait({number: f"5_{number}" for number in range(4)}, report)
     assert not answers
-    statuses, reasons = zip(*((row["status"], row["reason"]) for row in report.sweep.rows()), strict=True)
+    statuses, reasons = zip(
+        *((row["status"], row["reason"]) for row in report.sweep.rows()), strict=True
+    )
     assert statuses == ("finished", "interrupted", "failed", "interrupted")
     reason = reason.format(python=sys.executable)
     assert reasons == (
@@ -360,7 +409,9 @@ def composed(*overrides: str) -> DictConfig:
 
 def test_a_cluster_with_slurm_composes():
     launcher = composed(
-        "hydra/launcher=submitit_slurm", "hydra.launcher.partition=cpu", "hydra.launcher.cpus_per_task=4"
+        "hydra/launcher=submitit_slurm",
+        "hydra.launcher.partition=cpu",
+        "hydra.launcher.cpus_per_task=4",
     ).hydra.launcher
     assert launcher["_target_"].endswith("SlurmLauncher")
     assert (launcher["partition"], launcher["cpus_per_task"]) == ("cpu", 4)
@@ -405,11 +456,20 @@ def test_sd_is_that_of_a_sample_and_absent_for_one_run():
 
 def test_the_order_of_the_jobs_is_kept_where_one_failed():
     rows = [
-        {"a": a, "seed": seed, "status": "failed" if (a, seed) == ("1", "0") else "finished", "val/loss": 0.5}
+        {
+            "a": a,
+            "seed": seed,
+            "status": "failed" if (a, seed) == ("1", "0") else "finished",
+            "val/loss": 0.5,
+        }
         for seed in "01"
         for a in "123"
     ]
-    assert [(group["a"], group["n"]) for group in groups(rows, ["a"])] == [("1", 1), ("2", 2), ("3", 2)]
+    assert [(group["a"], group["n"]) for group in groups(rows, ["a"])] == [
+        ("1", 1),
+        ("2", 2),
+        ("3", 2),
+    ]
 
 
 def test_the_folder_can_be_moved(whole, copied):
@@ -420,12 +480,16 @@ def test_the_folder_can_be_moved(whole, copied):
 
 @pytest.fixture
 def made(tmp_path):
-    """made(jobs, records) is a sweep folder with these jobs, and metrics.json of those that have begun."""
+    """made(jobs, records) is a sweep folder with these jobs, and metrics.json of those that have
+    begun."""
 
     def call(jobs: list[dict[str, str]], records: list[dict], **plan) -> Path:
         folder = tmp_path / "made"
         folder.mkdir(exist_ok=True)
-        content = {"command": [], "jobs": [[f"{key}={value}" for key, value in job.items()] for job in jobs]}
+        content = {
+            "command": [],
+            "jobs": [[f"{key}={value}" for key, value in job.items()] for job in jobs],
+        }
         (folder / "sweep.yaml").write_text(yaml.safe_dump(content | plan))
         for number, record in enumerate(records):
             run = Run(folder / str(number))
@@ -438,8 +502,12 @@ def made(tmp_path):
 
 def page(folder: Path) -> list[list[str]]:
     """The rows of the table in summary.md, as cells."""
-    lines = [line for line in (folder / "summary.md").read_text().splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in [lines[0], *lines[2:]]]
+    lines = [
+        line for line in (folder / "summary.md").read_text().splitlines() if line.startswith("|")
+    ]
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in [lines[0], *lines[2:]]
+    ]
 
 
 def test_jobs_of_other_kinds_are_ranked_only_if_they_have_a_validation_split(made):
@@ -531,7 +599,9 @@ def test_the_values_of_a_picture_stand_in_numerical_order(values, order, scale):
 
 
 def test_the_lines_of_a_picture_stand_in_numerical_order_beside_it():
-    found = [row for gamma in ("1.0", "0.9", "0.80") for row in means("lr", ["1", "0.5"], gamma=gamma)]
+    found = [
+        row for gamma in ("1.0", "0.9", "0.80") for row in means("lr", ["1", "0.5"], gamma=gamma)
+    ]
     picture = chart(found, ["lr", "gamma"])
     FigureCanvasAgg(picture).draw()
     (legend,) = picture.legends
@@ -542,7 +612,9 @@ def test_the_lines_of_a_picture_stand_in_numerical_order_beside_it():
 
 def test_values_that_look_like_a_formula_or_are_long_can_be_drawn():
     values = [r"$\\foo$", "${a}${b}", "x" * 200]
-    picture = chart([row | {"other": r"$\\x$"} for row in means("$key$", values)], ["$key$", "other"])
+    picture = chart(
+        [row | {"other": r"$\\x$"} for row in means("$key$", values)], ["$key$", "other"]
+    )
     FigureCanvasAgg(picture).draw()
     box = picture.get_tightbbox()
     assert box.y0 > -0.01
@@ -551,7 +623,11 @@ def test_values_that_look_like_a_formula_or_are_long_can_be_drawn():
 
 def test_a_picture_for_one_and_two_axes(made, caplog):
     caplog.set_level("INFO")
-    axes = {"model.lr": ["0.1", "0.003", "nan"], "model.gamma": ["0.9", "1.0"], "model.loss": ["l2", "huber"]}
+    axes = {
+        "model.lr": ["0.1", "0.003", "nan"],
+        "model.gamma": ["0.9", "1.0"],
+        "model.loss": ["l2", "huber"],
+    }
     places = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     folder = made(places, [{"val/loss": 0.5 + 0.1 * k} for k in range(len(places))])
     sweep = Sweep(folder)
@@ -574,7 +650,11 @@ def test_a_picture_for_one_and_two_axes(made, caplog):
 def test_a_strangers_folder_is_read_and_nothing_in_it_runs(made, cli, tmp_path):
     """Neither its configs, nor what sweep.yaml says of Hydra, nor escapes in its texts."""
     escape = "\x1b]0;owned\x07\u202e"
-    wants = [f"hydra.launcher._target_=os.system{escape}", "--config-dir=/nowhere", "hydra/callbacks=evil"]
+    wants = [
+        f"hydra.launcher._target_=os.system{escape}",
+        "--config-dir=/nowhere",
+        "hydra/callbacks=evil",
+    ]
     record = {
         "status": "failed",
         "reason": f"{escape}\nline",
@@ -599,7 +679,9 @@ def test_a_strangers_folder_is_read_and_nothing_in_it_runs(made, cli, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"made", "output0.txt"}
 
 
-@pytest.mark.parametrize("place", ["sweep.yaml", "0", "0/.hydra", "0/.hydra/lock", "0/metrics.json", "0/a/b"])
+@pytest.mark.parametrize(
+    "place", ["sweep.yaml", "0", "0/.hydra", "0/.hydra/lock", "0/metrics.json", "0/a/b"]
+)
 def test_links_in_a_strangers_folder_are_not_followed(made, tmp_path, place):
     folder = made([{"seed": "0"}], [{"status": "running"}])
     precious = tmp_path / "precious"
@@ -675,16 +757,25 @@ def test_a_pipe_as_plan_does_not_hang(tmp_path):
 )
 def test_resume_takes_from_the_folder_nothing_that_steers_hydra(made, tmp_path, text):
     folder = made(
-        [{"seed": "0"}], [], command=["seed=0", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", text]
+        [{"seed": "0"}],
+        [],
+        command=["seed=0", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", text],
     )
-    with pytest.raises(UserError, match=r"sets .*, which is not taken from a folder; if it is yours, add it: "):
+    with pytest.raises(
+        UserError, match=r"sets .*, which is not taken from a folder; if it is yours, add it: "
+    ):
         resume(folder, [])
     with pytest.raises(UserError, match=r"only hydra\.launcher\.KEY=VALUE may be added"):
         resume(folder, ["model.lr=1"])
 
 
 def test_resume_takes_settings_of_the_launcher(made, monkeypatch):
-    command = ["seed=0,1", "hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=1", "hydra.sweep.dir=x"]
+    command = [
+        "seed=0,1",
+        "hydra/launcher=submitit_slurm",
+        "hydra.launcher.timeout_min=1",
+        "hydra.sweep.dir=x",
+    ]
     folder = made([{"seed": "0"}], [], command=[*command, "hydra.launcher.setup=[module load x]"])
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # as terminal.run has it
     added = ["hydra.launcher.timeout_min=60", "hydra.launcher.setup=[module load x]"]
@@ -699,7 +790,10 @@ def test_resume_takes_settings_of_the_launcher(made, monkeypatch):
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("hydra.sweep.subdir=x", "hydra.sweep.subdir cannot be set: jobs are numbered; leave it out"),
+        (
+            "hydra.sweep.subdir=x",
+            "hydra.sweep.subdir cannot be set: jobs are numbered; leave it out",
+        ),
         (
             "+hydra.launcher.signal_delay_s=60",
             "hydra.launcher.signal_delay_s cannot be set: a job out of time is saved",
@@ -718,7 +812,10 @@ def test_resume_takes_settings_of_the_launcher(made, monkeypatch):
         ),
         ("model.lr=shuffle(0.1,0.2)", "jobs are numbered in their order; leave out shuffle"),
         ("model=glob(linear_*)", "jobs are numbered in their order; leave out shuffle and glob"),
-        ("model.lr=interval(0.1,0.2)", "model.lr=interval(0.1,0.2) is no list of values; take 0.1,0.3 or range(1,5)"),
+        (
+            "model.lr=interval(0.1,0.2)",
+            "model.lr=interval(0.1,0.2) is no list of values; take 0.1,0.3 or range(1,5)",
+        ),
         ("seed=range(1,1)", "seed=range(1,1) has no values: the sweep would have no jobs"),
         ("seed=range(10001)", "the sweep would have more than 10,000 jobs; take fewer values"),
     ],
@@ -745,6 +842,11 @@ def test_a_place_for_the_jobs_in_a_config_of_ones_own_is_refused(cli, tmp_path):
     own = tmp_path / "own/experiment/mine.yaml"
     own.parent.mkdir(parents=True)
     own.write_text("# @package _global_\nhydra: {sweep: {subdir: x}}\n")
-    finished = cli("src.train", "--config-dir=own", "-m", *SMALL, "experiment=mine", "seed=0,1", data=False)
-    assert finished == (1, "error: hydra.sweep.subdir cannot be set: jobs are numbered; leave it out\n")
+    finished = cli(
+        "src.train", "--config-dir=own", "-m", *SMALL, "experiment=mine", "seed=0,1", data=False
+    )
+    assert finished == (
+        1,
+        "error: hydra.sweep.subdir cannot be set: jobs are numbered; leave it out\n",
+    )
     assert not (tmp_path / "outputs").exists()

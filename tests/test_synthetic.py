@@ -1,4 +1,5 @@
-"""Synthetic linear data: what the generator draws, and that both linear models find what made it."""
+"""Synthetic linear data: what the generator draws, and that both linear models find what made
+it."""
 
 import functools
 
@@ -75,7 +76,9 @@ def test_values_out_of_range_are_refused(bad):
 
 
 def test_examples_that_do_not_fit_into_memory_are_refused():
-    with pytest.raises(UserError, match=r"^data\.train_size=10000000: .* are more than 200,000,000 numbers$"):
+    with pytest.raises(
+        UserError, match=r"^data\.train_size=10000000: .* are more than 200,000,000 numbers$"
+    ):
         made("data", SyntheticRegression, {"w": [1.0] * 21, "train_size": 10_000_000})
 
 
@@ -100,7 +103,9 @@ def test_concise_takes_the_steps_of_scratch_at_half_the_learning_rate_for_its_lo
 
 @pytest.mark.parametrize("loss", ["l1", "huber"])
 def test_the_other_losses_agree_at_the_same_learning_rate(loss):
-    by_hand, by_torch = (fitted(form, f"model.loss={loss}", "model.lr=0.1") for form in ("scratch", "concise"))
+    by_hand, by_torch = (
+        fitted(form, f"model.loss={loss}", "model.lr=0.1") for form in ("scratch", "concise")
+    )
     for ours, theirs in zip(by_hand, by_torch, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
@@ -112,7 +117,9 @@ def test_any_number_of_features_sets_the_width_of_the_model():
 
 @pytest.mark.slow
 def test_run_reports_the_error_of_the_estimates_every_epoch_and_draws_the_fit(config, tmp_path):
-    cfg = config("model=linear_scratch", "data=synthetic", "data.train_size=1000", "trainer.max_epochs=2")
+    cfg = config(
+        "model=linear_scratch", "data=synthetic", "data.train_size=1000", "trainer.max_epochs=2"
+    )
     train(cfg, tmp_path / "run")
     run = Run(tmp_path / "run")
     record = run.record()
@@ -122,7 +129,9 @@ def test_run_reports_the_error_of_the_estimates_every_epoch_and_draws_the_fit(co
     )
     assert record["error/b"] == pytest.approx(abs(b.item() - 4.2), abs=1e-6)
     assert record["error/w"] < 0.02
-    assert run.metrics_csv.read_text().startswith("epoch,step,error/b,error/w,lr,train/loss,val/loss")
+    assert run.metrics_csv.read_text().startswith(
+        "epoch,step,error/b,error/w,lr,train/loss,val/loss"
+    )
     assert {path.name for path in (run.path / "figures").iterdir()} == {"curves.png"}
 
 
@@ -130,11 +139,26 @@ LABELS = "predicts labels, but the targets are values"
 VALUES = "predicts values, but the targets are labels"
 MISFITS = {  # model -> targets, made from those of the data (n, 1) -> complaint
     "no column": ("LinearRegression", 1, lambda y: y[:, 0], r"shape \(\), each prediction \(1,\)"),
-    "a column too few": ("LinearRegression", 3, lambda y: y.expand(-1, 2), r"shape \(2,\), .* \(3,\)"),
+    "a column too few": (
+        "LinearRegression",
+        3,
+        lambda y: y.expand(-1, 2),
+        r"shape \(2,\), .* \(3,\)",
+    ),
     "labels": ("LinearRegression", 1, lambda y: (y > 0).long(), VALUES),
     "values": ("SoftmaxRegression", 2, lambda y: y, LABELS),
-    "labels 1, 2": ("SoftmaxRegression", 2, lambda y: 1 + (y[:, 0] > 0).long(), "between 1 and 2, but .*=2"),
-    "labels -1, 0": ("SoftmaxRegression", 2, lambda y: -(y[:, 0] > 0).long(), "between -1 and 0, but .*=2"),
+    "labels 1, 2": (
+        "SoftmaxRegression",
+        2,
+        lambda y: 1 + (y[:, 0] > 0).long(),
+        "between 1 and 2, but .*=2",
+    ),
+    "labels -1, 0": (
+        "SoftmaxRegression",
+        2,
+        lambda y: -(y[:, 0] > 0).long(),
+        "between -1 and 0, but .*=2",
+    ),
 }
 
 
@@ -158,7 +182,9 @@ def test_targets_that_the_model_does_not_predict_are_refused_before_the_first_mi
 
 @pytest.mark.parametrize("model", [scratch.LinearRegression, concise.LinearRegression])
 def test_unknown_losses_are_refused(model):
-    with pytest.raises(UserError, match=r"^model\.loss: .*'l2', 'l1' or 'huber', got 'l3'; try model\.loss=l2"):
+    with pytest.raises(
+        UserError, match=r"^model\.loss: .*'l2', 'l1' or 'huber', got 'l3'; try model\.loss=l2"
+    ):
         made("model", model, {"loss": "l3"}, num_inputs=2, num_outputs=1)
 
 

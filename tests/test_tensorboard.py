@@ -98,27 +98,47 @@ def test_final_metrics_are_those_of_metrics_json(trained):
     record = run.record()
     assert record["best_epoch"] < 6  # else the last epoch's would do
     logged = {
-        name.removeprefix("tested/"): value for name, value in curves(run).items() if name.startswith("tested/")
+        name.removeprefix("tested/"): value
+        for name, value in curves(run).items()
+        if name.startswith("tested/")
     }
-    expected = {name.replace("/", "_"): [(6, pytest.approx(value))] for name, value in run.metrics.items()}
+    expected = {
+        name.replace("/", "_"): [(6, pytest.approx(value))] for name, value in run.metrics.items()
+    }
     assert logged == expected
 
 
 def test_hyperparameters_are_plain_values_of_the_recipe(trained):
     run = trained("model=concise", *SMALL, "model.lr=0.2", "seed=3", "~callbacks.figures")
-    model = {"_target_": "src.models.concise.SoftmaxRegression", "lr": 0.2, "gamma": 0.9, "sigma": 0.01}
+    model = {
+        "_target_": "src.models.concise.SoftmaxRegression",
+        "lr": 0.2,
+        "gamma": 0.9,
+        "sigma": 0.01,
+    }
     data = {"_target_": "src.data.fashion_mnist.FashionMNIST", "batch_size": 200, "train_size": 200}
     expected = {f"model.{key}": value for key, value in (model | {"weight_decay": 0.0}).items()}
-    expected |= {f"data.{key}": value for key, value in (data | {"val_size": 300, "resize": 28}).items()}
-    assert hyperparameters(run) == expected | {"seed": 3, "trainer.devices": 1, "trainer.max_epochs": 2}
+    expected |= {
+        f"data.{key}": value for key, value in (data | {"val_size": 300, "resize": 28}).items()
+    }
+    assert hyperparameters(run) == expected | {
+        "seed": 3,
+        "trainer.devices": 1,
+        "trainer.max_epochs": 2,
+    }
     linear = trained("model=linear_scratch", *LINEAR, "model.loss=huber", name="linear")
     found = hyperparameters(linear)
-    assert (found["model.loss"], found["data.noise"], found["data.w"]) == ("huber", 0.1, "[2.0, -3.4]")
+    assert (found["model.loss"], found["data.noise"], found["data.w"]) == (
+        "huber",
+        0.1,
+        "[2.0, -3.4]",
+    )
 
 
 @pytest.mark.slow
 def test_what_is_logged_has_no_gap_and_no_fold_after_a_kill(config, trained, tmp_path, monkeypatch):
-    # killed in epoch 3 after everything of it was logged; the state to go on from is of the middle of epoch 2
+    # killed in epoch 3 after everything of it was logged; the state to go on from is of the middle
+    # of epoch 2
     arguments = [*SMALL, "data.batch_size=100", "trainer.max_epochs=4"]
     arguments.append("~callbacks.figures")  # those are drawn after the test, once
     reference = trained(*arguments, name="reference")
@@ -152,7 +172,15 @@ class Server:
             port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         self.log = folder / "server.log"
-        command = [sys.executable, "-m", "tensorboard.main", "--logdir", folder, "--host", "127.0.0.1"]
+        command = [
+            sys.executable,
+            "-m",
+            "tensorboard.main",
+            "--logdir",
+            folder,
+            "--host",
+            "127.0.0.1",
+        ]
         with open(self.log, "wb") as output:
             self.process = subprocess.Popen(
                 [*command, "--port", str(port)], stdout=output, stderr=subprocess.STDOUT
@@ -208,9 +236,18 @@ RUN, JOBS = "runs/one", ["sweeps/two/0/lr=0.5", "sweeps/two/1/lr=0.001"]
 def test_tensorboard_serves_a_run(server):
     scalars = server.get("plugin/scalars/tags")
     assert set(scalars) == {RUN, *JOBS}
-    assert {"loss/train", "acc/val", "tested/test_acc", "lr", "norm/W", "norm/b", "step"} <= set(scalars[RUN])
+    assert {"loss/train", "acc/val", "tested/test_acc", "lr", "norm/W", "norm/b", "step"} <= set(
+        scalars[RUN]
+    )
     groups = [tag.partition("/")[0] for tag in sorted(scalars[RUN])]
-    assert list(dict.fromkeys(groups)) == ["acc", "loss", "lr", "norm", "step", "tested"]  # the first are open
+    assert list(dict.fromkeys(groups)) == [
+        "acc",
+        "loss",
+        "lr",
+        "norm",
+        "step",
+        "tested",
+    ]  # the first are open
     charts = server.get("plugin/custom_scalars/layout")["category"][0]["chart"]
     drawn = {chart["title"]: chart["multiline"]["tag"] for chart in charts}
     assert drawn == {"loss": ["^loss/"], "acc": ["^acc/"]}
@@ -278,7 +315,10 @@ def test_a_browser_shows_curves_and_pictures(server, tmp_path):
         with Image.open(tmp_path / "images.png") as screen:
             pixels = np.asarray(screen.convert("RGB")).astype(int)
         red_of_weights, blue_of_counts = ([103, 0, 31], [8, 48, 107])  # ends of the two scales
-        if all((abs(pixels - end).max(axis=2) < 60).sum() > 50 for end in (red_of_weights, blue_of_counts)):
+        if all(
+            (abs(pixels - end).max(axis=2) < 60).sum() > 50
+            for end in (red_of_weights, blue_of_counts)
+        ):
             break
     else:
         pytest.fail("no pictures")

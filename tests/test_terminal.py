@@ -51,11 +51,21 @@ def test_a_run_prints_a_line_per_epoch_and_a_table_and_nothing_else(cli, tmp_pat
     look = shlex.join([sys.executable, "-m", "tensorboard.main", "--logdir", str(shown.parent)])
     assert lines[10:] == ["ended by all epochs", f"written to {shown}/", f"look at it: {look}"]
     (events,) = Run(run).events()
-    files = {".hydra", "checkpoints", events.name, "figures", "metrics.csv", "metrics.json", "train.log"}
+    files = {
+        ".hydra",
+        "checkpoints",
+        events.name,
+        "figures",
+        "metrics.csv",
+        "metrics.json",
+        "train.log",
+    }
     assert {path.name for path in run.iterdir()} == files
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     pictures = {"confusion", "curves", "predictions_first", "predictions_misclassified", "weights"}
-    assert {path.name for path in (run / "figures").iterdir()} == {f"{name}.png" for name in pictures}
+    assert {path.name for path in (run / "figures").iterdir()} == {
+        f"{name}.png" for name in pictures
+    }
     log = (run / "train.log").read_text()
     assert all(line in log for line in lines)
     assert yaml.safe_load((run / ".hydra/config.yaml").read_text())["model"]["gamma"] == 0.5
@@ -78,11 +88,18 @@ BAD = {
     "trainer.max_epochs=1.5": ["trainer.max_epochs: input should be a valid integer", "got 1.5"],
     "trainer.max_epochs=-3": ["trainer.max_epochs: input should be greater than 0, got -3"],
     "trainer.devices=0": ["trainer.devices: input should be greater than 0, got 0"],
-    "callbacks.figures.live=often": ["callbacks.figures.live: input should be a valid boolean", "got 'often'"],
+    "callbacks.figures.live=often": [
+        "callbacks.figures.live: input should be a valid boolean",
+        "got 'often'",
+    ],
     "trainer.accelerator=tpv": ["trainer.accelerator: input should be 'cpu', ", "got 'tpv'"],
-    "data.batch_size=0": ["data.batch_size: input should be greater than 0, got 0; try data.batch_size=256"],
+    "data.batch_size=0": [
+        "data.batch_size: input should be greater than 0, got 0; try data.batch_size=256"
+    ],
     "data.val_size=60000": ["data.val_size: input should be less than 60000, got 60000"],
-    "data.train_size=55001": ["data.train_size must be at most 55000 beside data.val_size=5000, got 55001"],
+    "data.train_size=55001": [
+        "data.train_size must be at most 55000 beside data.val_size=5000, got 55001"
+    ],
     "model.num_inputs=100": ["Could not override 'model.num_inputs'"],
     "seed=-1": ["seed: input should be greater than or equal to 0, got -1"],
     "trainer.max_epochs=": ["trainer.max_epochs"],
@@ -117,11 +134,17 @@ def test_bad_input_ends_the_command_with_one_line_and_1(cli, argument):
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (["model=null"], "a group of settings cannot be null: choose one of the files in its folder of conf/"),
+        (
+            ["model=null"],
+            "a group of settings cannot be null: choose one of the files in its folder of conf/",
+        ),
         (["-m", "model=null,scratch"], "a group of settings cannot be null: "),
-        (["data=synthetic", "data.w.x=1"], "the keys of a list are numbers, as in data.w.0"),
-        (["data=synthetic", "data.w.x.y=1"], "the keys of a list are numbers, as in data.w.0"),
-        (["-m", "data=synthetic", "data.w.x=1,2"], "the keys of a list are numbers, as in data.w.0"),
+        (["data=synthetic", "data.w.x=1"], "a list has numbers as keys, as in data.w.0"),
+        (["data=synthetic", "data.w.x.y=1"], "a list has numbers as keys, as in data.w.0"),
+        (
+            ["-m", "data=synthetic", "data.w.x=1,2"],
+            "a list has numbers as keys, as in data.w.0",
+        ),
     ],
     ids=str,
 )
@@ -196,7 +219,8 @@ def test_a_damaged_data_file_is_named_and_left_alone(cli, data_root, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("options", "reason"), [("size=20m", "No space left on device"), ("ro", "Read-only file system")]
+    ("options", "reason"),
+    [("size=20m", "No space left on device"), ("ro", "Read-only file system")],
 )
 def test_a_full_or_read_only_disk_is_said_in_one_line(cli, data_root, options, reason):
     origin = f"data.system_copies=[{data_root}/FashionMNIST/raw]"
@@ -212,7 +236,12 @@ def test_a_full_or_read_only_disk_is_said_in_one_line(cli, data_root, options, r
 
 @pytest.mark.slow
 def test_no_data_from_anywhere_lists_the_sources_and_what_to_do(cli):
-    nothing = ["data.root=empty", "data.system_copies=[]", "data.mirrors=[]", "data.debian_package=null"]
+    nothing = [
+        "data.root=empty",
+        "data.system_copies=[]",
+        "data.mirrors=[]",
+        "data.debian_package=null",
+    ]
     status, output = cli("src.train", *nothing)
     assert status == 1
     assert output.startswith("error: FashionMNIST cannot be had from any source:\n  - data folder ")
@@ -262,7 +291,9 @@ def test_a_terminal_shows_a_progress_bar_with_time_left(start, tmp_path):
     primary, secondary = pty.openpty()
     environment = {"TERM": "xterm-256color", "COLUMNS": "120"}
     here = functools.partial(print_to, os.ttyname(secondary))
-    command = start("src.train", "trainer.max_epochs=2", "hydra.run.dir=run", env=environment, before=here)
+    command = start(
+        "src.train", "trainer.max_epochs=2", "hydra.run.dir=run", env=environment, before=here
+    )
     command.until((tmp_path / "run").exists)  # by then it has opened the terminal
     os.close(secondary)
     screen = b""
@@ -329,7 +360,9 @@ def test_a_rank_that_another_program_left_behind_is_refused(cli, tmp_path, env):
 def test_fewer_tasks_of_slurm_than_devices_are_refused(cli, tmp_path):
     slurm = {"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_JOB_NAME": "x", "SLURM_LOCALID": "0"}
     slurm |= {"SLURM_NODEID": "0", "SLURM_JOB_ID": "1", "SLURM_NODELIST": "localhost"}
-    status, output = cli("src.train", *QUICK, "trainer=ddp", "hydra.run.dir=run", data=False, env=slurm)
+    status, output = cli(
+        "src.train", *QUICK, "trainer=ddp", "hydra.run.dir=run", data=False, env=slurm
+    )
     assert status == 1
     assert output.splitlines()[-1].startswith(
         "error: trainer.devices=2 asks for as many processes, but the environment"
@@ -352,7 +385,8 @@ def test_the_command_to_go_on_with_can_be_pasted_whatever_the_folder_is_called(c
     assert output.splitlines()[-1].startswith("error: trainer.max_epochs=1, but ")
 
 
-# the config, TensorBoard, the metrics, last.ckpt or a figure meets it; best.ckpt does in tests/test_runs.py
+# the config, TensorBoard, the metrics, last.ckpt or a figure meets it; best.ckpt does in
+# tests/test_runs.py
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [8, 20, 24, 90, 160])
 def test_a_full_disk_is_one_line_wherever_it_fills(cli, size):
@@ -369,7 +403,9 @@ def test_a_full_disk_is_one_line_wherever_it_fills(cli, size):
 @pytest.mark.slow
 def test_a_reader_that_has_seen_enough_meets_no_traceback():
     command = f"{sys.executable} -m src.train --cfg job | true"
-    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=100
+    )
     assert (done.stdout, done.stderr) == ("", "")
 
 
@@ -412,7 +448,11 @@ def test_help_and_misspelt_arguments_are_answered_without_torch():
     modules = ["train", "resume", "evaluate", "predict", "compare", "tune", "sweeps"]
     modules += ["reproduce", "stability", "oscillation", "benchmark"]
     asked = [(f"src.{module}", "--help") for module in modules]
-    asked += [("src.train", "--cfg", "job"), ("src.train", "model.lrr=1"), ("src.evaluate", "modl=x")]
+    asked += [
+        ("src.train", "--cfg", "job"),
+        ("src.train", "model.lrr=1"),
+        ("src.evaluate", "modl=x"),
+    ]
     asked += [("src.tune", "model=nope")]
 
     def answer(arguments: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
@@ -447,7 +487,9 @@ def test_the_end_of_a_command_loses_nothing(tmp_path, end, status, last):
     ]
     command = [sys.executable, "-c", "\n".join(lines)]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=100
+    )
     assert done.returncode == status
     assert done.stdout == 100000 * "x" + "\nclosed\n"
     assert (tmp_path / "log").read_text() == "written\n"

@@ -54,7 +54,12 @@ def test_run_folder_holds_what_the_contract_says(finished, shared, form):
         assert math.isfinite(record[name])
     assert record["test/acc"] > 0.5
     assert record["steps"] == 3 * 8  # updates: 2000 examples in minibatches of 256, three times
-    assert (record["epochs"], record["seed"], record["device"], record["threads"]) == (3, 0, "cpu", 1)
+    assert (record["epochs"], record["seed"], record["device"], record["threads"]) == (
+        3,
+        0,
+        "cpu",
+        1,
+    )
     assert record["versions"]["torch"] == torch.__version__
     assert record["data_sha256"]["t10k-labels-idx1-ubyte"].startswith("0402a96d")
     for path in (run.best, run.last):
@@ -62,9 +67,21 @@ def test_run_folder_holds_what_the_contract_says(finished, shared, form):
         assert checkpoint["global_step"] == 24
         assert checkpoint["hyper_parameters"]["lr"] == 0.1
     scalars = EventAccumulator(str(run.path)).Reload()
-    names = {"loss/train", "acc/train", "loss/val", "acc/val", "tested/test_loss", "tested/test_acc", "lr"}
+    names = {
+        "loss/train",
+        "acc/train",
+        "loss/val",
+        "acc/val",
+        "tested/test_loss",
+        "tested/test_acc",
+        "lr",
+    }
     assert names <= set(scalars.Tags()["scalars"])
-    assert [(event.step, event.value) for event in scalars.Scalars("step")] == [(1, 8), (2, 16), (3, 24)]
+    assert [(event.step, event.value) for event in scalars.Scalars("step")] == [
+        (1, 8),
+        (2, 16),
+        (3, 24),
+    ]
     assert [event.value for event in scalars.Scalars("lr")] == pytest.approx([0.1, 0.09, 0.081])
     assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
     assert [row["step"] for row in rows(run)] == ["8", "16", "24"]
@@ -75,13 +92,20 @@ def test_run_folder_holds_what_the_contract_says(finished, shared, form):
 def test_means_are_exact_over_uneven_minibatches(finished):
     # 500 validation images; accuracy must be a whole number of them, whatever the minibatches
     for row in rows(finished("data.batch_size=300")):
-        assert float(row["val/acc"]) * 500 == pytest.approx(round(float(row["val/acc"]) * 500), abs=1e-9)
-        assert float(row["train/acc"]) * 2000 == pytest.approx(round(float(row["train/acc"]) * 2000), abs=1e-9)
+        assert float(row["val/acc"]) * 500 == pytest.approx(
+            round(float(row["val/acc"]) * 500), abs=1e-9
+        )
+        assert float(row["train/acc"]) * 2000 == pytest.approx(
+            round(float(row["train/acc"]) * 2000), abs=1e-9
+        )
 
 
 def test_best_checkpoint_is_the_epoch_of_lowest_validation_loss_and_the_one_tested(finished):
-    # a weight decay so strong that each step makes W 1.5 times as large (|1 - 0.1 * 25|): the loss grows
-    run = finished("data.train_size=700", "model.weight_decay=25", "model.gamma=1", "trainer.max_epochs=6")
+    # a weight decay so strong that each step makes W 1.5 times as large (|1 - 0.1 * 25|): the loss
+    # grows
+    run = finished(
+        "data.train_size=700", "model.weight_decay=25", "model.gamma=1", "trainer.max_epochs=6"
+    )
     losses = [float(row["val/loss"]) for row in rows(run)]
     record = run.record()
     best = losses.index(min(losses))
@@ -134,7 +158,9 @@ def test_an_existing_run_is_never_written_into(config, shared):
 
 
 def test_provenance_is_that_of_git_and_unknown_without_it(monkeypatch):
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert provenance()["git_commit"] == commit.stdout.strip()
     assert provenance()["git_dirty"] in (True, False)
     provenance.cache_clear()
@@ -167,12 +193,20 @@ def test_without_a_logger_the_files_are_written_all_the_same(finished):
 
 
 @pytest.mark.slow
-def test_debug_fast_takes_a_few_minibatches_of_everything_and_draws_the_tested_model(config, tmp_path):
+def test_debug_fast_takes_a_few_minibatches_of_everything_and_draws_the_tested_model(
+    config, tmp_path
+):
     cfg = config("debug=fast")
     train(cfg, tmp_path / "run")
     assert rows(Run(tmp_path / "run"))[-1]["step"] == "4"
     drawn = {path.stem: Image.open(path) for path in ((tmp_path / "run") / "figures").iterdir()}
-    assert set(drawn) == {"curves", "weights", "confusion", "predictions_first", "predictions_misclassified"}
+    assert set(drawn) == {
+        "curves",
+        "weights",
+        "confusion",
+        "predictions_first",
+        "predictions_misclassified",
+    }
     for picture in drawn.values():
         assert picture.width > 600
         assert len(picture.convert("L").getcolors()) > 20  # not an empty sheet

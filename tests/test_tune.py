@@ -1,4 +1,5 @@
-"""The search: what is drawn, what decides, and that no trial is lost, repeated or in the way of the others."""
+"""The search: what is drawn, what decides, and that no trial is lost, repeated or in the way of the
+others."""
 
 import contextlib
 import csv
@@ -93,10 +94,20 @@ def test_a_space_reads_like_hydras_sweeps():
 
 
 def test_a_choice_is_its_texts():
-    assert distributions({"key": "choice(1, 'a, b')"})["key"] == CategoricalDistribution([1, "a, b"])
+    assert distributions({"key": "choice(1, 'a, b')"})["key"] == CategoricalDistribution(
+        [1, "a, b"]
+    )
 
 
-NO_SPACE = ["0.5", "interval(1, 0)", "tag(log, interval(-1, 1))", "interval(0, inf)", "interval(", "abc", ""]
+NO_SPACE = [
+    "0.5",
+    "interval(1, 0)",
+    "tag(log, interval(-1, 1))",
+    "interval(0, inf)",
+    "interval(",
+    "abc",
+    "",
+]
 NO_SPACE += ["range(1, 5)", "tag(x, interval(0, 1))", "choice([1, 2], [3])", "glob(*)"]
 
 
@@ -129,7 +140,9 @@ def test_every_trial_is_a_run_and_the_best_one_a_command(made):
     command = shlex.split((folder / "best.txt").read_text())
     assert command[:3] == [relative(Path(sys.executable)), "-m", "src.train"]
     assert command[3:-3] == SMALL
-    assert command[-3:] == [f"{key}={best[key]}" for key in ("model.lr", "model.gamma", "model.weight_decay")]
+    assert command[-3:] == [
+        f"{key}={best[key]}" for key in ("model.lr", "model.gamma", "model.weight_decay")
+    ]
     again = OmegaConf.to_container(compose_config("train", *command[3:]), resolve=True)
     assert again["model"] == Run(best["folder"]).recorded()["model"]
     recorded = OmegaConf.load(folder / "tune.yaml")
@@ -141,7 +154,9 @@ def test_every_trial_is_a_run_and_the_best_one_a_command(made):
 def test_a_line_per_trial_and_the_best_command_are_printed(made):
     folder, printed = made
     lines = printed.splitlines()
-    assert [line.split("  ")[:2] for line in lines[:6]] == [[f"{n + 1}/6", f"trial {n}"] for n in range(6)]
+    assert [line.split("  ")[:2] for line in lines[:6]] == [
+        [f"{n + 1}/6", f"trial {n}"] for n in range(6)
+    ]
     best = min(rows(folder), key=lambda row: float(row["val/loss"]))
     assert lines[5].endswith(f"  best {float(best['val/loss']):.4f} (trial {best['trial']})")
     assert lines[6:8] == ["", "6 trials: 6 finished"]
@@ -188,7 +203,10 @@ def test_a_trial_that_diverges_is_a_line_and_the_others_go_on(tmp_path, capsys):
     for row in trials:
         assert (row["status"] == "failed") == (row["model.lr"] == "3")
         if row["status"] == "failed":  # an error of 1 - 3 is twice as large after each step
-            record, log = Run(row["folder"]).record(), (Path(row["folder"]) / "train.log").read_text()
+            record, log = (
+                Run(row["folder"]).record(),
+                (Path(row["folder"]) / "train.log").read_text(),
+            )
             assert record["status"] == "diverged"
             assert record["reason"] in log
             assert "Traceback" not in log
@@ -206,7 +224,11 @@ def test_a_trial_that_diverges_is_a_line_and_the_others_go_on(tmp_path, capsys):
         ("seed", 2**32, r"^seed: input should be less than 4294967296, got 4294967296$"),
         ("folder", None, r"^folder: input should be a valid string, got None$"),
         ("folder", "", r"^folder: string should have at least 1 character, got ''$"),
-        ("storage", "foo", r"^storage=foo is no address of a database; try sqlite:///FILE or postgresql://"),
+        (
+            "storage",
+            "foo",
+            r"^storage=foo is no address of a database; try sqlite:///FILE or postgresql://",
+        ),
         ("storage", 1, r"^storage=1 is no address of a database"),
         ("storage", "//u:secret@y", r"^storage=y is no address of a database"),
         ("storage", "nosql://u:secret@y/z", r"^storage=y/z is no address of a database"),
@@ -223,7 +245,11 @@ def test_a_trial_that_diverges_is_a_line_and_the_others_go_on(tmp_path, capsys):
             "builtins.object",
             r"^pruner\._target_\S*: input should be 'n_startup_trials' or 'n_w",
         ),
-        ("trainer.strategy", "ddp", r"^a search trains on one device: leave out trainer=ddp and trainer\.dev"),
+        (
+            "trainer.strategy",
+            "ddp",
+            r"^a search trains on one device: leave out trainer=ddp and trainer\.dev",
+        ),
         ("trainer.devices", 2, r"^a search trains on one device"),
         ("data.val_size", 0, r"^data\.val_size=0: tuning needs a validation split"),
         ("space.model.lrr", "interval(1, 2)", r"^space\.model\.lrr: there is no key model\.lrr"),
@@ -240,8 +266,16 @@ def test_what_cannot_be_tuned_is_refused(tmp_path, key, value, complaint):
 @pytest.mark.parametrize(
     ("key", "value", "difference"),
     [
-        ("space.model.lr", "interval(0.1, 0.2)", r"space\.model\.lr=interval\(0\.1, 0\.2\) \(there tag"),
-        ("model._target_", "src.models.concise.LinearRegression", r"model\._target_=\S+ \(there \S+\.scratch\.\S+\)"),
+        (
+            "space.model.lr",
+            "interval(0.1, 0.2)",
+            r"space\.model\.lr=interval\(0\.1, 0\.2\) \(there tag",
+        ),
+        (
+            "model._target_",
+            "src.models.concise.LinearRegression",
+            r"model\._target_=\S+ \(there \S+\.scratch\.\S+\)",
+        ),
         ("seed", 1, r"seed=1 \(there 0\)"),
         ("trainer.max_epochs", 6, r"trainer\.max_epochs=6 \(there 5\)"),
         ("data.train_size", 100, r"data\.train_size=100 \(there 200\)"),
@@ -286,7 +320,9 @@ def test_a_folder_that_is_not_that_of_the_study_is_refused(tmp_path, monkeypatch
     search(Path("study"), 1, storage=storage)
     monkeypatch.chdir(tmp_path / "there")  # as another machine that does not share the folder
     for _ in range(2):
-        with pytest.raises(UserError, match=r"a study of folder=study already, .* must share its folder"):
+        with pytest.raises(
+            UserError, match=r"a study of folder=study already, .* must share its folder"
+        ):
             search(Path("study"), 2, storage=storage)
     shutil.copytree(tmp_path / "here/study", tmp_path / "there/shared")
     assert len(search(Path("shared"), 2, storage=storage)) == 2
@@ -295,7 +331,9 @@ def test_a_folder_that_is_not_that_of_the_study_is_refused(tmp_path, monkeypatch
 def test_the_sampler_takes_any_number_of_trials_and_any_seed(tmp_path):
     study = optuna.create_study()
     study.add_trials([optuna.create_trial(state=TrialState.FAIL) for _ in range(4300)])
-    largest = Search(folder=str(tmp_path), n_trials=5000, space={}, storage=None, pruner=None, seed=2**32 - 1)
+    largest = Search(
+        folder=str(tmp_path), n_trials=5000, space={}, storage=None, pruner=None, seed=2**32 - 1
+    )
     trial = next_trial(study, largest, tmp_path, {"model.lr": FloatDistribution(0.1, 1)})
     assert trial.number == 4300
     assert 0.1 <= trial.params["model.lr"] <= 1
@@ -303,7 +341,11 @@ def test_the_sampler_takes_any_number_of_trials_and_any_seed(tmp_path):
 
 def test_a_study_closes_its_database(tmp_path, untrained):
     def opened() -> list[str]:
-        return [path for path in map(os.path.realpath, Path("/proc/self/fd").iterdir()) if "study.db" in path]
+        return [
+            path
+            for path in map(os.path.realpath, Path("/proc/self/fd").iterdir())
+            if "study.db" in path
+        ]
 
     gc.disable()  # it would close what was forgotten
     try:
@@ -320,18 +362,26 @@ def test_a_study_closes_its_database(tmp_path, untrained):
 @pytest.mark.parametrize("name", ["it's", "a=b, c d", "50% {x}?y#z", "back\\"])
 def test_a_folder_may_have_any_name(tmp_path, untrained, name):
     assert len(search(tmp_path / name, 1)) == 1
-    assert {"study.db", "trials.csv", "best.txt"} <= {path.name for path in (tmp_path / name).iterdir()}
+    assert {"study.db", "trials.csv", "best.txt"} <= {
+        path.name for path in (tmp_path / name).iterdir()
+    }
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_database_that_cannot_be_used_is_one_line_without_its_password(tmp_path):
-    with pytest.raises(UserError, match=r"^the database sqlite:////nowhere/x\.db fails: unable to open"):
+    with pytest.raises(
+        UserError, match=r"^the database sqlite:////nowhere/x\.db fails: unable to open"
+    ):
         search(tmp_path / "a", 1, storage="sqlite:////nowhere/x.db")
     (tmp_path / "garbage.db").write_text("nothing that SQLite knows" * 100)
-    with pytest.raises(UserError, match=r"garbage\.db fails: file is not a database; when it can be"):
+    with pytest.raises(
+        UserError, match=r"garbage\.db fails: file is not a database; when it can be"
+    ):
         search(tmp_path / "a", 1, storage=f"sqlite:///{tmp_path}/garbage.db")
     with pytest.raises(UserError) as caught:
-        search(tmp_path / "a", 1, storage="mssql+pyodbc://nobody:secret@127.0.0.1:1/x?password=secret")
+        search(
+            tmp_path / "a", 1, storage="mssql+pyodbc://nobody:secret@127.0.0.1:1/x?password=secret"
+        )
     assert str(caught.value) == (
         "mssql+pyodbc://nobody:***@127.0.0.1:1/x needs the driver pyodbc; try pip install pyodbc"
     )
@@ -343,7 +393,9 @@ def test_a_database_that_cannot_be_used_is_one_line_without_its_password(tmp_pat
 
 
 def closed() -> Exception:
-    return OperationalError("UPDATE trials", {}, Exception("server closed the connection\nunexpectedly"))
+    return OperationalError(
+        "UPDATE trials", {}, Exception("server closed the connection\nunexpectedly")
+    )
 
 
 def signalled() -> Exception:
@@ -390,13 +442,15 @@ def test_a_bug_of_ours_is_told_from_a_users_mistake(tmp_path, monkeypatch, capsy
     monkeypatch.setattr(Prune, "on_train_epoch_end", broken)
     with pytest.raises(UserError, match=r"no trial of .* finished"):
         search(tmp_path, 1)
-    assert "failed: KeyError: 'weights'; see " in printed
+    assert "failed: KeyError: 'weights'; see " in capsys.readouterr().out
     log = (tmp_path / "0/train.log").read_text()
     assert "Traceback (most recent call last)" in log
     assert "in broken" in log
 
 
-def test_no_process_looks_for_left_trials_while_another_ends_its_own(tmp_path, monkeypatch, untrained):
+def test_no_process_looks_for_left_trials_while_another_ends_its_own(
+    tmp_path, monkeypatch, untrained
+):
     def guarded(study, number, *rest, **options):
         for held in (tmp_path / ".lock", tmp_path / str(number) / ".hydra/lock"):
             with pytest.raises(Timeout):
@@ -429,7 +483,14 @@ def test_two_processes_share_the_trials_none_lost_none_repeated(start, tmp_path)
 def test_the_trial_of_a_killed_process_is_finished_by_the_next(start, cli, tmp_path):
     long = ["data.train_size=5000", "trainer.max_epochs=3", "pruner=null"]
     # the address, which may hold a password, is in no run
-    arguments = ["src.tune", "n_trials=2", "folder=study", *SMALL, *long, "storage=sqlite:///secret.db"]
+    arguments = [
+        "src.tune",
+        "n_trials=2",
+        "folder=study",
+        *SMALL,
+        *long,
+        "storage=sqlite:///secret.db",
+    ]
     worker = start(*arguments, data=False)
     worker.until((tmp_path / "study/0/checkpoints/last.ckpt").exists)
     worker.kill(signal.SIGKILL)
@@ -437,7 +498,9 @@ def test_the_trial_of_a_killed_process_is_finished_by_the_next(start, cli, tmp_p
     status, output = cli(*arguments, data=False)
     assert status == 0, output
     trials = rows(tmp_path / "study")
-    assert [(row["trial"], row["status"]) for row in trials] == [(str(n), "finished") for n in range(2)]
+    assert [(row["trial"], row["status"]) for row in trials] == [
+        (str(n), "finished") for n in range(2)
+    ]
     assert Run(tmp_path / "study/0").record()["resumed"]
     assert {path.name for path in (tmp_path / "study").glob("*.log")} <= {"tune.log"}
     written = [path for path in (tmp_path / "study").glob("[01]/**/*") if path.is_file()]
@@ -451,7 +514,15 @@ def test_the_trial_of_a_killed_process_is_finished_by_the_next(start, cli, tmp_p
 
 @pytest.mark.slow
 def test_a_search_of_which_no_trial_finishes_fails(cli):
-    status, output = cli("src.tune", "n_trials=1", "folder=study", *SMALL, "space.model.lr='interval(3, 4)'", "pruner=null", data=False)
+    status, output = cli(
+        "src.tune",
+        "n_trials=1",
+        "folder=study",
+        *SMALL,
+        "space.model.lr='interval(3, 4)'",
+        "pruner=null",
+        data=False,
+    )
     assert status == 1
     assert output.splitlines()[-1].startswith(
         "error: no trial of study finished; study/trials.csv and the logs"

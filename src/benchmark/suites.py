@@ -1,6 +1,8 @@
-"""The suites of the benchmark: epochs of ours beside plain loops, and losses of very many classes, as tables.
+"""The suites of the benchmark: epochs of ours beside plain loops, and losses of very many classes,
+as tables.
 
-Contestants take turns: whatever else the machine does meets all of them. A ratio is taken within a turn.
+Contestants take turns: whatever else the machine does meets all of them. A ratio is taken within a
+turn.
 """
 
 import itertools
@@ -36,7 +38,11 @@ from src.training.experiment import check_settings, train
 from src.training.history import provenance
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler is chatty
-LOSSES = {"torch": torch_F.cross_entropy, "stable": F.cross_entropy, "textbook": F.textbook_cross_entropy}
+LOSSES = {
+    "torch": torch_F.cross_entropy,
+    "stable": F.cross_entropy,
+    "textbook": F.textbook_cross_entropy,
+}
 FORMS = [*LOSSES, "closed_form"]
 Ratio = Literal["scratch / bare", "closed_form / bare", "textbook / scratch", "concise / scratch"]
 log = logging.getLogger(__name__)
@@ -51,10 +57,15 @@ class Benchmark(Options, extra="ignore"):  # the settings of our runs stand besi
     repeats: PositiveInt
 
 
-def epoch_seconds(cfg: DictConfig, folder: Path, rounds: int, epochs: int) -> dict[str, list[float]]:
-    """Seconds of an epoch, by contestant: in each round the median of `epochs`, after one to warm up."""
+def epoch_seconds(
+    cfg: DictConfig, folder: Path, rounds: int, epochs: int
+) -> dict[str, list[float]]:
+    """Seconds of an epoch, by contestant: in each round the median of `epochs`, after one to warm
+    up."""
     root, count, threads = str(cfg.data.root), 1 + epochs, torch.get_num_threads()
-    device = "cuda" if cfg.trainer.accelerator == "gpu" else "cpu"  # of the bare loop; ours are at trainer=gpu
+    device = (
+        "cuda" if cfg.trainer.accelerator == "gpu" else "cpu"
+    )  # of the bare loop; ours are at trainer=gpu
     train_size, val_size = cfg.data.train_size or 60_000 - cfg.data.val_size, cfg.data.val_size
     contestants = {
         "textbook": partial(loops.textbook, root, train_size, val_size, count),
@@ -77,15 +88,20 @@ def epoch_seconds(cfg: DictConfig, folder: Path, rounds: int, epochs: int) -> di
 
 
 def settings_of_ours(cfg: DictConfig, model: dict, trainer: dict) -> dict:
-    """The settings of a run with this model and trainer. Raises UserError for those that do not fit."""
-    settings = plain({name: cfg[name] for name in ("seed", "data", *OPTIONAL)} | {"model": model, "trainer": trainer})
+    """The settings of a run with this model and trainer. Raises UserError for those that do not
+    fit."""
+    settings = plain(
+        {name: cfg[name] for name in ("seed", "data", *OPTIONAL)}
+        | {"model": model, "trainer": trainer}
+    )
     check_settings(settings)
     return settings
 
 
 def ours(settings: dict, folder: str | Path, ended: Callable) -> None:
     """A run as src.train makes it, in a new folder within `folder`."""
-    # an epoch ends where the next one starts, or with the training: its checkpoints are written by then
+    # an epoch ends where the next one starts, or with the training: its checkpoints are written by
+    # then
     clock = LambdaCallback(on_train_epoch_start=ended, on_train_end=ended)
     train(settings, tempfile.mkdtemp(dir=folder), clock)
 
@@ -98,7 +114,12 @@ def epoch_rows(seconds: dict[str, list[float]], targets: dict[str, list[float]])
         if {of, base} <= times.keys():
             figures[f"{of} / {base}"] = times[of] / times[base]
     for name, values in figures.items():
-        row = {"figure": name, "median": np.median(values), "lowest": values.min(), "highest": values.max()}
+        row = {
+            "figure": name,
+            "median": np.median(values),
+            "lowest": values.min(),
+            "highest": values.max(),
+        }
         if name in targets:
             low, high = targets[name]
             row |= {"target": f"{low:g} to {high:g}", "met": low <= row["median"] <= high}
@@ -117,7 +138,10 @@ def loss_grad(form: str, logits: Tensor, y: Tensor) -> Tensor:
 def loss_rows(classes: list[int], num_examples: int, repeats: int) -> Iterator[dict]:
     """A row for each number of classes and form: time and memory of loss and gradient."""
     for q in classes:
-        logits, y = torch.randn(num_examples, q, requires_grad=True), torch.randint(q, (num_examples,))
+        logits, y = (
+            torch.randn(num_examples, q, requires_grad=True),
+            torch.randint(q, (num_examples,)),
+        )
         calls = [partial(loss_grad, form, logits, y) for form in FORMS]
         turns = [[timeit.timeit(call, number=1) for call in calls] for _ in range(2 + repeats)]
         seconds = np.array(turns[2:])  # (repeats, forms), after two to warm up
@@ -134,22 +158,31 @@ def loss_rows(classes: list[int], num_examples: int, repeats: int) -> Iterator[d
 
 
 def peak_bytes(function: Callable[[], object]) -> int:
-    """The most memory (of tensors on the CPU) that the call holds at any moment beyond what there was."""
+    """The most memory (of tensors on the CPU) that the call holds at any moment beyond what there
+    was."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         function()
     with tempfile.TemporaryDirectory() as folder:
         profiled.export_chrome_trace(f"{folder}/trace.json")
         events = json.loads(Path(folder, "trace.json").read_text())["traceEvents"]
-    events = sorted((event for event in events if event["name"] == "[memory]"), key=lambda event: event["ts"])
+    events = sorted(
+        (event for event in events if event["name"] == "[memory]"), key=lambda event: event["ts"]
+    )
     return max(itertools.accumulate(event["args"]["Bytes"] for event in events))
 
 
 def main(cfg: DictConfig) -> None:
     options, folder = checked(Benchmark, cfg), Path(HydraConfig.get().runtime.output_dir)
-    machine = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), **provenance()["versions"]}
+    machine = {
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        **provenance()["versions"],
+    }
     log.info("%s\n", ", ".join(f"{name} {value}" for name, value in machine.items()))
     if options.suite != "epoch":
         log.info("%s\n", table(loss_rows(options.classes, options.num_examples, options.repeats)))
     if options.suite != "classes":
-        log.info("%s\n", table(epoch_rows(epoch_seconds(cfg, folder, **options.epoch), options.targets)))
+        log.info(
+            "%s\n", table(epoch_rows(epoch_seconds(cfg, folder, **options.epoch), options.targets))
+        )
     log.info("written to %s/: benchmark.log", pasteable(folder))

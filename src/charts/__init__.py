@@ -1,4 +1,5 @@
-"""Charts that more than one command draws, and what all share: colours, an empty figure, the PNG file."""
+"""Charts that more than one command draws, and what all share: colours, an empty figure, the PNG
+file."""
 
 import io
 import math
@@ -12,8 +13,15 @@ from PIL import Image
 
 from src.runs import write
 
-# Okabe and Ito's colours, which the colour-blind can tell apart; yellow, hardly seen on white, replaced by grey
-COLOURS = {"train": "#0072B2", "val": "#E69F00", "test": "#009E73", "lr": "#888888", "wrong": "#D55E00"}
+# Okabe and Ito's colours, which the colour-blind can tell apart; yellow, hardly seen on white,
+# replaced by grey
+COLOURS = {
+    "train": "#0072B2",
+    "val": "#E69F00",
+    "test": "#009E73",
+    "lr": "#888888",
+    "wrong": "#D55E00",
+}
 CYCLE = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#888888"]
 
 
@@ -34,13 +42,15 @@ def literal(text: str) -> str:
 
 
 def scale(values: Iterable[float]) -> str:
-    """Of an axis: "log" if the largest finite value is at least 10 times the smallest, else "linear"."""
+    """Of an axis: "log" if the largest finite value is at least 10 times the smallest, else
+    "linear"."""
     finite = [value for value in values if math.isfinite(value)]
     return "log" if 0 < 10 * min(finite, default=0) <= max(finite, default=0) else "linear"
 
 
 def save(figure: Figure, path: Path) -> np.ndarray:
-    """Write the figure as PNG in one step: a reader finds the old picture or the new. Its pixels, (h, w, 3)."""
+    """Write the figure as PNG in one step: a reader finds the old picture or the new. Its pixels,
+    (h, w, 3)."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # once; Figure.savefig lays everything out twice
     content = io.BytesIO()

@@ -16,20 +16,27 @@ PANELS = {  # title -> metrics
     "learning rate": ("lr",),
 }
 Rows = Sequence[dict[str, float]]  # one dict per epoch: epoch, lr, train/loss, ...
-Line = tuple[int, int, str, Sequence[float], Sequence[float]]  # run, place in its panel, name, epochs, values
+Line = tuple[
+    int, int, str, Sequence[float], Sequence[float]
+]  # run, place in its panel, name, epochs, values
 
 
 def panels(runs: Sequence[Rows], height: float) -> Iterator[tuple[Axes, list[Line]]]:
-    """The panels of a new figure, one for each kind of metric that the runs have, and what to draw there."""
+    """The panels of a new figure, one for each kind of metric that the runs have, and what to draw
+    there."""
     found: dict[str, list[Line]] = {}
     for title, metrics in PANELS.items():
         for (run, rows), (k, name) in product(enumerate(runs), enumerate(metrics)):
             if points := [(row["epoch"], row[name]) for row in rows if name in row]:
                 found.setdefault(title, []).append((run, k, name, *zip(*points, strict=True)))
     panel = figure(3.8 * len(found), height)
-    for ax, (title, lines) in zip(panel.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
+    for ax, (title, lines) in zip(
+        panel.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True
+    ):
         losses = (value for *_, values in lines for value in values)
-        ax.set(xlabel="epoch", yscale={"loss": scale(losses), "accuracy": "linear"}.get(title, "log"))
+        ax.set(
+            xlabel="epoch", yscale={"loss": scale(losses), "accuracy": "linear"}.get(title, "log")
+        )
         ax.set_title(title, loc="left")
         ax.locator_params(axis="x", nbins=5, integer=True, min_n_ticks=1)
         ax.grid(alpha=0.3)
@@ -45,12 +52,15 @@ def curves(rows: Rows) -> Figure:
             label = name.removeprefix("error/").partition("/")[0]  # the stage, or the parameter
             ax.plot(epochs, values, style, label=label, color=CYCLE[k])
         # beside the title: within the axes it covers the lines of a short run
-        ax.legend(loc="lower right", bbox_to_anchor=(1.03, 0.98), ncols=3, handlelength=1, frameon=False)
+        ax.legend(
+            loc="lower right", bbox_to_anchor=(1.03, 0.98), ncols=3, handlelength=1, frameon=False
+        )
     return ax.figure
 
 
 def compared(runs: dict[str, Rows]) -> Figure:
-    """The same of several runs, a colour for each; the legend says what is solid and what is dotted."""
+    """The same of several runs, a colour for each; the legend says what is solid and what is
+    dotted."""
     for ax, lines in panels([*runs.values()], 3.6 + 0.22 * len(runs)):
         for run, _, name, epochs, values in lines:
             style = ":" if name in ("train/loss", "train/acc", "error/b") else "-"
@@ -59,7 +69,11 @@ def compared(runs: dict[str, Rows]) -> Figure:
     errors = any("error" in each.get_title("left") for each in ax.figure.axes)
     solid, dotted = ("; error of w", "; error of b") if errors else ("", "")
     meaning = {"-": f"validation, or test without it{solid}", ":": f"training{dotted}"}
-    handles = [Line2D([], [], color=colour, label=name) for colour, name in zip(CYCLE, runs, strict=False)]
-    handles += [Line2D([], [], color="black", ls=style, label=text) for style, text in meaning.items()]
+    handles = [
+        Line2D([], [], color=colour, label=name) for colour, name in zip(CYCLE, runs, strict=False)
+    ]
+    handles += [
+        Line2D([], [], color="black", ls=style, label=text) for style, text in meaning.items()
+    ]
     ax.figure.legend(handles=handles, loc="outside lower left", frameon=False, ncols=2)
     return ax.figure

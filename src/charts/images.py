@@ -1,4 +1,5 @@
-"""Pictures made of images: examples with their labels, weights of classes, and the confusion matrix."""
+"""Pictures made of images: examples with their labels, weights of classes, and the confusion
+matrix."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +14,10 @@ from torchvision.utils import make_grid
 from src.charts import figure
 from src.data.module import SplitDataModule
 
-BLACK, WRONG = "black", "#B34700"  # a darker relative of Okabe and Ito's vermilion, for text on white
+BLACK, WRONG = (
+    "black",
+    "#B34700",
+)  # a darker relative of Okabe and Ito's vermilion, for text on white
 COLUMNS = 6
 SIDE = 56  # pixels that an image has at least, so that captions have their place
 LINE = 0.2  # height of a line of text, as a share of the side of an image
@@ -21,7 +25,8 @@ INCHES = 1.3  # width of an image with the gap beside it
 
 
 def square(X: Tensor) -> Tensor:
-    """Examples (n, ...) as images (n, 1, s, s), row by row; where features fill no square, the rest is 0."""
+    """Examples (n, ...) as images (n, 1, s, s), row by row; where features fill no square, the rest
+    is 0."""
     X = X.flatten(1)
     side = math.isqrt(X.shape[1] - 1) + 1
     return F.pad(X, (0, side * side - X.shape[1])).view(-1, 1, side, side)
@@ -47,12 +52,15 @@ def gallery(images: Tensor, captions: Sequence[list[tuple[str, str]]], title: st
         x, y = (i % columns + 0.5) * width, i // columns * height
         for k, (text, colour) in enumerate(lines):
             place = x, y + line * (k + 0.6)
-            ax.text(*place, text, color=colour, fontsize=9, ha="center", va="center", parse_math=False)
+            ax.text(
+                *place, text, color=colour, fontsize=9, ha="center", va="center", parse_math=False
+            )
     return panel
 
 
 def weights(runs: dict[str, Tensor], classes: Sequence[str]) -> Figure:
-    """Columns of each W (d, q) as images of one scale: a row for each run; if there is one, rows of five."""
+    """Columns of each W (d, q) as images of one scale: a row for each run; if there is one, rows of
+    five."""
     limit = max(W.abs().max().item() for W in runs.values())
     columns = min(5, len(classes)) if len(runs) == 1 else len(classes)
     rows = -(-len(runs) * len(classes) // columns)
@@ -60,7 +68,11 @@ def weights(runs: dict[str, Tensor], classes: Sequence[str]) -> Figure:
     axes = panel.subplots(rows, columns, squeeze=False)
     for ax in axes.flat:
         ax.set_axis_off()
-    titles = [f"{run}\n{name}".strip() if k == 0 else name for run in runs for k, name in enumerate(classes)]
+    titles = [
+        f"{run}\n{name}".strip() if k == 0 else name
+        for run in runs
+        for k, name in enumerate(classes)
+    ]
     images = [image for W in runs.values() for image in square(W.T.cpu())[:, 0].numpy()]
     for ax, title, image in zip(axes.flat, titles, images, strict=False):
         drawn = ax.imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit)
@@ -71,8 +83,12 @@ def weights(runs: dict[str, Tensor], classes: Sequence[str]) -> Figure:
 
 
 def predictions(data: SplitDataModule, y: Tensor, y_hat: Tensor, most: int) -> dict[str, Figure]:
-    """The `first` and the first `misclassified` test images, at most `most`: true over predicted label."""
-    places = {"first": torch.arange(len(y))[:most], "misclassified": (y_hat != y).nonzero()[:most, 0]}
+    """The `first` and the first `misclassified` test images, at most `most`: true over predicted
+    label."""
+    places = {
+        "first": torch.arange(len(y))[:most],
+        "misclassified": (y_hat != y).nonzero()[:most, 0],
+    }
     drawn = {}
     for name, which in places.items():
         captions = [
@@ -81,12 +97,15 @@ def predictions(data: SplitDataModule, y: Tensor, y_hat: Tensor, most: int) -> d
         ]
         if captions:
             X, _ = data.split_examples("test", which)
-            drawn[name] = gallery(1 - square(X), captions, f"{name} test images: true over predicted label")
+            drawn[name] = gallery(
+                1 - square(X), captions, f"{name} test images: true over predicted label"
+            )
     return drawn
 
 
 def confusion(matrix: Tensor, classes: Sequence[str]) -> Figure:
-    """Counts (q, q), row = true class, column = predicted class; coloured by the share of the true class."""
+    """Counts (q, q), row = true class, column = predicted class; coloured by the share of the true
+    class."""
     share = (matrix / matrix.sum(dim=1, keepdim=True).clamp(min=1)).numpy()
     panel = figure(1.5 + 0.66 * len(classes), 1.2 + 0.45 * len(classes))
     ax = panel.subplots()
@@ -98,5 +117,7 @@ def confusion(matrix: Tensor, classes: Sequence[str]) -> Figure:
     ax.set_xticks(range(len(classes)), [name.replace(" ", "\n") for name in classes], fontsize=9)
     ax.set_yticks(range(len(classes)), classes, fontsize=9)
     ax.tick_params(length=0, labeltop=True, labelbottom=False)
-    ax.set(title="test images: true class (row) against predicted class (column)", ylabel="true class")
+    ax.set(
+        title="test images: true class (row) against predicted class (column)", ylabel="true class"
+    )
     return panel

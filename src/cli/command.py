@@ -29,7 +29,8 @@ log = logging.getLogger(__name__)
 
 
 class ClaimFolder(Callback):
-    """Hydra callback: makes the folder of the command before anything is written, so that no two share one.
+    """Hydra callback: makes the folder of the command before anything is written, so that no two
+    share one.
 
     A command that works on a folder that is there (`new` is false) has none made.
     """
@@ -53,24 +54,32 @@ class ClaimFolder(Callback):
 
 
 def check_hydra(config: DictConfig) -> None:
-    """Raises UserError for settings of Hydra that would lead files out of the folder of the command."""
+    """Raises UserError for settings of Hydra that would lead files out of the folder of the
+    command."""
     job = config.hydra.job
     if job.chdir:
-        raise UserError("hydra.job.chdir=true cannot be set: relative paths are those of the folder you are in; leave it out")
+        raise UserError(
+            "hydra.job.chdir=true cannot be set: relative paths are those of your folder; "
+            "leave it out"
+        )
     if config.hydra.output_subdir is not None:
-        raise UserError("hydra.output_subdir cannot be set: the settings of a run are in its .hydra; leave it out")
+        raise UserError(
+            "hydra.output_subdir cannot be set: a run keeps its settings in .hydra; leave it out"
+        )
     if not re.fullmatch(r"[^\W_][\w.-]*", str(job.name)):
         raise UserError(f"hydra.job.name={job.name} is no name of a log file; leave it out")
 
 
 def command(name: str, new: bool = True) -> Callable[[Task], Callable[[], None]]:
-    """Decorator: makes of a task the command that conf/NAME.yaml configures, with a `new` folder or in one that is there."""
+    """Decorator: makes of a task the command that conf/NAME.yaml configures, with a `new` folder or
+    in one that is there."""
     configured = hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)
     return lambda task: configured(reporting(task, name, new))
 
 
 def reporting(task: Task, name: str, new: bool) -> Task:
-    """The task as a job that logs why it fails; that ends a single command, while a sweep goes on."""
+    """The task as a job that logs why it fails; that ends a single command, while a sweep goes
+    on."""
 
     @functools.wraps(task)
     def job(cfg: DictConfig) -> Any:
@@ -85,7 +94,9 @@ def reporting(task: Task, name: str, new: bool) -> Task:
                 return fail_job(Run(HydraConfig.get().runtime.output_dir), error)
         if signals.received():  # whatever the task has made of it
             if main_process() and name in ("train", "resume"):
-                log.warning("interrupted by %s; %s", signals.Stopped(signals.received()), how_to_go_on())
+                log.warning(
+                    "interrupted by %s; %s", signals.Stopped(signals.received()), how_to_go_on()
+                )
             signals.raise_received()
         return value
 
@@ -93,13 +104,18 @@ def reporting(task: Task, name: str, new: bool) -> Task:
 
 
 def check_callbacks(name: str, new: bool) -> None:
-    """Raises UserError if the callbacks that make this job's folder have been taken out of Hydra's settings."""
+    """Raises UserError if the callbacks that make this job's folder have been taken out of Hydra's
+    settings."""
     if in_sweep():
         if name != "train" or HydraConfig.get().runtime.choices["hydra/sweeper"] not in SWEEPERS:
-            raise UserError(f"only src.train, with hydra/sweeper={SWEEPERS[0]}, runs a sweep; leave out -m")
+            raise UserError(
+                f"only src.train, with hydra/sweeper={SWEEPERS[0]}, runs a sweep; leave out -m"
+            )
     elif ClaimFolder.ready is None or ClaimFolder.ready.new != new:
         right = "default" if new else "existing"
-        raise UserError(f"src.{name} needs hydra={right} with its callback claim_folder; leave out what changes it")
+        raise UserError(
+            f"src.{name} needs hydra={right}, claim_folder in it; leave out what changes that"
+        )
 
 
 def log_error(error: BaseException, cfg: DictConfig) -> None:
@@ -111,7 +127,8 @@ def log_error(error: BaseException, cfg: DictConfig) -> None:
 
 
 def fail_job(run: Run, error: BaseException) -> None:
-    """Record why a job of a sweep failed, if it did so before there was a record that could say it."""
+    """Record why a job of a sweep failed, if it did so before there was a record that could say
+    it."""
     if run.record().get("status") in (None, "running"):
         run.save_record(run.record() | {"status": "failed", "reason": explain(error)})
 
@@ -124,7 +141,8 @@ def how_to_go_on() -> str:
 
 
 def run(name: str, work: str, new: bool = True) -> None:
-    """Be the command of conf/NAME.yaml; `work` is imported, and torch with it, once its line is understood."""
+    """Be the command of conf/NAME.yaml; `work` is imported, and torch with it, once its line is
+    understood."""
 
     def task(cfg: DictConfig) -> Any:
         with signals.held():

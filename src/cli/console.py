@@ -1,4 +1,5 @@
-"""What a command says: log lines, results, paths and commands to paste, on the terminal and in the log of a run."""
+"""What a command says: log lines, results, paths and commands to paste, on the terminal and in the
+log of a run."""
 
 import logging
 import re
@@ -18,7 +19,8 @@ from src.errors import printable
 
 
 class ConsoleHandler(logging.Handler):
-    """Log lines on rich's console, above a progress bar, if there is one; none of the jobs of a sweep."""
+    """Log lines on rich's console, above a progress bar, if there is one; none of the jobs of a
+    sweep."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if not in_sweep():
@@ -26,7 +28,8 @@ class ConsoleHandler(logging.Handler):
 
 
 class LogFile(logging.FileHandler):
-    """The log of a run. It ends, with a line on the console, where it cannot be written any more."""
+    """The log of a run. It ends, with a line on the console, where it cannot be written any
+    more."""
 
     def _open(self) -> TextIOWrapper:
         return files.open_to_append(Path(self.baseFilename))
@@ -45,13 +48,17 @@ def in_sweep() -> bool:
 
 def say(text: str) -> None:
     """Print the text on rich's console, as it is except for what would steer a terminal."""
-    rich.get_console().print(printable(text, keep="\n"), markup=False, highlight=False, soft_wrap=True)
+    rich.get_console().print(
+        printable(text, keep="\n"), markup=False, highlight=False, soft_wrap=True
+    )
 
 
 def relative(path: Path) -> str:
     """The path as the user would type it: from the folder of the command, if it lies in there."""
     absolute = path.absolute()
-    return str(absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute)
+    return str(
+        absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
+    )
 
 
 def pasteable(path: Path) -> str:
@@ -66,8 +73,11 @@ def quoted(value: object) -> str:
 
 
 def command_line(module: str, *arguments: str) -> str:
-    """`python -m module arguments`, which works when it is pasted, whether the environment is activated or not."""
-    python = "python" if shutil.which("python") == sys.executable else relative(Path(sys.executable))
+    """`python -m module arguments`, which works when it is pasted, whether the environment is
+    activated or not."""
+    python = (
+        "python" if shutil.which("python") == sys.executable else relative(Path(sys.executable))
+    )
     return shlex.join([python, "-m", module, *arguments])
 
 

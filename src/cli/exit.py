@@ -22,13 +22,17 @@ tracebacks = False  # whether to show those of users' mistakes too
 def run(main: Callable[[], None]) -> None:
     """Call an entry point and leave with the status it deserves.
 
-    0 if all was done, 1 after an error (one line; HYDRA_FULL_ERROR=1 adds the traceback), 143 after SIGTERM,
-    129 after SIGHUP and 130 after Ctrl-C, which src.training.saving.Last handles while a model trains.
+    0 if all was done, 1 after an error (one line; HYDRA_FULL_ERROR=1 adds the traceback), 143 after
+    SIGTERM, 129 after SIGHUP and 130 after Ctrl-C, which src.training.saving.Last handles while a
+    model trains.
     """
     global tracebacks
     status = [1]  # unless it becomes another: that of an error which shows its traceback
-    atexit.register(leave, status)  # the first, which is called last: all that others have opened is closed
-    # A process that the main one starts inherits what is set below, and is to say no more than that one.
+    atexit.register(
+        leave, status
+    )  # the first, which is called last: all that others have opened is closed
+    # A process that the main one starts inherits what is set below, and is to say no more than that
+    # one.
     tracebacks = os.environ.get("HYDRA_FULL_ERROR") == "1" and main_process()
     prepare_environment()
     prepare_streams()
@@ -45,9 +49,12 @@ def run(main: Callable[[], None]) -> None:
 
 
 def prepare_environment() -> None:
-    """Take away what would break the libraries, and let Hydra raise its errors to us instead of printing them."""
+    """Take away what would break the libraries, and let Hydra raise its errors to us instead of
+    printing them."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    os.environ.pop("MPLBACKEND", None)  # our charts need no backend, and matplotlib fails with an unknown one
+    os.environ.pop(
+        "MPLBACKEND", None
+    )  # our charts need no backend, and matplotlib fails with an unknown one
     if not os.environ.get("COLUMNS", "1").strip("0"):
         del os.environ["COLUMNS"]  # rich would print nothing in 0 columns
 
@@ -61,7 +68,8 @@ def prepare_streams() -> None:
 
 
 def leave(status: list[int]) -> None:
-    """End the process without the tear-down of its modules, which takes half as long as to import them."""
+    """End the process without the tear-down of its modules, which takes half as long as to import
+    them."""
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -71,16 +79,19 @@ def leave(status: list[int]) -> None:
         except OSError as error:  # what was said is lost, as on a full disk
             status[0] = status[0] or 1
             with contextlib.suppress(OSError):
-                os.write(2, f"error: cannot write to the {stream.name}: {error.strerror}\n".encode())
+                os.write(
+                    2, f"error: cannot write to the {stream.name}: {error.strerror}\n".encode()
+                )
     os._exit(status[0])
 
 
 def call_or_exit(function: Callable[[], Any]) -> Any:
-    """Call an entry point, or a callback, of whose errors Hydra would make warnings: they end the command."""
+    """Call an entry point, or a callback, of whose errors Hydra would make warnings: they end the
+    command."""
     try:
         return function()
     except BaseException as error:
-        signals.raise_received()  # Lightning ends with 0 after a signal, Hydra with an error of its own
+        signals.raise_received()  # of which libraries may have made another error
         if isinstance(error, SystemExit):
             raise
         if isinstance(error, BrokenPipeError):  # as of `| head`, which has seen enough
@@ -105,13 +116,18 @@ def say_traceback(error: BaseException) -> None:
 
 
 def found_by_hydra(error: BaseException) -> bool:
-    """Whether Hydra was at work, on the arguments or on a config file, and had called no code of this project."""
-    packages = [frame.f_globals.get("__name__", "").partition(".")[0] for frame, _ in traceback.walk_tb(error.__traceback__)]
+    """Whether Hydra was at work, on the arguments or on a config file, and had called no code of
+    this project."""
+    packages = [
+        frame.f_globals.get("__name__", "").partition(".")[0]
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+    ]
     known = [package for package in packages if package in ("src", "hydra", "omegaconf")]
     return known[-1:] not in ([], ["src"])
 
 
 def thread_failed(failure: threading.ExceptHookArgs) -> None:
-    """An error in the thread that writes for TensorBoard, as of a full disk, is met in the main thread too."""
+    """An error in the thread that writes for TensorBoard, as of a full disk, is met in the main
+    thread too."""
     if not isinstance(failure.exc_value, OSError):
         threading.__excepthook__(failure)

@@ -1,4 +1,5 @@
-"""What went wrong, in one line: the mistakes of users, those that Hydra, OmegaConf and YAML find included."""
+"""What went wrong, in one line: the mistakes of users, those that Hydra, OmegaConf and YAML find
+included."""
 
 import re
 import shlex
@@ -17,7 +18,8 @@ USER_ERRORS = (UserError, OSError, yaml.YAMLError, *HYDRA_ERRORS)  # anything el
 
 
 def explain(error: BaseException) -> str:
-    """What was wrong and, of a bug, its class: one line, and one more for each detail of a UserError."""
+    """What was wrong and, of a bug, its class: one line, and one more for each detail of a
+    UserError."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
@@ -36,10 +38,13 @@ def explain_misfit(error: BaseException) -> str:
     """What Hydra or OmegaConf stumbled over without knowing that it is a mistake of the user's."""
     text = explain(error)
     if "Got NoneType" in text:
-        advice = "choose one of the files in its folder of conf/, or leave it out with ~callbacks or ~logger"
+        advice = (
+            "choose one of the files in its folder of conf/; ~callbacks and ~logger may be left out"
+        )
         return f"a group of settings cannot be null: {advice}"
     if "int() with base 10" in text or "is not an int" in text:
-        return f"an override does not fit the config ({text}): the keys of a list are numbers, as in data.w.0"
+        advice = "a list has numbers as keys, as in data.w.0"
+        return f"an override does not fit the config ({text}): {advice}"
     return f"the arguments or a config file do not fit: {text}"
 
 
@@ -50,7 +55,9 @@ def _folder_of_the_run() -> str:
 def _explain_yaml(error: yaml.MarkedYAMLError) -> str:
     """File, line, column, and what is wrong there."""
     mark = error.problem_mark or error.context_mark
-    place = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}" if mark else "a YAML file"
+    place = (
+        f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}" if mark else "a YAML file"
+    )
     context = f", {error.context}" if error.context else ""
     return f"{place}: {error.problem}{context}"
 
@@ -58,7 +65,11 @@ def _explain_yaml(error: yaml.MarkedYAMLError) -> str:
 def _explain_argument(error: OverrideParseException) -> str:
     """Which argument Hydra cannot read, why, and how its value is quoted."""
     text = str(error.override)
-    reason = re.sub(r"^Error parsing override .*\n|^LexerNo.*\n\s*\^\n?|\n?(Available|See https).*", "", error.message)
+    reason = re.sub(
+        r"^Error parsing override .*\n|^LexerNo.*\n\s*\^\n?|\n?(Available|See https).*",
+        "",
+        error.message,
+    )
     what = f"cannot read the argument {text}"
     if reason := " ".join(reason.split()):
         what += f" ({reason})"
@@ -70,7 +81,8 @@ def _explain_argument(error: OverrideParseException) -> str:
 
 
 def _explain_hydra(error: Exception) -> str:
-    """The first sentences of Hydra's message, without its advice that leads nowhere, and the key that was meant."""
+    """The first sentences of Hydra's message, without its advice that leads nowhere, and the key
+    that was meant."""
     text = re.split(r"\n\s*(?:Config search path|full_key|object_type|To append)", str(error))[0]
     cause = error.__cause__
     if isinstance(cause, ConfigAttributeError | ConfigKeyError):

@@ -1,4 +1,5 @@
-"""The options of a command: its config, or its arguments, as typed values, refused where they do not fit."""
+"""The options of a command: its config, or its arguments, as typed values, refused where they do
+not fit."""
 
 import argparse
 from typing import Any, NoReturn
@@ -25,10 +26,13 @@ def checked(kind: type[Options], cfg: DictConfig) -> Any:
 
 
 class Parser(argparse.ArgumentParser):
-    """Arguments of a command that Hydra does not configure; what does not fit is a UserError, as everywhere."""
+    """Arguments of a command that Hydra does not configure; what does not fit is a UserError, as
+    everywhere."""
 
     def __init__(self, program: str, description: str):
-        super().__init__(program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+        super().__init__(
+            program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see {self.prog} --help")

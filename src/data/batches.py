@@ -1,4 +1,5 @@
-"""Minibatches whose order is a function of (seed, epoch) alone, and a loader that can stop and go on."""
+"""Minibatches whose order is a function of (seed, epoch) alone, and a loader that can stop and go
+on."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -11,29 +12,39 @@ from torch.utils.data import Dataset, Sampler
 
 
 def generator(*numbers: int) -> torch.Generator:
-    """A random generator that is a function of the numbers alone; (0, 1) and (1, 0) give different ones."""
+    """A random generator that is a function of the numbers alone; (0, 1) and (1, 0) give different
+    ones."""
     (state,) = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
 class BatchSampler(Sampler[Tensor]):
-    """Minibatches of `indices` (n,) for one epoch, the last one smaller where batch_size does not divide n.
+    """Minibatches of `indices` (n,) for one epoch, the last one smaller where batch_size does not
+    divide n.
 
-    With `shuffle`, the order is a permutation drawn from (seed, epoch) alone, so that a resumed run has the
-    epochs of the uninterrupted one. Lightning calls `set_epoch` before each epoch.
+    With `shuffle`, the order is a permutation drawn from (seed, epoch) alone, so that a resumed run
+    has the epochs of the uninterrupted one. Lightning calls `set_epoch` before each epoch.
 
-    Of several processes, process `rank` takes positions rank, rank + world_size, ... of that order: their k-th
-    minibatches together are the k-th one of a single process with `world_size` times the batch size. Without
-    shuffling nothing is left out or repeated; with it, what would give the processes unequal counts, and
-    deadlock their gradient exchange, is left out at the end.
+    Of several processes, process `rank` takes positions rank, rank + world_size, ... of that order:
+    their k-th minibatches together are the k-th one of a single process with `world_size` times the
+    batch size. Without shuffling nothing is left out or repeated; with it, what would give the
+    processes unequal counts, and deadlock their gradient exchange, is left out at the end.
     """
 
     def __init__(
-        self, indices: Tensor, batch_size: int, shuffle: bool, seed: int = 0, rank: int = 0, world_size: int = 1
+        self,
+        indices: Tensor,
+        batch_size: int,
+        shuffle: bool,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
     ):
         self.indices, self.batch_size, self.shuffle, self.seed = indices, batch_size, shuffle, seed
         n = len(indices)
-        self.positions = slice(rank, n - n % world_size if shuffle else n, world_size)  # of this process
+        self.positions = slice(
+            rank, n - n % world_size if shuffle else n, world_size
+        )  # of this process
         self.epoch = 0
         self.skip = 0  # minibatches at the start of the epoch that were used before a resume
 
@@ -53,7 +64,8 @@ class BatchSampler(Sampler[Tensor]):
 
 
 class Examples(Dataset):
-    """Inputs X (n, ...) and targets y (n, ...) in memory: of the host or of a device, as their minibatches."""
+    """Inputs X (n, ...) and targets y (n, ...) in memory: of the host or of a device, as their
+    minibatches."""
 
     def __init__(self, X: Tensor, y: Tensor):
         self.X, self.y = X, y
@@ -67,18 +79,26 @@ class Examples(Dataset):
 
 
 class BatchLoader:
-    """Minibatches of the examples as the sampler orders them; it knows how far into the epoch it is.
+    """Minibatches of the examples as the sampler orders them; it knows how far into the epoch it
+    is.
 
-    Lightning saves `state_dict()` in every checkpoint; after `load_state_dict` the epoch it was taken in goes
-    on behind the minibatches that were used, without loading them again. Other epochs are whole.
+    Lightning saves `state_dict()` in every checkpoint; after `load_state_dict` the epoch it was
+    taken in goes on behind the minibatches that were used, without loading them again. Other epochs
+    are whole.
 
-    Up to `num_workers` minibatches are made ahead, by as many threads: index operations run outside of Python's
-    lock. With `pin_memory` a GPU can copy a minibatch while it computes.
+    Up to `num_workers` minibatches are made ahead, by as many threads: index operations run outside
+    of Python's lock. With `pin_memory` a GPU can copy a minibatch while it computes.
     """
 
     batch_sampler = None  # Lightning asks every loader that has a sampler for it
 
-    def __init__(self, dataset: Dataset, sampler: BatchSampler, num_workers: int = 0, pin_memory: bool = False):
+    def __init__(
+        self,
+        dataset: Dataset,
+        sampler: BatchSampler,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+    ):
         self.dataset, self.sampler = dataset, sampler
         self.num_workers, self.pin_memory = num_workers, pin_memory
         self.state = {"epoch": -1, "handed_out": 0}
@@ -87,7 +107,8 @@ class BatchLoader:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Sequence[Tensor]]:
-        # a generator: nothing is drawn before the first next(), when Lightning has set the sampler's epoch
+        # a generator: nothing is drawn before the first next(), when Lightning has set the
+        # sampler's epoch
         epoch = self.sampler.epoch
         self.sampler.skip = used = self.state["handed_out"] if self.state["epoch"] == epoch else 0
         batches = self.made_ahead() if self.num_workers else map(self.batch, self.sampler)

@@ -1,4 +1,5 @@
-"""FashionMNIST: 60,000 + 10,000 grey images of clothing, 28 x 28, in ten classes (arXiv 1708.07747)."""
+"""FashionMNIST: 60,000 + 10,000 grey images of clothing, 28 x 28, in ten classes (arXiv
+1708.07747)."""
 
 import functools
 from collections.abc import Sequence
@@ -17,17 +18,31 @@ from src.data.module import SplitDataModule
 from src.errors import UserError
 
 # by label
-CLASSES = ["t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"]
-SPLIT_SEED = 2017  # of the validation split: the same images are held out whatever the seed of the run
+CLASSES = [
+    "t-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+]
+SPLIT_SEED = (
+    2017  # of the validation split: the same images are held out whatever the seed of the run
+)
 
 
 class FashionMNIST(SplitDataModule):
     """Minibatches (X, y): X float32 (n, 1, resize, resize) in [0, 1], y int64 (n,) in [0, 10).
 
-    `val_size` of the 60,000 training images are held out for validation; the 10,000 official test images are
-    left alone until the end, unless val_size is 0. The images stay uint8 in memory and are scaled on the
-    device, one minibatch at a time: that is several times faster. Other sides than 28 are interpolated
-    (bilinear, antialiased). conf/data/fashion_mnist.yaml says what the arguments mean.
+    `val_size` of the 60,000 training images are held out for validation; the 10,000 official test
+    images are left alone until the end, unless val_size is 0. The images stay uint8 in memory and
+    are scaled on the device, one minibatch at a time: that is several times faster. Other sides
+    than 28 are interpolated (bilinear, antialiased). conf/data/fashion_mnist.yaml says what the
+    arguments mean.
     """
 
     checksums: ClassVar = sources.FILES
@@ -49,10 +64,16 @@ class FashionMNIST(SplitDataModule):
         super().__init__(batch_size, val_size, seed, num_workers)
         most = 60_000 - val_size
         if train_size is not None and train_size > most:
-            raise UserError(f"data.train_size must be at most {most} beside data.{val_size=}, got {train_size}")
+            raise UserError(
+                f"data.train_size must be at most {most} beside data.{val_size=}, got {train_size}"
+            )
         self.train_size = train_size or most
         self.root, self.resize, self.num_inputs = Path(root), resize, resize**2
-        self.origin = {"system_copies": system_copies, "mirrors": mirrors, "debian_package": debian_package}
+        self.origin = {
+            "system_copies": system_copies,
+            "mirrors": mirrors,
+            "debian_package": debian_package,
+        }
 
     def prepare_data(self) -> None:
         if not self.splits:  # Lightning asks again before the test
@@ -76,8 +97,10 @@ class FashionMNIST(SplitDataModule):
 
 @functools.lru_cache(maxsize=2)
 def load(root: Path, part: str, side: int) -> Examples:
-    """Images (n, 1, side, side) uint8 and labels (n,) int64 of one official part; a sweep's jobs share them."""
-    # the very files that were verified; torchvision prefers what old versions of it left in another folder
+    """Images (n, 1, side, side) uint8 and labels (n,) int64 of one official part; a sweep's jobs
+    share them."""
+    # the very files that were verified; torchvision prefers what old versions of it left in another
+    # folder
     start = f"{root}/FashionMNIST/raw/{part}"
     images = read_image_file(f"{start}-images-idx3-ubyte")[:, None]
     if side != images.shape[-1]:

@@ -1,7 +1,7 @@
 """Where the four files of FashionMNIST come from. Nothing else in the project touches the network.
 
-Sources are tried in order until one delivers. A file is right if its decompressed bytes have the published
-SHA-256: distributors compress the same images differently.
+Sources are tried in order until one delivers. A file is right if its decompressed bytes have the
+published SHA-256: distributors compress the same images differently.
 """
 
 import hashlib
@@ -31,7 +31,9 @@ DEBIAN_NAME = r"^[a-z0-9][a-z0-9+.-]+$"  # Debian Policy, section 5.6.1
 STALL_SECONDS = 20  # a server that sends nothing for so long is given up
 FETCH_SECONDS = 900  # a source that takes longer than this altogether is given up
 ADVICE = "choose another folder with data.root=DIR"
-Contents = Iterator[tuple[str, bytes]]  # names of the files asked for -> their bytes, compressed or not
+Contents = Iterator[
+    tuple[str, bytes]
+]  # names of the files asked for -> their bytes, compressed or not
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +49,12 @@ def provide(
 ) -> None:
     """Return once `folder` holds every one of the FILES, verified.
 
-    Files that are missing come from the first source that works: `system_copies` (folders), `mirrors` (URLs of
-    folders), `debian_package`. A lock lets processes that start together do the work once.
+    Files that are missing come from the first source that works: `system_copies` (folders),
+    `mirrors` (URLs of folders), `debian_package`. A lock lets processes that start together do the
+    work once.
 
-    Raises UserError if a file is damaged (it is left as it is), `folder` cannot be written, or no source works.
+    Raises UserError if a file is damaged (it is left as it is), `folder` cannot be written, or no
+    source works.
     """
     folder = folder.absolute()
     if not missing(folder):
@@ -78,7 +82,9 @@ def missing(folder: Path) -> list[str]:
         except (FileNotFoundError, NotADirectoryError):
             absent.append(name)
         except UserError as error:
-            raise UserError(f"data file {folder / name} is damaged: {error}; delete it for a new one") from None
+            raise UserError(
+                f"data file {folder / name} is damaged: {error}; delete it for a new one"
+            ) from None
     return absent
 
 
@@ -89,7 +95,9 @@ def check(name: str, content: bytes) -> bytes:
     return content
 
 
-def fetch(folder: Path, wanted: list[str], sources: list[tuple[str, Callable, str]]) -> dict[str, bytes]:
+def fetch(
+    folder: Path, wanted: list[str], sources: list[tuple[str, Callable, str]]
+) -> dict[str, bytes]:
     """The wanted files, decompressed and verified, from the first source that has all of them."""
     reasons = [f"data folder {folder}: no {', '.join(wanted)}"]
     for kind, source, place in sources:
@@ -98,12 +106,16 @@ def fetch(folder: Path, wanted: list[str], sources: list[tuple[str, Callable, st
             return {name: check(name, unpack(content)) for name, content in source(place, wanted)}
         except FAILURES as error:
             reasons.append(f"{kind} {place}: {error}")
-    reasons.append(f"to do: put {', '.join(FILES)}, compressed or not, into a folder DIR and add 'data.system_copies=[DIR]'")
+    reasons.append(
+        f"to do: put {', '.join(FILES)}, compressed or not, into a folder DIR "
+        "and add 'data.system_copies=[DIR]'"
+    )
     raise UserError("FashionMNIST cannot be had from any source:", reasons)
 
 
 def unpack(content: bytes) -> bytes:
-    """The content, decompressed if need be; a little can unpack to very much, of which no more than LARGEST."""
+    """The content, decompressed if need be; a little can unpack to very much, of which no more than
+    LARGEST."""
     if not content.startswith(b"\x1f\x8b"):
         return content
     return zlib.decompressobj(wbits=31).decompress(content, LARGEST)  # 31 means gzip
@@ -121,7 +133,9 @@ def from_mirror(url: str, names: Sequence[str]) -> Contents:
     deadline = time.monotonic() + FETCH_SECONDS
     for name in names:
         content = bytearray()
-        with urllib.request.urlopen(f"{url.rstrip('/')}/{name}.gz", timeout=STALL_SECONDS) as response:
+        with urllib.request.urlopen(
+            f"{url.rstrip('/')}/{name}.gz", timeout=STALL_SECONDS
+        ) as response:
             while chunk := response.read1(1 << 20):
                 content += chunk
                 if len(content) > LARGEST or time.monotonic() > deadline:
@@ -130,12 +144,22 @@ def from_mirror(url: str, names: Sequence[str]) -> Contents:
 
 
 def from_debian(package: str, names: Sequence[str]) -> Contents:
-    """The files in Debian's (or Ubuntu's) package, with package lists and cache of our own, so without root."""
+    """The files in Debian's (or Ubuntu's) package, with package lists and cache of our own, so
+    without root."""
     with tempfile.TemporaryDirectory() as scratch:
         for private in ("lists/partial", "cache/archives/partial"):
             Path(scratch, private).mkdir(parents=True)
-        apt_get = ["apt-get", f"-oDir::State::Lists={scratch}/lists", f"-oDir::Cache={scratch}/cache"]
-        options = {"input": "", "capture_output": True, "errors": "replace", "timeout": FETCH_SECONDS}
+        apt_get = [
+            "apt-get",
+            f"-oDir::State::Lists={scratch}/lists",
+            f"-oDir::Cache={scratch}/cache",
+        ]
+        options = {
+            "input": "",
+            "capture_output": True,
+            "errors": "replace",
+            "timeout": FETCH_SECONDS,
+        }
         download = [*apt_get, "download", "--", package]  # the name is never an option
         for command in ([*apt_get, "update"], download, ["sh", "-c", "dpkg-deb -x ./*.deb ."]):
             done = subprocess.run(command, cwd=scratch, **options)

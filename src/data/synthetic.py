@@ -41,7 +41,9 @@ class SyntheticRegression(SplitDataModule):
         for name, size in self.sizes.items():
             if size * len(w) > MOST_NUMBERS:
                 numbers = f"{size:,} examples of {len(w):,} features"
-                raise UserError(f"data.{name}_size={size}: {numbers} are more than {MOST_NUMBERS:,} numbers")
+                raise UserError(
+                    f"data.{name}_size={size}: {numbers} are more than {MOST_NUMBERS:,} numbers"
+                )
 
     def setup(self, stage: str | None = None) -> None:
         w, b = self.truth

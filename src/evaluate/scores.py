@@ -43,26 +43,39 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     outputs: list[Tensor] = []  # of the minibatches, which keep the order of the test split
     model.register_forward_hook(lambda module, inputs, output: outputs.append(output.cpu()))
     # one device, also if several have trained it, and nothing else that the run says of its trainer
-    accelerator = options.trainer.get("accelerator") or settings["trainer"].get("accelerator", "cpu")
+    accelerator = options.trainer.get("accelerator") or settings["trainer"].get(
+        "accelerator", "cpu"
+    )
     chosen = {"accelerator": accelerator, "enable_progress_bar": False}
     trainer = build_trainer(**arguments("trainer", build_trainer, chosen, ("folder", "callbacks")))
     trainer.test(model, data, verbose=False)
     metrics = logged(trainer)
 
-    result = {"checkpoint": str(checkpoint), "epoch": load_checkpoint(checkpoint, within)["epoch"] + 1, **metrics}
+    result = {
+        "checkpoint": str(checkpoint),
+        "epoch": load_checkpoint(checkpoint, within)["epoch"] + 1,
+        **metrics,
+    }
     if model.classifies:
         examples, indices = data.splits["test"]
         result |= classification(torch.cat(outputs), examples.y[indices], data.classes)
     write(run.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
-    log.info("\n%s\n", table([{name: value for name, value in result.items() if isinstance(value, float)}]))
+    log.info(
+        "\n%s\n",
+        table([{name: value for name, value in result.items() if isinstance(value, float)}]),
+    )
     if model.classifies:
-        log.info("%s\n", table({"class": name, **scores} for name, scores in result["classes"].items()))
+        log.info(
+            "%s\n", table({"class": name, **scores} for name, scores in result["classes"].items())
+        )
     before = {name: record.get(name) for name in metrics}
     if checkpoint == run.best and metrics == before:
         log.info("the same test metrics as in metrics.json, to the last digit")
     elif checkpoint == run.best:
         differ = ", ".join(f"{name} {value}" for name, value in before.items())
-        log.warning("not the test metrics in metrics.json (%s): made elsewhere, or not ended?", differ)
+        log.warning(
+            "not the test metrics in metrics.json (%s): made elsewhere, or not ended?", differ
+        )
     log.info("written to %s/: evaluation.json", pasteable(run.path))
     return result
 
@@ -75,6 +88,8 @@ def classification(logits: Tensor, y: Tensor, classes: list[str]) -> dict[str, A
     return {
         # bins as in Guo et al. 2017, On Calibration of Modern Neural Networks
         "calibration_error": tm.calibration_error(p, y, n_bins=15, **kind).item(),
-        "classes": {name: {score: values[score][k] for score in scores} for k, name in enumerate(classes)},
+        "classes": {
+            name: {score: values[score][k] for score in scores} for k, name in enumerate(classes)
+        },
         "confusion": tm.confusion_matrix(p, y, **kind).tolist(),
     }

@@ -1,7 +1,8 @@
 """Stochastic gradient descent and its learning rate decay, written out by hand.
 
-Both subclass torch's base classes: the arithmetic is ours, the bookkeeping (parameter groups, state_dict,
-step counting) is torch's, so that checkpoints, learning rate monitors and resume work as for any optimizer.
+Both subclass torch's base classes: the arithmetic is ours, the bookkeeping (parameter groups,
+state_dict, step counting) is torch's, so that checkpoints, learning rate monitors and resume work
+as for any optimizer.
 """
 
 import torch
@@ -11,8 +12,8 @@ from torch.optim.lr_scheduler import LRScheduler
 class SGD(torch.optim.Optimizer):
     """p <- p - lr * (gradient + weight_decay * p).
 
-    `weight_decay` is torch's: it adds weight_decay * p to the gradient, that is weight_decay / 2 * |p|^2 to
-    the loss, for every parameter given.
+    `weight_decay` is torch's: it adds weight_decay * p to the gradient, that is weight_decay / 2 *
+    |p|^2 to the loss, for every parameter given.
     """
 
     def __init__(self, params, lr: float, weight_decay: float = 0.0):
@@ -36,7 +37,8 @@ class SGD(torch.optim.Optimizer):
 
 
 class ExponentialLR(LRScheduler):
-    """lr of epoch t = lr_0 * gamma^t, by one multiplication after every epoch; gamma = 1 keeps it constant."""
+    """lr of epoch t = lr_0 * gamma^t, by one multiplication after every epoch; gamma = 1 keeps it
+    constant."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, gamma: float):
         self.gamma = gamma

@@ -40,7 +40,9 @@ class Concise(Regression):
         return loss
 
     def configure_optimizers(self) -> dict:
-        optimizer = optim.SGD(self.parameters(), lr=self.hparams.lr, weight_decay=self.hparams.weight_decay)
+        optimizer = optim.SGD(
+            self.parameters(), lr=self.hparams.lr, weight_decay=self.hparams.weight_decay
+        )
         scheduler = optim.lr_scheduler.ExponentialLR(optimizer, self.hparams.gamma)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
@@ -55,7 +57,8 @@ class SoftmaxRegression(Concise):
 
 
 class LinearRegression(Concise):
-    """y = x W + b + noise. The loss l2 is d^2, twice the other form's: at equal lr steps are twice as long."""
+    """y = x W + b + noise. The loss l2 is d^2, twice the other form's: at equal lr steps are twice
+    as long."""
 
     def __init__(self, loss: Literal["l2", "l1", "huber"] = "l2", **shared: Any):
         super().__init__(**shared)

@@ -26,15 +26,17 @@ class Diverged(UserError):
 
 
 class Regression(L.LightningModule, ABC):
-    """Predicts values or, if it `classifies`, labels; fitted by minibatch stochastic gradient descent.
+    """Predicts values or, if it `classifies`, labels; fitted by minibatch stochastic gradient
+    descent.
 
     A subclass has parameters, `forward`, `loss` (mean of a minibatch), `training_step` and
     `configure_optimizers`; if it is X W + b, `weights` gives W and b.
 
-    Metrics are logged once per epoch as `stage/name`, stage being train, val or test. Each is the exact mean
-    over the examples of the epoch, however uneven the minibatches and the processes. Training metrics are
-    those of the model as it was when it saw each minibatch. If the data knows the parameters that made it
-    (`truth`), the largest absolute errors of the estimates are logged as error/w and error/b.
+    Metrics are logged once per epoch as `stage/name`, stage being train, val or test. Each is the
+    exact mean over the examples of the epoch, however uneven the minibatches and the processes.
+    Training metrics are those of the model as it was when it saw each minibatch. If the data knows
+    the parameters that made it (`truth`), the largest absolute errors of the estimates are logged
+    as error/w and error/b.
 
     The data has `num_inputs` d and `num_outputs` q; conf/model says what the other arguments mean.
     """
@@ -51,7 +53,9 @@ class Regression(L.LightningModule, ABC):
         sigma: NonNegative,
     ):
         super().__init__()
-        self.save_hyperparameters(logger=False)  # those of the class that is built, its own and the shared
+        self.save_hyperparameters(
+            logger=False
+        )  # those of the class that is built, its own and the shared
         self.means = EpochMeans()
         self.epoch_lr = math.nan  # learning rate of the epoch
 
@@ -85,20 +89,24 @@ class Regression(L.LightningModule, ABC):
         if self.classifies:
             sums["acc"] = F.num_correct(output, y)
         self.means.add(stage, len(y), sums)
-        # elsewhere `log_means` finds out: to ask a GPU makes it wait, and one process must not stop alone
+        # elsewhere `log_means` finds out: to ask a GPU makes it wait, and one process must not stop
+        # alone
         if loss.device.type == "cpu" and self.trainer.world_size == 1:
             self.check_finite(stage, loss.item())
         return output, loss
 
     def check_finite(self, stage: str, loss: float) -> None:
-        """Raises Diverged, which says when it happened and what may help, if the loss is nan or infinite."""
+        """Raises Diverged, which says when it happened and what may help, if the loss is nan or
+        infinite."""
         if math.isfinite(loss):
             return
         step = self.global_step + (stage == "train")
         advice = self.lower_lr()
         if self.hparams.get("numerics") == "textbook":
             advice += " or take model.numerics=stable"
-        raise Diverged(f"{stage} loss became {loss} in epoch {self.current_epoch + 1}, step {step}; {advice}")
+        raise Diverged(
+            f"{stage} loss became {loss} in epoch {self.current_epoch + 1}, step {step}; {advice}"
+        )
 
     def lower_lr(self) -> str:
         """What most often helps a run that diverges."""

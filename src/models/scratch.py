@@ -15,7 +15,8 @@ from src.models.regression import Factor, NonNegative, Positive, Regression
 
 
 class Scratch(Regression):
-    """X W + b with W (d, q) ~ N(0, sigma^2) and b (q,) = 0, updated by hand (manual optimization)."""
+    """X W + b with W (d, q) ~ N(0, sigma^2) and b (q,) = 0, updated by hand (manual
+    optimization)."""
 
     def __init__(
         self,
@@ -46,13 +47,16 @@ class Scratch(Regression):
         optimizer.step()
 
     def configure_optimizers(self) -> dict:
-        optimizer = optim.SGD(self.parameters(), lr=self.hparams.lr, weight_decay=self.hparams.weight_decay)
+        optimizer = optim.SGD(
+            self.parameters(), lr=self.hparams.lr, weight_decay=self.hparams.weight_decay
+        )
         scheduler = optim.ExponentialLR(optimizer, self.hparams.gamma)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
 
 class SoftmaxRegression(Scratch):
-    """P(y = j | x) = softmax(x W + b)_j; textbook numerics: no shift by the maximum, log(y_hat + 1e-9)."""
+    """P(y = j | x) = softmax(x W + b)_j; textbook numerics: no shift by the maximum, log(y_hat +
+    1e-9)."""
 
     classifies = True
 

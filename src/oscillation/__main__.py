@@ -1,7 +1,8 @@
 """Why does the loss oscillate in spite of a decaying learning rate? python -m src.oscillation SWEEP
 
-How much the training loss moves in the runs of a sweep (sweep=lr_gamma): between the last epochs, between the
-minibatches of the last one (train/swing), and between those under weights held still (train/rest): noise alone.
+How much the training loss moves in the runs of a sweep (sweep=lr_gamma): between the last epochs,
+between the minibatches of the last one (train/swing), and between those under weights held still
+(train/rest): noise alone.
 """
 
 from pathlib import Path
@@ -22,30 +23,43 @@ MEASURED = ("within an epoch", "at rest", "between epochs", "last val/acc")
 
 
 def measure(sweep: Sweep) -> list[Row]:
-    """The rows of the finished runs, with MEASURED. Raises UserError if there are none, or one lacks it."""
+    """The rows of the finished runs, with MEASURED. Raises UserError if there are none, or one
+    lacks it."""
     rows = [row for row in sweep.rows() if row["status"] == "finished"]
     for row in rows:
         run = Run(row["folder"])
         epochs = run.rows()[-LAST:]
         if len(epochs) < LAST or not epochs[-1].keys() >= {*NEEDED}:
-            raise UserError(f"{run.path} lacks {', '.join(NEEDED)} or {LAST} epochs; run sweep=lr_gamma")
+            raise UserError(
+                f"{run.path} lacks {', '.join(NEEDED)} or {LAST} epochs; run sweep=lr_gamma"
+            )
         losses, swings, rests, accuracies = ([epoch[name] for epoch in epochs] for name in NEEDED)
-        row |= zip(MEASURED, (swings[-1], rests[-1], mean_change(losses), accuracies[-1]), strict=True)
+        row |= zip(
+            MEASURED, (swings[-1], rests[-1], mean_change(losses), accuracies[-1]), strict=True
+        )
     if not rows:
         raise UserError(f"{sweep.path} has no finished run")
     return rows
 
 
 def draw(means: list[Row], path: Path) -> None:
-    """Draw how much the loss moves at each setting, and how good the model is, as the file `path`."""
+    """Draw how much the loss moves at each setting, and how good the model is, as the file
+    `path`."""
     from src.charts import CYCLE, figure, save  # matplotlib: --help needs none
 
     panel = figure(10, 4.2)
     left, right = panel.subplots(1, 2)
-    ticks = [" ".join(f"{key.rpartition('.')[2]}={row[key]}" for key in row if "." in key) for row in means]
-    for name, ax, colour, marker in zip(MEASURED, (left, left, left, right), CYCLE, "oxoo", strict=False):
+    ticks = [
+        " ".join(f"{key.rpartition('.')[2]}={row[key]}" for key in row if "." in key)
+        for row in means
+    ]
+    for name, ax, colour, marker in zip(
+        MEASURED, (left, left, left, right), CYCLE, "oxoo", strict=False
+    ):
         ax.plot(ticks, [row[name][0] for row in means], marker, label=name, color=colour)
-    left.set(title="how much the training loss moves", yscale="log", ylabel="mean |change| of the loss")
+    left.set(
+        title="how much the training loss moves", yscale="log", ylabel="mean |change| of the loss"
+    )
     right.set(title="accuracy after the last epoch", ylabel="val/acc")
     for ax in (left, right):
         ax.tick_params(axis="x", rotation=90)
@@ -55,8 +69,11 @@ def draw(means: list[Row], path: Path) -> None:
 
 
 def main() -> None:
-    """Print the table of the sweep; write oscillation.csv, a row for each run, and oscillation.png."""
-    parser = Parser("python -m src.oscillation", "Why the loss oscillates in spite of a decaying learning rate.")
+    """Print the table of the sweep; write oscillation.csv, a row for each run, and
+    oscillation.png."""
+    parser = Parser(
+        "python -m src.oscillation", "Why the loss oscillates in spite of a decaying learning rate."
+    )
     parser.add_argument("sweep", type=Path, help="folder of a sweep, outputs/sweeps/NAME")
     sweep = Sweep(parser.parse_args().sweep)
     with signals.held():

@@ -1,4 +1,5 @@
-"""Predictions of a run, of test images or pictures of one's own, and answers of least expected cost."""
+"""Predictions of a run, of test images or pictures of one's own, and answers of least expected
+cost."""
 
 import csv
 import logging
@@ -35,7 +36,9 @@ class Prediction(Options):
     run: str
     checkpoint: Literal["best", "last"]
     inputs: Annotated[str, Field(min_length=1)] | None
-    invert: Annotated[Literal["auto", "true", "false"], BeforeValidator(lambda value: str(value).lower())]
+    invert: Annotated[
+        Literal["auto", "true", "false"], BeforeValidator(lambda value: str(value).lower())
+    ]
     first: Annotated[int, Field(ge=1, le=300)]
     decision: dict[Literal["costs"], str | None]
     data: dict[Literal["root"], str | None]
@@ -51,16 +54,22 @@ def predict(cfg: DictConfig, folder: Path) -> None:
     if not model.classifies:
         raise UserError(f"run {run.path} is no classifier; predict needs one")
     if paths and data.resize is None:
-        raise UserError(f"run {run.path} takes no pictures, as its data have no `resize`; leave inputs out")
+        raise UserError(
+            f"run {run.path} takes no pictures, as its data have no `resize`; leave inputs out"
+        )
     file = options.decision.get("costs")
     costs = read_costs(Path(file), data.classes) if file else None
-    seen = {}  # what the model sees of each picture that can be read; the log says why the others cannot
+    # what the model sees of each picture that can be read; the log says why the others cannot
+    seen = {}
     for name, path in paths.items():
         try:
             seen[name] = prepare(decode(path), data.resize, options.invert)
         except UserError as reason:
             log.error("cannot read %s: %s", name, reason)
-    failed = f"{len(paths) - len(seen)} of {len(paths)} pictures could not be read; the lines above say why"
+    failed = (
+        f"{len(paths) - len(seen)} of {len(paths)} pictures could not be read; "
+        "the lines above say why"
+    )
     if paths and not seen:
         raise UserError(failed)
     if seen:
@@ -87,8 +96,11 @@ def predict(cfg: DictConfig, folder: Path) -> None:
         raise UserError(failed)
 
 
-def tabulate(examples: dict[str, Sequence], p: Tensor, classes: list[str], costs: Tensor | None) -> list[dict]:
-    """The rows of predictions.csv: `examples`, the likeliest class, the answer of least cost, and p (n, q)."""
+def tabulate(
+    examples: dict[str, Sequence], p: Tensor, classes: list[str], costs: Tensor | None
+) -> list[dict]:
+    """The rows of predictions.csv: `examples`, the likeliest class, the answer of least cost, and p
+    (n, q)."""
     columns = examples | {"predicted": [classes[k] for k in p.argmax(dim=1)]}
     if costs is not None:
         columns["answer"] = [classes[k] for k in F.expected_cost(p, costs).argmin(dim=1)]
@@ -97,23 +109,34 @@ def tabulate(examples: dict[str, Sequence], p: Tensor, classes: list[str], costs
 
 
 def read_costs(path: Path, classes: list[str]) -> Tensor:
-    """Costs (q, q) of each answer (column) for each true class (row), from a CSV file: true,CLASS,..."""
+    """Costs (q, q) of each answer (column) for each true class (row), from a CSV file:
+    true,CLASS,..."""
     try:
-        rows = {row.pop("true", None): row for row in csv.DictReader(files.read(path, 1 << 20).splitlines())}
+        rows = {
+            row.pop("true", None): row
+            for row in csv.DictReader(files.read(path, 1 << 20).splitlines())
+        }
         if absent := ", ".join(name for name in classes if name not in rows.get(name, {})):
             raise ValueError(f"it has no row or no column for {absent}")
-        if others := ", ".join(str(name) for name in {**rows, **rows[classes[0]]} if name not in classes):
+        if others := ", ".join(
+            str(name) for name in {**rows, **rows[classes[0]]} if name not in classes
+        ):
             raise ValueError(f"it names {others}, which is no class")
-        costs = torch.tensor([[float(rows[name][answer]) for answer in classes] for name in classes])
+        costs = torch.tensor(
+            [[float(rows[name][answer]) for answer in classes] for name in classes]
+        )
         if not costs.isfinite().all():
             raise ValueError("every cost must be a finite number")
     except (UserError, csv.Error, TypeError, ValueError) as error:
-        raise UserError(f"decision.costs {path} is no CSV file of costs: {error}; see conf/costs") from error
+        raise UserError(
+            f"decision.costs {path} is no CSV file of costs: {error}; see conf/costs"
+        ) from error
     return costs
 
 
 def chart(rows: list[dict[str, Any]], pairs: Tensor, classes: list[str]) -> Figure:
-    """Of each row of predictions.csv: its file, its three likeliest classes, its answer, and its `pair`."""
+    """Of each row of predictions.csv: its file, its three likeliest classes, its answer, and its
+    `pair`."""
     glyphs, captions = get_font(findfont("DejaVu Sans")).get_charmap(), []
     for row in rows:
         likeliest = sorted(classes, key=row.get, reverse=True)[:3]
@@ -126,10 +149,16 @@ def chart(rows: list[dict[str, Any]], pairs: Tensor, classes: list[str]) -> Figu
     return gallery(pairs, captions, "your picture, what the model sees, likeliest classes")
 
 
-def decisions(rows: list[dict[str, Any]], costs: Tensor, data: SplitDataModule, most: int) -> dict[str, Figure]:
-    """The first test images, if any, whose two answers differ; the log says what each way to answer costs."""
+def decisions(
+    rows: list[dict[str, Any]], costs: Tensor, data: SplitDataModule, most: int
+) -> dict[str, Figure]:
+    """The first test images, if any, whose two answers differ; the log says what each way to answer
+    costs."""
     place = {name: k for k, name in enumerate(data.classes)}
-    for column, rule in (("predicted", "the likeliest class    "), ("answer", "the least expected cost")):
+    for column, rule in (
+        ("predicted", "the likeliest class    "),
+        ("answer", "the least expected cost"),
+    ):
         paid = [costs[place[row["true"]], place[row[column]]].item() for row in rows]
         log.info("answering %s costs %.4f an image", rule, fmean(paid))
     differ = [i for i, row in enumerate(rows) if row["answer"] != row["predicted"]]
@@ -138,7 +167,9 @@ def decisions(rows: list[dict[str, Any]], costs: Tensor, data: SplitDataModule, 
         return {}
     X, _ = data.split_examples("test", torch.tensor(differ[:most]))
     colours = {"true": BLACK, "predicted": WRONG, "answer": COLOURS["train"]}
-    captions = [[(rows[i][name], colour) for name, colour in colours.items()] for i in differ[:most]]
+    captions = [
+        [(rows[i][name], colour) for name, colour in colours.items()] for i in differ[:most]
+    ]
     title = "true class, likeliest (red), answer of least expected cost (blue)"
     return {"decisions": gallery(1 - square(X), captions, title)}
 

@@ -22,7 +22,9 @@ from src.tables import table
 from src.training.experiment import train
 
 log = logging.getLogger(__name__)
-Record = dict[str, Any]  # of a run, with its seed; of one that failed, the reason and the seed alone
+Record = dict[
+    str, Any
+]  # of a run, with its seed; of one that failed, the reason and the seed alone
 
 
 class Check(Options):
@@ -41,7 +43,12 @@ class Reproduction(Options):
 
 def run_preset(preset: str, seed: int, overrides: Sequence[str], folder: Path) -> Record:
     """Train. The record has the losses of the last epoch too."""
-    arguments = [f"experiment={preset}", f"seed={seed}", "trainer.enable_progress_bar=false", *overrides]
+    arguments = [
+        f"experiment={preset}",
+        f"seed={seed}",
+        "trainer.enable_progress_bar=false",
+        *overrides,
+    ]
     try:
         run = train(compose("train", overrides=arguments), folder)
     except Exception as error:
@@ -53,14 +60,23 @@ def run_preset(preset: str, seed: int, overrides: Sequence[str], folder: Path) -
 
 
 def row(preset: str, check: Check, records: Sequence[Record]) -> dict[str, Any]:
-    """A row of the page: the mean of each bounded metric over the seeds, its spread, and the verdict."""
+    """A row of the page: the mean of each bounded metric over the seeds, its spread, and the
+    verdict."""
     finished = [record for record in records if "reason" not in record]
-    figures = [f"seed {record['seed']} failed: {record['reason']}" for record in records if "reason" in record]
+    figures = [
+        f"seed {record['seed']} failed: {record['reason']}"
+        for record in records
+        if "reason" in record
+    ]
     passed = not figures
     for name, (low, high) in check.bounds.items() if finished else ():
         values = [record.get(name, math.nan) for record in finished]
         passed &= low <= statistics.fmean(values) <= high
-        spread = f" ({min(values):.4f} to {max(values):.4f}, {len(values)} seeds)" if len(values) > 1 else ""
+        spread = (
+            f" ({min(values):.4f} to {max(values):.4f}, {len(values)} seeds)"
+            if len(values) > 1
+            else ""
+        )
         figures.append(f"{name} {statistics.fmean(values):.4f}{spread}")
     shortened = f"; here {', '.join(check.overrides)}" if check.overrides else ""
     return {
@@ -74,14 +90,22 @@ def row(preset: str, check: Check, records: Sequence[Record]) -> dict[str, Any]:
 
 
 def reproduce(checks: dict[str, Check], overrides: Sequence[str], folder: Path) -> None:
-    """Run all checks, one run after the other, and write the table. Raises UserError unless all pass."""
+    """Run all checks, one run after the other, and write the table. Raises UserError unless all
+    pass."""
     runs = [(preset, seed) for preset, check in checks.items() for seed in range(check.seeds)]
     records: dict[str, list[Record]] = {}
     for done, (preset, seed) in enumerate(runs, start=1):
         check, place = checks[preset], folder / preset / f"seed{seed}"
         record = run_preset(preset, seed, [*check.overrides, *overrides], place)
         records.setdefault(preset, []).append(record)
-        log.info("%d/%d  %s seed %d  %s", done, len(runs), preset, seed, row(preset, check, [record])["ours"])
+        log.info(
+            "%d/%d  %s seed %d  %s",
+            done,
+            len(runs),
+            preset,
+            seed,
+            row(preset, check, [record])["ours"],
+        )
     rows = [row(preset, check, records[preset]) for preset, check in checks.items()]
     write(folder / "results.md", table(rows) + "\n")
     log.info("\n%s\n\n%s", table(rows), pasteable(folder / "results.md"))
@@ -93,6 +117,8 @@ def main(cfg: DictConfig) -> None:
     options = checked(Reproduction, cfg)
     presets = options.presets or options.checks
     if unknown := [preset for preset in presets if preset not in options.checks]:
-        raise UserError(f"presets: no check for {', '.join(unknown)}; choose from {', '.join(options.checks)}")
+        raise UserError(
+            f"presets: no check for {', '.join(unknown)}; choose from {', '.join(options.checks)}"
+        )
     checks = {preset: options.checks[preset] for preset in presets}
     reproduce(checks, options.overrides, Path(HydraConfig.get().runtime.output_dir))

@@ -1,9 +1,10 @@
-"""Checkpoints, read as if a stranger had made them: tensors and plain values, no larger than the file.
+"""Checkpoints, read as if a stranger had made them: tensors and plain values, no larger than the
+file.
 
-A checkpoint is a zip archive that torch.save writes: a pickle, and the bytes of each tensor beside it. Python's
-unpickler can call anything that a pickle names. Here it finds three harmless things, and before it starts, every
-instruction of the pickle is looked at. torch.load(weights_only=True) runs no program either, but a file of 400
-bytes can make it take all memory.
+A checkpoint is a zip archive that torch.save writes: a pickle, and the bytes of each tensor beside
+it. Python's unpickler can call anything that a pickle names. Here it finds three harmless things,
+and before it starts, every instruction of the pickle is looked at. torch.load(weights_only=True)
+runs no program either, but a file of 400 bytes can make it take all memory.
 """
 
 import io
@@ -48,11 +49,22 @@ DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-# Instructions that build None, numbers, texts, lists, tuples, dicts and what the Unpickler below can find.
+# Instructions that build None, numbers, texts, lists, tuples, dicts and what the Unpickler below
+# can find.
 ALLOWED = frozenset(
     {
         *("PROTO", "STOP", "MARK", "POP", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"),
-        *("NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"),
+        *(
+            "NONE",
+            "NEWTRUE",
+            "NEWFALSE",
+            "BININT",
+            "BININT1",
+            "BININT2",
+            "LONG1",
+            "BINFLOAT",
+            "BINUNICODE",
+        ),
         *("EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM", "SETITEMS"),
         *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
         *("GLOBAL", "REDUCE", "BUILD", "BINPERSID"),
@@ -61,9 +73,11 @@ ALLOWED = frozenset(
 
 
 def load_checkpoint(path: Path, within: Path | None = None) -> dict[str, Any]:
-    """Content of a checkpoint, whole and harmless. `within` is the run folder, below which no link is followed.
+    """Content of a checkpoint, whole and harmless. `within` is the run folder, below which no link
+    is followed.
 
-    Raises UserError if the file is missing, damaged (it has a checksum of every part), or something else.
+    Raises UserError if the file is missing, damaged (it has a checksum of every part), or something
+    else.
     """
     try:
         with open_regular(path, LARGEST, within) as file:
@@ -72,7 +86,9 @@ def load_checkpoint(path: Path, within: Path | None = None) -> dict[str, Any]:
         raise UserError(f"checkpoint {path} does not exist; try checkpoint=best") from None
     except pickle.UnpicklingError as error:
         advice = "it was not loaded, as that could run a program"
-        raise UserError(f"checkpoint {path} holds more than tensors and plain values ({error}); {advice}") from error
+        raise UserError(
+            f"checkpoint {path} holds more than tensors and plain values ({error}); {advice}"
+        ) from error
     except UserError:
         raise
     except Exception as error:  # a damaged file can fail anywhere, with any kind of error
@@ -103,9 +119,13 @@ def _load(file: BinaryIO) -> Any:
         (pickled,) = [part for part in parts if part.filename.endswith("/data.pkl")]
         folder = pickled.filename.removesuffix("/data.pkl")
         if archive.read(f"{folder}/byteorder").decode() != sys.byteorder:
-            raise ValueError(f"its numbers are {archive.read(f'{folder}/byteorder').decode()} endian")
+            raise ValueError(
+                f"its numbers are {archive.read(f'{folder}/byteorder').decode()} endian"
+            )
         if pickled.file_size > LARGEST_PICKLE:
-            raise ValueError(f"its pickle has {pickled.file_size:,} bytes, more than {LARGEST_PICKLE:,}")
+            raise ValueError(
+                f"its pickle has {pickled.file_size:,} bytes, more than {LARGEST_PICKLE:,}"
+            )
         return Unpickler(archive, folder).load()
 
 
@@ -120,7 +140,8 @@ def _check_number_of_parts(file: BinaryIO, size: int) -> None:
 
 
 class Unpickler(pickle.Unpickler):
-    """Unpickles tensors and plain values from a folder of the archive, and refuses everything else."""
+    """Unpickles tensors and plain values from a folder of the archive, and refuses everything
+    else."""
 
     def __init__(self, archive: zipfile.ZipFile, folder: str):
         content = archive.read(f"{folder}/data.pkl")
@@ -147,8 +168,12 @@ class Unpickler(pickle.Unpickler):
         if name not in self.storages:
             content = bytearray(self.archive.read(f"{self.folder}/data/{name}"))
             if len(content) != count * dtype.itemsize:
-                raise ValueError(f"storage {name} has {len(content):,} bytes, not {count} of {dtype}")
-            self.storages[name] = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
+                raise ValueError(
+                    f"storage {name} has {len(content):,} bytes, not {count} of {dtype}"
+                )
+            self.storages[name] = (
+                torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
+            )
         return self.storages[name]
 
 
@@ -157,19 +182,29 @@ class Mapping(dict):
 
 
 def rebuild_tensor(
-    storage: Tensor, offset: int, size: Sequence[int], stride: Sequence[int], requires_grad: bool, hooks: Any, *_: Any
+    storage: Tensor,
+    offset: int,
+    size: Sequence[int],
+    stride: Sequence[int],
+    requires_grad: bool,
+    hooks: Any,
+    *_: Any,
 ) -> Tensor:
-    """The tensor of this size and stride in the storage (n,). Raises ValueError if it does not lie in there."""
+    """The tensor of this size and stride in the storage (n,). Raises ValueError if it does not lie
+    in there."""
     if min([offset, *size, *stride]) < 0 or math.prod(size) > len(storage):
         raise ValueError(f"a tensor of size {tuple(size)} in a storage of {len(storage)}")
     last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
     if math.prod(size) > 0 and last >= len(storage):
-        raise ValueError(f"a tensor of size {tuple(size)} and stride {tuple(stride)} in a storage of {len(storage)}")
+        raise ValueError(
+            f"a tensor {tuple(size)} with strides {tuple(stride)} in a storage of {len(storage)}"
+        )
     return storage.as_strided(tuple(size), tuple(stride), offset)
 
 
 def _check_instructions(pickled: bytes) -> None:
-    """Raises UnpicklingError for an instruction that no checkpoint needs, and ValueError for too many."""
+    """Raises UnpicklingError for an instruction that no checkpoint needs, and ValueError for too
+    many."""
     for number, (instruction, _, _) in enumerate(pickletools.genops(pickled)):
         if instruction.name not in ALLOWED:
             raise pickle.UnpicklingError(f"it has the instruction {instruction.name}")

@@ -1,7 +1,8 @@
 """Objects from plain settings: classes of this project, each in the role that it was written for.
 
-Settings may come from a stranger's run folder: nothing in them is called but the one class that `_target_`
-names, which must be defined where its role says, and no interpolation or nested target is followed.
+Settings may come from a stranger's run folder: nothing in them is called but the one class that
+`_target_` names, which must be defined where its role says, and no interpolation or nested target
+is followed.
 """
 
 import importlib
@@ -24,7 +25,8 @@ ROLES = {  # group of the config -> (where its classes are defined, what they ar
     "callbacks": ("src.", L.Callback),
     "logger": ("src.", Checkpoint),
 }
-# Lightning's own callbacks that are tested with everything a run promises, and what Lightning does not check.
+# Lightning's own callbacks that are tested with everything a run promises, and what Lightning does
+# not check.
 LIGHTNING = {
     "lightning.pytorch.callbacks.EarlyStopping": {
         "patience": NonNegativeInt,
@@ -35,18 +37,22 @@ WIDTH = ("num_inputs", "num_outputs")  # arguments of a model that its data deci
 
 
 def build(key: str, settings: Any, **objects: Any) -> Any:
-    """The object that the settings at `key` describe. Raises UserError if they, or their class, are refused."""
+    """The object that the settings at `key` describe. Raises UserError if they, or their class, are
+    refused."""
     kind, values = check(key, settings, tuple(objects))
     try:
         return kind(**values, **objects)
     except Exception as error:
         if isinstance(error, UserError) or kind.__module__.startswith("src."):
             raise
-        raise UserError(f"{key}: {' '.join(str(error).split())}") from error  # a library refuses a value
+        raise UserError(
+            f"{key}: {' '.join(str(error).split())}"
+        ) from error  # a library refuses a value
 
 
 def check(key: str, settings: Any, objects: tuple[str, ...] = ()) -> tuple[type, dict[str, Any]]:
-    """The class that the settings at `key` name, and its arguments, without those that are `objects`.
+    """The class that the settings at `key` name, and its arguments, without those that are
+    `objects`.
 
     Raises UserError if the class is not one of its role, or an argument does not fit.
     """
@@ -86,17 +92,20 @@ def _imported(module: str, name: str) -> Any:
 
 def build_model(settings: dict[str, Any], data: L.LightningDataModule) -> L.LightningModule:
     """The model, as wide as the data."""
-    return build("model", settings["model"], num_inputs=data.num_inputs, num_outputs=data.num_outputs)
+    return build(
+        "model", settings["model"], num_inputs=data.num_inputs, num_outputs=data.num_outputs
+    )
 
 
 def restore(
     settings: dict[str, Any], checkpoint: Path, root: str | None = None, within: Path | None = None
 ) -> tuple[L.LightningDataModule, L.LightningModule]:
-    """The data of a run, not yet loaded, and its model as it was at the checkpoint, in the run folder `within`.
+    """The data of a run, not yet loaded, and its model as it was at the checkpoint, in the run
+    folder `within`.
 
-    Where the data come from is never taken from the settings, which may be a stranger's: the folder is `root`,
-    or that of conf/data, which if relative is in this project. Raises UserError for settings or a checkpoint
-    that cannot be used.
+    Where the data come from is never taken from the settings, which may be a stranger's: the folder
+    is `root`, or that of conf/data, which if relative is in this project. Raises UserError for
+    settings or a checkpoint that cannot be used.
     """
     node = {name: value for name, value in settings["data"].items() if name not in INCIDENTAL}
     data = build("data", node | _sources(node.get("_target_"), root))
@@ -104,13 +113,16 @@ def restore(
     state = load_checkpoint(checkpoint, within)["state_dict"]
     found, expected = (_described(each) for each in (state, model.state_dict()))
     if found != expected:
-        raise UserError(f"{checkpoint} is of another model: it has {found}, the model of this run {expected}")
+        raise UserError(
+            f"{checkpoint} is of another model: it has {found}, the model of this run {expected}"
+        )
     model.load_state_dict(state)
     return data, model.eval()
 
 
 def _sources(target: Any, root: str | None) -> dict[str, Any]:
-    """Where conf/data says that the data of this class come from; their folder is `root`, if that is given."""
+    """Where conf/data says that the data of this class come from; their folder is `root`, if that
+    is given."""
     for path in sorted((CONF / "data").glob("*.yaml")):
         config = OmegaConf.to_container(OmegaConf.load(path))
         if config.get("_target_") == target:

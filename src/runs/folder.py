@@ -34,7 +34,8 @@ class Resumption(TypedDict):
 
 
 class Results(TypedDict, total=False):
-    """metrics.json; it also has the final metrics, numbers under names with a slash, as test/acc."""
+    """metrics.json; it also has the final metrics, numbers under names with a slash, as
+    test/acc."""
 
     seed: int
     versions: dict[str, str]
@@ -59,7 +60,8 @@ RESULTS = pydantic.TypeAdapter(Results)
 
 
 class Run:
-    """A run: the paths and records of its folder, and what it has made, `metrics`, `model` and `data`."""
+    """A run: the paths and records of its folder, and what it has made, `metrics`, `model` and
+    `data`."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path).expanduser()
@@ -71,7 +73,8 @@ class Run:
         self.figures = self.path / "figures"
 
     def begun(self) -> bool:
-        """Whether there is a state to go on from, or a result; else the folder may be used afresh."""
+        """Whether there is a state to go on from, or a result; else the folder may be used
+        afresh."""
         return self.last.exists() or self.record().get("status") in ("finished", "diverged")
 
     def early(self) -> bool:
@@ -80,7 +83,12 @@ class Run:
         names -= {path.relative_to(self.path).parts[0] for path in self.events()}
         saved = {PART.sub("", path.name) for path in self.best.parent.glob("*")}
         ours = ".hydra" in names or names <= {"train.log"}
-        return ours and names <= EARLY and saved <= {self.best.name, self.last.name} and not self.begun()
+        return (
+            ours
+            and names <= EARLY
+            and saved <= {self.best.name, self.last.name}
+            and not self.begun()
+        )
 
     def parts(self) -> Iterator[Path]:
         """The files that a killed process was writing."""
@@ -88,30 +96,43 @@ class Run:
             yield from folder.glob("*.part")
 
     def events(self) -> list[Path]:
-        """TensorBoard's files: here or, of a job of a sweep, in a folder that holds nothing else."""
+        """TensorBoard's files: here or, of a job of a sweep, in a folder that holds nothing
+        else."""
         named = (each for each in self.path.glob("*") if each.is_dir() and not each.is_symlink())
-        own = (each for each in named if all(path.match("events.out.tfevents.*") for path in each.iterdir()))
-        return [path for folder in (self.path, *own) for path in folder.glob("events.out.tfevents.*")]
+        own = (
+            each
+            for each in named
+            if all(path.match("events.out.tfevents.*") for path in each.iterdir())
+        )
+        return [
+            path for folder in (self.path, *own) for path in folder.glob("events.out.tfevents.*")
+        ]
 
     def in_sweep(self) -> bool:
         return (self.path.parent / "sweep.yaml").exists()
 
     def lock(self) -> contextlib.AbstractContextManager:
-        """Keep other commands out of this run: `with run.lock(): ...`. Raises UserError if one is in it."""
+        """Keep other commands out of this run: `with run.lock(): ...`. Raises UserError if one is
+        in it."""
         if not main_process():  # which holds the lock for all processes of the run
             return contextlib.nullcontext()
         return lock(self.config.with_name("lock"), f"run {self.path}")
 
     def in_use(self) -> bool:
         try:
-            with files.open_regular(self.config.with_name("lock"), files.TEXT, within=self.path) as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: others can ask at the same moment
+            with files.open_regular(
+                self.config.with_name("lock"), files.TEXT, within=self.path
+            ) as file:
+                fcntl.flock(
+                    file, fcntl.LOCK_SH | fcntl.LOCK_NB
+                )  # shared: others can ask at the same moment
                 return False
         except OSError as error:  # else nobody has ever had it, or we may not read it
             return isinstance(error, BlockingIOError)
 
     def save_config(self, settings: dict[str, Any], overrides: Sequence[str] = ()) -> None:
-        """Save the settings, plain values, and the overrides that made them, behind earlier ones."""
+        """Save the settings, plain values, and the overrides that made them, behind earlier
+        ones."""
         path = self.config.with_name("overrides.yaml")
         earlier = self.overrides() if path.exists() else []
         files.write(path, yaml.safe_dump([*earlier, *overrides]))
@@ -126,10 +147,13 @@ class Run:
         return found
 
     def recorded(self) -> dict[str, Any]:
-        """The settings of the run, plain values. Raises UserError for what is not a run folder of ours."""
+        """The settings of the run, plain values. Raises UserError for what is not a run folder of
+        ours."""
         if not self.config.exists():
             what = "is no run folder, or one whose run never began"
-            raise UserError(f"{self.path} {what}: it has no .hydra/config.yaml; try outputs/runs/NAME")
+            raise UserError(
+                f"{self.path} {what}: it has no .hydra/config.yaml; try outputs/runs/NAME"
+            )
         files.refuse_links(self.path, "run folder")
         settings = files.read_yaml(self.config, within=self.path)
         groups = settings if isinstance(settings, dict) else {}
@@ -137,7 +161,9 @@ class Run:
         if not seeded or not all(isinstance(groups.get(name), dict) for name in GROUPS):
             raise UserError(f"{self.config} is damaged: it lacks one of seed, {', '.join(GROUPS)}")
         if not all(isinstance(groups.get(name) or {}, dict) for name in OPTIONAL):
-            raise UserError(f"{self.config} is damaged: {' or '.join(OPTIONAL)} is no group of settings")
+            raise UserError(
+                f"{self.config} is damaged: {' or '.join(OPTIONAL)} is no group of settings"
+            )
         if settings.keys() & {"hydra", "defaults"}:  # which would steer Hydra itself
             raise UserError(f"{self.config} is damaged: it must not have hydra or defaults")
         return settings
@@ -148,7 +174,8 @@ class Run:
 
     @functools.cached_property
     def restored(self) -> tuple[Any, Any]:
-        """The data module, set up, and the model of the best epoch. Raises UserError if they cannot be had."""
+        """The data module, set up, and the model of the best epoch. Raises UserError if they cannot
+        be had."""
         from src.runs.config import restore  # torch, without which a run can be summarized
 
         data, model = restore(self.recorded(), self.best, within=self.path)
@@ -162,7 +189,9 @@ class Run:
     def table(self) -> str:
         """The final metrics in Markdown, a row for each stage."""
         stages: dict[str, dict[str, str]] = {}
-        for name, value in sorted(self.metrics.items(), key=lambda item: item[0].startswith("error")):
+        for name, value in sorted(
+            self.metrics.items(), key=lambda item: item[0].startswith("error")
+        ):
             stage, _, metric = name.partition("/")
             stages.setdefault(stage, {"": stage})[metric] = f"{value:.4f}"
         return table(stages.values())
@@ -174,7 +203,8 @@ class Run:
         files.write(self.metrics_json, json.dumps(record, indent=2) + "\n")
 
     def record(self) -> dict[str, Any]:
-        """metrics.json, {} if there is none yet: the status of the run, its results, what they depend on."""
+        """metrics.json, {} if there is none yet: the status of the run, its results, what they
+        depend on."""
         try:
             content = files.read_json(self.metrics_json, within=self.path)
             record = RESULTS.validate_python(content)
@@ -200,19 +230,26 @@ class Run:
 
 
 def lock(path: Path, subject: str) -> AcquireReturnProxy:
-    """Hold the lock file until what is returned is dropped. Raises UserError if another process holds it."""
+    """Hold the lock file until what is returned is dropped. Raises UserError if another process
+    holds it."""
     try:
-        return FileLock(path, is_singleton=True).acquire(timeout=0.5)  # `in_use` has it for a moment
+        return FileLock(path, is_singleton=True).acquire(
+            timeout=0.5
+        )  # `in_use` has it for a moment
     except Timeout:
-        raise UserError(f"{subject} is in use by another process; wait until that one ends") from None
+        raise UserError(
+            f"{subject} is in use by another process; wait until that one ends"
+        ) from None
     except OSError as error:
         raise files.cannot_write(subject, error) from error
 
 
 def claim(wanted: Path, key: str | None = None) -> Path:
-    """Make a folder that is nobody else's: if its name is taken, the first free one with a number behind it.
+    """Make a folder that is nobody else's: if its name is taken, the first free one with a number
+    behind it.
 
-    One that the user named, as `key`, must be new, empty, or that of a run that never began; else UserError.
+    One that the user named, as `key`, must be new, empty, or that of a run that never began; else
+    UserError.
     """
     folder = wanted
     for number in itertools.count(2):
@@ -230,7 +267,8 @@ def claim(wanted: Path, key: str | None = None) -> Path:
 
 
 def check_free(folder: Path, key: str) -> None:
-    """Raises UserError if a run in the folder would overwrite anything; the user named it as `key`."""
+    """Raises UserError if a run in the folder would overwrite anything; the user named it as
+    `key`."""
     run = Run(folder)
     if run.last.exists():
         raise UserError(f"folder {folder} holds a run already; choose another with {key}=DIR")

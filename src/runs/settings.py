@@ -16,11 +16,18 @@ from src import files
 from src.errors import UserError
 
 CONF = Path(__file__).parents[2] / "conf"
-SOURCES = ("root", "system_copies", "mirrors", "debian_package")  # keys of data: where its files come from
+SOURCES = (
+    "root",
+    "system_copies",
+    "mirrors",
+    "debian_package",
+)  # keys of data: where its files come from
 INCIDENTAL = (*SOURCES, "num_workers")  # keys of data that do not make a run another experiment
 GROUPS = ("data", "model", "trainer")  # without which there is no run
 OPTIONAL = ("callbacks", "logger")  # groups that may be left out
-Bounds = Annotated[list[float], pydantic.Field(min_length=2, max_length=2)]  # the lowest and the highest
+Bounds = Annotated[
+    list[float], pydantic.Field(min_length=2, max_length=2)
+]  # the lowest and the highest
 Seed = Annotated[int, pydantic.Field(ge=0, lt=2**32)]
 
 
@@ -36,10 +43,14 @@ def plain(cfg: DictConfig | dict[str, Any]) -> dict[str, Any]:
     arguments("", _seeded, {"seed": settings["seed"]})
     for group in GROUPS:
         if not isinstance(settings[group], dict):
-            raise UserError(f"{group} must be a group of settings, got {settings[group]}; see conf/{group}")
+            raise UserError(
+                f"{group} must be a group of settings, got {settings[group]}; see conf/{group}"
+            )
     for group in OPTIONAL:
         if not isinstance(settings[group] or {}, dict):
-            raise UserError(f"{group} must be a group of settings, got {settings[group]}; leave it out with ~{group}")
+            raise UserError(
+                f"{group} must be a group of settings, got {settings[group]}; try ~{group}"
+            )
         settings[group] = settings[group] or {}
     try:
         files.check_plain(settings)
@@ -55,14 +66,17 @@ def _seeded(seed: Seed) -> None:
 
 
 def _refuse_unread(settings: dict[str, Any], unresolved: dict[str, Any]) -> None:
-    """Raises UserError for a key at the top that no part of a run reads, and no other setting refers to."""
+    """Raises UserError for a key at the top that no part of a run reads, and no other setting
+    refers to."""
     references = set(re.findall(r"\$\{(?:[\w.]+:)?\.*(\w+)", json.dumps(unresolved, default=str)))
     for key, value in settings.items():
         if key in ("seed", *GROUPS, *OPTIONAL) or key in references:
             continue
         if isinstance(value, dict):
             read = f"{key}: {{{', '.join(value)}}} is read by nothing"
-            raise UserError(f"{read}; a file of conf/{key} must begin with the line # @package _global_")
+            raise UserError(
+                f"{read}; a file of conf/{key} must begin with the line # @package _global_"
+            )
         raise UserError(f"{key}={value} is read by nothing. {suggestion(key, settings)}")
 
 
@@ -78,7 +92,8 @@ def leaves(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def suggestion(key: str, siblings: dict[str, Any]) -> str:
-    """What may be meant by the dotted key, given the settings beside it: "Did you mean model.lr?"."""
+    """What may be meant by the dotted key, given the settings beside it: "Did you mean
+    model.lr?"."""
     group, _, name = key.rpartition(".")
     known = {path.rpartition(".")[2]: path for path in reversed(leaves(siblings))}
     known |= {sibling: sibling for sibling in siblings}
@@ -90,14 +105,19 @@ def suggestion(key: str, siblings: dict[str, Any]) -> str:
 
 
 def experiment(settings: dict[str, Any]) -> dict[str, Any]:
-    """Dotted key -> value of what makes the run the experiment that it is, however long and where it runs."""
+    """Dotted key -> value of what makes the run the experiment that it is, however long and where
+    it runs."""
     found = {"seed": settings["seed"], "trainer.devices": settings["trainer"].get("devices", 1)}
     for group in ("model", "data"):
-        found |= {f"{group}.{key}": value for key, value in settings[group].items() if key not in INCIDENTAL}
+        found |= {
+            f"{group}.{key}": value
+            for key, value in settings[group].items()
+            if key not in INCIDENTAL
+        }
     return found
 
 
-# --- whether settings fit ---------------------------------------------------------------------------------
+# --- whether settings fit -------------------------------------------------------------------------
 
 
 def parameters(function: Callable) -> dict[str, inspect.Parameter]:
@@ -122,7 +142,8 @@ def parameters(function: Callable) -> dict[str, inspect.Parameter]:
 
 
 def _annotated(function: Callable) -> dict[str, inspect.Parameter]:
-    """The parameters of the function, with annotations that are texts in the source as what they stand for."""
+    """The parameters of the function, with annotations that are texts in the source as what they
+    stand for."""
     try:
         hints = typing.get_type_hints(function, include_extras=True)
     except (NameError, TypeError):  # a name that is there for type checkers alone
@@ -143,14 +164,20 @@ def arguments(
     objects: Collection[str] = (),
     narrower: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The settings at `key` as arguments of the function or class: values of the types that it is annotated with.
+    """The settings at `key` as arguments of the function or class: values of the types that it is
+    annotated with.
 
-    `objects` names the arguments that are no settings, `narrower` has narrower types than the annotations. A text is
-    no number and true is not 1, as in JSON. Raises UserError for all that does not fit, in one line.
+    `objects` names the arguments that are no settings, `narrower` has narrower types than the
+    annotations. A text is no number and true is not 1, as in JSON. Raises UserError for all that
+    does not fit, in one line.
     """
     known = parameters(function)
     takes_any = any(each.kind is each.VAR_KEYWORD for each in known.values())
-    named = {n: p for n, p in known.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and n not in objects}
+    named = {
+        n: p
+        for n, p in known.items()
+        if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and n not in objects
+    }
     for name, value in settings.items():
         if name not in named and (name in objects or not takes_any):
             there = f"there are {', '.join(named)}" if named else "it takes none"
@@ -173,10 +200,14 @@ def arguments(
 def _validated(annotation: Any, value: Any) -> Any:
     """The value as the annotation has it. Raises pydantic's ValidationError."""
     config = pydantic.ConfigDict(arbitrary_types_allowed=True)
-    return pydantic.TypeAdapter(annotation, config=config).validate_json(json.dumps(value), strict=True)
+    return pydantic.TypeAdapter(annotation, config=config).validate_json(
+        json.dumps(value), strict=True
+    )
 
 
-def complain(error: pydantic.ValidationError, key: str, default: Any = inspect.Parameter.empty) -> list[str]:
+def complain(
+    error: pydantic.ValidationError, key: str, default: Any = inspect.Parameter.empty
+) -> list[str]:
     """What pydantic found: each key with its value and, if there is one, its default."""
     complaints = []
     for detail in error.errors():

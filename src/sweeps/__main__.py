@@ -1,10 +1,11 @@
 """Summarize a sweep, or go on with it.
 
-    python -m src.sweeps DIR           (re)writes summary.csv, summary.md and summary.png from the runs in DIR
-    python -m src.sweeps resume DIR [hydra.launcher.KEY=VALUE ...]    finishes the sweep: ended runs stay
+    python -m src.sweeps DIR           writes summary.csv, summary.md and summary.png from the runs
+    python -m src.sweeps resume DIR    finishes the sweep: ended runs stay; hydra.launcher.KEY=VALUE
+                                       may be added
 
-The summary runs nothing of the folder, which may be anybody's. Going on runs the configs that are in it:
-a sweep folder is code, so do not resume a stranger's.
+The summary runs nothing of the folder, which may be anybody's. Going on runs the configs that are
+in it: a sweep folder is code, so do not resume a stranger's.
 """
 
 import os
@@ -21,7 +22,8 @@ from src.sweeps.sweep import Sweep
 
 DESCRIPTION = __doc__ or ""
 
-# Hydra's own settings that are taken from a sweep folder; others can start a program or write elsewhere.
+# Hydra's own settings that are taken from a sweep folder; others can start a program or write
+# elsewhere.
 HARMLESS = re.compile(
     r"hydra/launcher=(basic|joblib|submitit_slurm)|hydra\.sweeper\.max_batch_size=\d+|"
     r"\+{0,2}hydra\.sweeper\.params\.[^$]*|hydra\.sweep\.dir=.*|"
@@ -31,16 +33,23 @@ HARMLESS = re.compile(
 
 
 def resume(path: Path, overrides: list[str]) -> None:
-    """Become the command that finishes the sweep, with its configs. `overrides` are of the launcher."""
+    """Become the command that finishes the sweep, with its configs. `overrides` are of the
+    launcher."""
     sweep = Sweep(path)
     for text in overrides:
-        if not text.startswith(("hydra.launcher.", "hydra/launcher=")) and text not in sweep.command:
-            raise UserError(f"{text}: a sweep goes on as it began; only hydra.launcher.KEY=VALUE may be added")
+        if (
+            not text.startswith(("hydra.launcher.", "hydra/launcher="))
+            and text not in sweep.command
+        ):
+            raise UserError(
+                f"{text}: a sweep goes on as it began; only hydra.launcher.KEY=VALUE may be added"
+            )
     for text in sweep.command:
         steers = text.startswith("-") or "hydra" in text.partition("=")[0]
         if steers and text not in overrides and not HARMLESS.fullmatch(text):
             raise UserError(
-                f"{path}/sweep.yaml sets {text}, which is not taken from a folder; if it is yours, add it: "
+                f"{path}/sweep.yaml sets {text}, which is not taken from a folder; if it is yours, "
+                "add it: "
                 f"{command_line('src.sweeps', 'resume', str(path), text)}"
             )
     if not re.fullmatch(r"\w[\w.-]*", sweep.plan.config):
@@ -57,9 +66,13 @@ def resume(path: Path, overrides: list[str]) -> None:
 
 def main() -> None:
     parser = Parser("python -m src.sweeps", description=DESCRIPTION)
-    parser.add_argument("resume", nargs="?", choices=["resume"], help="finish the sweep; runs its configs")
+    parser.add_argument(
+        "resume", nargs="?", choices=["resume"], help="finish the sweep; runs its configs"
+    )
     parser.add_argument("folder", type=Path, help="of the sweep, outputs/sweeps/NAME")
-    parser.add_argument("overrides", nargs="*", help="for resume: of the launcher, hydra.launcher.KEY=VALUE")
+    parser.add_argument(
+        "overrides", nargs="*", help="for resume: of the launcher, hydra.launcher.KEY=VALUE"
+    )
     arguments = parser.parse_args()
     if arguments.resume:
         resume(arguments.folder, arguments.overrides)

@@ -1,4 +1,5 @@
-"""Jobs of a sweep on this machine: one after the other, or side by side, each in a process of its own."""
+"""Jobs of a sweep on this machine: one after the other, or side by side, each in a process of its
+own."""
 
 import importlib
 import multiprocessing
@@ -22,13 +23,16 @@ Jobs = dict[int, Sequence[str]]  # number -> overrides
 
 
 def run(launcher: Launcher, number: int, overrides: Sequence[str], job_id: str | int) -> None:
-    """Compose the job and run it in this process. Whatever stops it before it has a record is its reason."""
+    """Compose the job and run it in this process. Whatever stops it before it has a record is its
+    reason."""
     context = launcher.hydra_context
     try:
         config = context.config_loader.load_sweep_config(launcher.config, list(overrides))
         with open_dict(config.hydra.job) as job:
             job.num, job.id = number, job_id
-        _ = run_job(launcher.task_function, config, "hydra.sweep.dir", "hydra.sweep.subdir", context).return_value
+        _ = run_job(
+            launcher.task_function, config, "hydra.sweep.dir", "hydra.sweep.subdir", context
+        ).return_value
     except Exception as error:
         fail_job(Run(launcher.report.sweep.path / str(number)), error)
     configure_log(launcher.config.hydra.hydra_logging, launcher.config.hydra.verbose)
@@ -43,9 +47,12 @@ def launch(launcher: Launcher, jobs: Jobs) -> None:
 
 
 def launch_side_by_side(launcher: Launcher, jobs: Jobs, most: int) -> None:
-    """Run a batch of jobs, at most so many at once, but for those that have finished. They end with this process."""
+    """Run a batch of jobs, at most so many at once, but for those that have finished. They end with
+    this process."""
     report, running, context = launcher.report, {}, multiprocessing.get_context("fork")
-    todo = [(number, overrides) for number, overrides in jobs.items() if number not in report.before]
+    todo = [
+        (number, overrides) for number, overrides in jobs.items() if number not in report.before
+    ]
     if sys.platform == "linux" and todo:  # once, for all; elsewhere torch does not survive a fork
         with signals.held():
             importlib.import_module("src.training.figures")
@@ -73,7 +80,10 @@ def launch_side_by_side(launcher: Launcher, jobs: Jobs, most: int) -> None:
 
 def child(launcher: Launcher, number: int, overrides: Sequence[str]) -> None:
     """The job, in its own process."""
-    for signum in (signal.SIGINT, signal.SIGHUP):  # of the terminal: the command answers them with SIGTERM
+    for signum in (
+        signal.SIGINT,
+        signal.SIGHUP,
+    ):  # of the terminal: the command answers them with SIGTERM
         signal.signal(signum, signal.SIG_IGN)
     threading.Thread(target=follow, daemon=True).start()
     run(launcher, number, overrides, number)

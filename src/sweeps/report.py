@@ -1,4 +1,5 @@
-"""What a sweep says while it runs: a line for each job that ends, why a job was lost, and how to go on."""
+"""What a sweep says while it runs: a line for each job that ends, why a job was lost, and how to go
+on."""
 
 import contextlib
 import time
@@ -10,7 +11,8 @@ from src.sweeps.sweep import SELECTED, Sweep
 
 
 class Report:
-    """The progress of a sweep. `before` are the numbers of the jobs that had finished when it was gone on with."""
+    """The progress of a sweep. `before` are the numbers of the jobs that had finished when it was
+    gone on with."""
 
     def __init__(self, sweep: Sweep):
         self.sweep = sweep
@@ -21,12 +23,18 @@ class Report:
         """Print how the job ended, the best so far, and how long the others will take."""
         rows = self.sweep.rows()
         row = rows[number]
-        ended = {each["job"] for each in rows if each["status"] in ("finished", "failed", "diverged")}
+        ended = {
+            each["job"] for each in rows if each["status"] in ("finished", "failed", "diverged")
+        }
         seconds_each = (time.monotonic() - self.started) / max(len(ended - self.before), 1)
         outcome = f"{row['status']} {row['reason']}"
         if SELECTED in row:
             outcome = f"{SELECTED} {row[SELECTED]:.4f}"
-        parts = [f"{len(ended)}/{len(rows)}", self.sweep.place(number) or row["overrides"], outcome.strip()]
+        parts = [
+            f"{len(ended)}/{len(rows)}",
+            self.sweep.place(number) or row["overrides"],
+            outcome.strip(),
+        ]
         if scored := [each for each in rows if SELECTED in each]:
             best = min(scored, key=lambda each: each[SELECTED])
             parts.append(f"best {best[SELECTED]:.4f} (job {best['job']})")
@@ -34,7 +42,8 @@ class Report:
         say("  ".join(parts))
 
     def lost(self, number: int, how: str, log: str = "", remedy: str = "") -> None:
-        """Record how a job ended that could not do so itself, or could not know why; `log` may say more."""
+        """Record how a job ended that could not do so itself, or could not know why; `log` may say
+        more."""
         row = self.sweep.row(number)
         if row["status"] not in ("interrupted", "not started"):
             return

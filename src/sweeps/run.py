@@ -12,7 +12,8 @@ from src.sweeps.report import Report
 
 
 def run(launcher: Launcher, report: Report, batch_size: int | None) -> None:
-    """Launch the planned jobs, in batches; however that ends, summarize the sweep. UserError if a job did not finish."""
+    """Launch the planned jobs, in batches; however that ends, summarize the sweep. UserError if a
+    job did not finish."""
     sweep, rows = report.sweep, []
     OmegaConf.save(launcher.config, Path(sweep.path, "multirun.yaml"))
     jobs = sweep.plan.jobs

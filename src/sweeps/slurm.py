@@ -1,4 +1,5 @@
-"""Jobs of a sweep on Slurm, through submitit: submitted, waited for, cancelled; each ends as a row."""
+"""Jobs of a sweep on Slurm, through submitit: submitted, waited for, cancelled; each ends as a
+row."""
 
 import contextlib
 import io
@@ -23,17 +24,24 @@ from src.sweeps.local import PATIENCE
 from src.sweeps.report import Report
 
 POLL = 2  # seconds between questions
-# States after which a job runs no more; one that Slurm requeues has another. GONE: it is not known any more.
+# States after which a job runs no more; one that Slurm requeues has another. GONE: it is not known
+# any more.
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "PREEMPTED"}
 ENDED |= {"BOOT_FAIL", "DEADLINE", "REVOKED", "GONE"}
 ORDINARY = {"None", "Resources", "Priority", "JobArrayTaskLimit", "BeginTime"}  # reasons to wait
-REMEDIES = {"TIMEOUT": " hydra.launcher.timeout_min=MINUTES", "OUT_OF_MEMORY": " hydra.launcher.mem_gb=GB"}
+REMEDIES = {
+    "TIMEOUT": " hydra.launcher.timeout_min=MINUTES",
+    "OUT_OF_MEMORY": " hydra.launcher.mem_gb=GB",
+}
 
 
 def launch(launcher: Any, jobs: dict[int, Sequence[str]]) -> None:
-    """Run those of the jobs, number -> overrides, that have not finished. UserError if Slurm refuses them."""
+    """Run those of the jobs, number -> overrides, that have not finished. UserError if Slurm
+    refuses them."""
     report = launcher.report
-    file = report.sweep.path / ".jobs.yaml"  # number of each job that was submitted -> its id, ARRAY_INDEX
+    file = (
+        report.sweep.path / ".jobs.yaml"
+    )  # number of each job that was submitted -> its id, ARRAY_INDEX
     recorded = read_yaml(file) if file.exists() else {}
     submitted = {int(number): job for number, job in recorded.items()}
     ids = {number: job for number, job in submitted.items() if number in jobs}
@@ -44,7 +52,10 @@ def launch(launcher: Any, jobs: dict[int, Sequence[str]]) -> None:
     if todo := {number: overrides for number, overrides in jobs.items() if number not in done}:
         ids |= (new := submit(launcher, todo, report))
         write(file, yaml.safe_dump({str(number): job for number, job in (submitted | ids).items()}))
-        say(f"{len(new)} of {len(jobs)} jobs submitted as Slurm job {names(new)}; Ctrl-C cancels them")
+        say(
+            f"{len(new)} of {len(jobs)} jobs submitted as Slurm job {names(new)}; "
+            "Ctrl-C cancels them"
+        )
     try:
         wait(ids, report)
     except BaseException:
@@ -57,16 +68,22 @@ def launch(launcher: Any, jobs: dict[int, Sequence[str]]) -> None:
 def submit(launcher: Any, jobs: dict[int, Sequence[str]], report: Report) -> dict[int, str]:
     """Submit the jobs as an array: number -> id. Raises UserError if they are refused."""
     if not shutil.which("sbatch"):
-        raise UserError(f"there is no sbatch here; on a login node of the cluster, {report.go_on()}")
+        raise UserError(
+            f"there is no sbatch here; on a login node of the cluster, {report.go_on()}"
+        )
     # no signal before the end of the time, when SIGTERM saves and ends a run
     options = launcher.params | {"signal_delay_s": 0}
     executor = submitit.AutoExecutor(options.pop("submitit_folder"), "slurm")
     del options["max_num_timeout"]
     executor.update_parameters(**{f"slurm_{key}": value for key, value in options.items()})
-    heeded = signal.signal(signal.SIGINT, signal.SIG_IGN)  # else jobs might run on whose ids nobody knows
+    heeded = signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # else jobs might run on whose ids nobody knows
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            array = executor.map_array(launcher, jobs, jobs.values(), [Singleton.get_state()] * len(jobs))
+            array = executor.map_array(
+                launcher, jobs, jobs.values(), [Singleton.get_state()] * len(jobs)
+            )
         return {number: job.job_id for number, job in zip(jobs, array, strict=True)}
     except UncompletedJobError as error:  # of sbatch
         reason = str(error).splitlines()[0].removeprefix("sbatch: error: ")
@@ -77,14 +94,17 @@ def submit(launcher: Any, jobs: dict[int, Sequence[str]], report: Report) -> dic
 
 
 def wait(ids: dict[int, str], report: Report, limit: float = math.inf) -> None:
-    """Report each job when it ends, and take it from `ids`; return with the last, or after `limit` seconds."""
+    """Report each job when it ends, and take it from `ids`; return with the last, or after `limit`
+    seconds."""
     end, said = time.monotonic() + limit, set()
     while ids and time.monotonic() < end:
         for number, (state, reason) in states(ids).items():
             job = ids[number]
             if state in ENDED:
                 if state != "COMPLETED":
-                    report.lost(number, f"Slurm job {job} {state}", ".submitit", REMEDIES.get(state, ""))
+                    report.lost(
+                        number, f"Slurm job {job} {state}", ".submitit", REMEDIES.get(state, "")
+                    )
                 report.job_ended(number)
                 del ids[number]
             elif state in ("PENDING", "UNKNOWN") and reason not in ORDINARY | said:
@@ -94,10 +114,18 @@ def wait(ids: dict[int, str], report: Report, limit: float = math.inf) -> None:
 
 
 def states(ids: dict[int, str]) -> dict[int, tuple[str, str]]:
-    """State of each job and its reason. squeue has them until minutes after its end; sacct needs accounts."""
+    """State of each job and its reason. squeue has them until minutes after its end; sacct needs
+    accounts."""
     if not ids:
         return {}
-    command = ["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r", f"--jobs={names(ids)}"]
+    command = [
+        "squeue",
+        "--noheader",
+        "--array",
+        "--states=all",
+        "--format=%i|%T|%r",
+        f"--jobs={names(ids)}",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode and "Invalid job id" not in done.stderr:
         return dict.fromkeys(ids, ("UNKNOWN", "squeue does not answer"))
@@ -107,5 +135,6 @@ def states(ids: dict[int, str]) -> dict[int, tuple[str, str]]:
 
 
 def names(ids: dict[int, str]) -> str:
-    """What Slurm calls the jobs together: an array has one name, and a sweep that went on several arrays."""
+    """What Slurm calls the jobs together: an array has one name, and a sweep that went on several
+    arrays."""
     return ",".join(dict.fromkeys(job.partition("_")[0] for job in ids.values()))

@@ -22,13 +22,18 @@ SHOWN = ("val/loss", "val/acc", "test/loss", "test/acc")  # in this order, where
 
 
 def summarize(path: Path) -> tuple[list[Row], str]:
-    """Write summary.csv, summary.md and, for one or two axes, summary.png; the rows, and a text to print."""
+    """Write summary.csv, summary.md and, for one or two axes, summary.png; the rows, and a text to
+    print."""
     sweep = Sweep(path)
     path, picture = sweep.path, sweep.path / "summary.png"
     rows = sweep.rows()
     text, files = answer(rows, sweep.axes, picture), "summary.csv .md"
     command = printable(shlex.join(["python", "-m", "src.train", "-m", *sweep.command]))
-    page = [f"# {markdown(sweep.path.name)}", f"    {command}", text]  # four spaces make code of a line
+    page = [
+        f"# {markdown(sweep.path.name)}",
+        f"    {command}",
+        text,
+    ]  # four spaces make code of a line
     if picture.exists():
         page, files = [*page, f"![summary]({picture.name})"], f"{files} .png"
     write_csv(path / "summary.csv", rows)
@@ -47,7 +52,8 @@ class Spread(tuple[float, ...]):
 
 
 def groups(rows: list[Row], axes: list[str], names: Sequence[str] = SHOWN) -> list[Row]:
-    """The finished rows at each place on the axes, seeds aside, in the order of the jobs: place, n, Spreads."""
+    """The finished rows at each place on the axes, seeds aside, in the order of the jobs: place, n,
+    Spreads."""
     places: dict[tuple, list[Row]] = {}
     for row in rows:
         place = tuple((key, row[key]) for key in axes if key != "seed")
@@ -55,7 +61,9 @@ def groups(rows: list[Row], axes: list[str], names: Sequence[str] = SHOWN) -> li
     found = []
     for place, members in places.items():
         values = {name: [row[name] for row in members if name in row] for name in names}
-        spreads = {name: Spread(each) for name, each in values.items() if len(each) == len(members) > 0}
+        spreads = {
+            name: Spread(each) for name, each in values.items() if len(each) == len(members) > 0
+        }
         found += [{**dict(place), "n": len(members), **spreads}] if members else []
     return found
 
@@ -63,7 +71,8 @@ def groups(rows: list[Row], axes: list[str], names: Sequence[str] = SHOWN) -> li
 def answer(rows: list[Row], axes: list[str], picture: Path | None = None) -> str:
     """How many jobs ended how, the table of means, and why jobs did not finish, in Markdown.
 
-    The means are drawn as the file `picture`, if a picture can show them: over one or two axes, seeds aside.
+    The means are drawn as the file `picture`, if a picture can show them: over one or two axes,
+    seeds aside.
     """
     states = Counter(row["status"] for row in rows)
     parts = [f"{len(rows)} jobs: {', '.join(f'{n} {state}' for state, n in states.items())}."]
@@ -73,16 +82,22 @@ def answer(rows: list[Row], axes: list[str], picture: Path | None = None) -> str
         parts += [f"Mean ± sd over the n finished runs of each setting. {order}", table(ranked)]
     if troubled := [row for row in rows if row["reason"]]:
         lines = [f"{row['overrides']}: {row['status']}, {row['reason']}" for row in troubled]
-        numbered = [f"- {row['job']}: {markdown(line)}" for row, line in zip(troubled, lines, strict=True)]
+        numbered = [
+            f"- {row['job']}: {markdown(line)}" for row, line in zip(troubled, lines, strict=True)
+        ]
         parts += ["Not finished:", "\n".join(numbered)]
-    axes, drawn = [key for key in axes if key != "seed"], [group for group in means if SELECTED in group]
+    axes, drawn = (
+        [key for key in axes if key != "seed"],
+        [group for group in means if SELECTED in group],
+    )
     if picture and drawn and 1 <= len(axes) <= 2 and len(drawn) <= MOST_POINTS:
         save(chart(drawn, axes), picture)
     return "\n\n".join(parts)
 
 
 def places(texts: list[str]) -> dict[str, float]:
-    """Where the values of an axis stand: numbers in order, to scale if all are above 0; others as they come."""
+    """Where the values of an axis stand: numbers in order, to scale if all are above 0; others as
+    they come."""
     with contextlib.suppress(ValueError):
         texts = sorted(texts, key=float)
         if all(0 < float(text) < math.inf for text in texts):
@@ -91,7 +106,8 @@ def places(texts: list[str]) -> dict[str, float]:
 
 
 def chart(means: list[Row], axes: list[str]) -> Figure:
-    """Mean and sd of val/loss at the values of the first axis: a line, or one for each value of the second."""
+    """Mean and sd of val/loss at the values of the first axis: a line, or one for each value of the
+    second."""
     means = [group | {key: str(group[key]) for key in axes} for group in means]
     at = {key: places([group[key] for group in means]) for key in axes}
     lines: dict[str, list[tuple]] = {}
@@ -106,7 +122,9 @@ def chart(means: list[Row], axes: list[str]) -> Figure:
     ax.set_xticks(x, names, rotation=90 * upright)
     ax.minorticks_off()
     for label, points in lines.items():
-        ax.errorbar(*zip(*points, strict=True), label=literal(label), marker="o", linestyle=":", capsize=3)
+        ax.errorbar(
+            *zip(*points, strict=True), label=literal(label), marker="o", linestyle=":", capsize=3
+        )
     if len(axes) > 1:
         ax.figure.legend(loc="outside right upper", title=literal(axes[1]), frameon=False)
     what = "mean ± sd over the runs" if any(group["n"] > 1 for group in means) else "one run each"
@@ -116,7 +134,8 @@ def chart(means: list[Row], axes: list[str]) -> Figure:
 
 
 def members(run: Run) -> str:
-    """The table of a grid, as of the jobs of a sweep; of one or two settings figures/grid.png too."""
+    """The table of a grid, as of the jobs of a sweep; of one or two settings figures/grid.png
+    too."""
     from src.models.grid import AXES  # torch
     from src.runs.checkpoint import load_checkpoint
 

@@ -21,7 +21,8 @@ Row = dict[str, Any]
 
 
 class Plan(Options):
-    """What is needed to finish a sweep later, besides its configs. The jobs stand in their order."""
+    """What is needed to finish a sweep later, besides its configs. The jobs stand in their
+    order."""
 
     command: list[str]
     jobs: Annotated[list[list[Annotated[str, Field(pattern="=")]]], Field(max_length=MOST_JOBS)]
@@ -29,13 +30,16 @@ class Plan(Options):
 
 
 class Sweep:
-    """A sweep: its command, its jobs (key -> value), its axes (keys that differ). UserError if it is none."""
+    """A sweep: its command, its jobs (key -> value), its axes (keys that differ). UserError if it
+    is none."""
 
     def __init__(self, path: str | Path):
         self.path = path = Path(path).expanduser()
         file = path / "sweep.yaml"
         if not file.exists():
-            raise UserError(f"{path} is no sweep folder (it has no sweep.yaml); try outputs/sweeps/NAME")
+            raise UserError(
+                f"{path} is no sweep folder (it has no sweep.yaml); try outputs/sweeps/NAME"
+            )
         refuse_links(path, "sweep folder")
         try:
             self.plan = Plan.model_validate(read_yaml(file, within=path, interpolations=True))
@@ -45,7 +49,9 @@ class Sweep:
         self.jobs = [dict(printable(text).split("=", 1) for text in job) for job in self.plan.jobs]
         self.axes = axes(self.jobs)
         if len(self.axes) > MOST_AXES:
-            raise UserError(f"{file} is damaged: its jobs differ in {len(self.axes)} keys, more than {MOST_AXES}")
+            raise UserError(
+                f"{file} is damaged: its jobs differ in {len(self.axes)} keys, at most {MOST_AXES}"
+            )
         for name in self.axes:
             if name in COLUMNS or name.startswith(STAGES):
                 raise UserError(f"{file} is damaged: {name} is a result, not a setting")
@@ -61,7 +67,8 @@ class Sweep:
         return " ".join(f"{key.rpartition('.')[2]}={job[key]}" for key in self.axes if key in job)
 
     def rows(self) -> list[Row]:
-        """One per job, in their order: its place on the axes, final metrics, status, time, folder."""
+        """One per job, in their order: its place on the axes, final metrics, status, time,
+        folder."""
         return [self.row(number) for number in range(len(self.jobs))]
 
     def row(self, number: int) -> Row:

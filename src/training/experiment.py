@@ -22,20 +22,33 @@ from src.training.saving import Last
 from src.training.stopping import Ending
 from src.training.trainer import build_trainer
 
-DEFAULTS = {name: each.default for name, each in parameters(build_trainer).items() if each.kind is not each.KEYWORD_ONLY}
+DEFAULTS = {
+    name: each.default
+    for name, each in parameters(build_trainer).items()
+    if each.kind is not each.KEYWORD_ONLY
+}
 log = logging.getLogger(__name__)
 
 
 def train(
-    cfg: DictConfig, folder: str | Path | None = None, *callbacks: L.Callback, overrides: Sequence[str] = ()
+    cfg: DictConfig,
+    folder: str | Path | None = None,
+    *callbacks: L.Callback,
+    overrides: Sequence[str] = (),
 ) -> Run:
-    """Train as `cfg` says, with further callbacks if given. The run has the metrics, the model and the data.
+    """Train as `cfg` says, with further callbacks if given. The run has the metrics, the model and
+    the data.
 
-    Its folder must be new, empty, or that of a run that never began; None makes one that is named by the time. It
-    records the `overrides` that made `cfg`. Raises UserError, of which Diverged is one.
+    Its folder must be new, empty, or that of a run that never began; None makes one that is named
+    by the time. It records the `overrides` that made `cfg`. Raises UserError, of which Diverged is
+    one.
     """
     settings = plain(cfg)
-    run = Run(claim(Path(f"outputs/runs/{datetime.now():%Y-%m-%d_%H-%M-%S}")) if folder is None else folder)
+    run = Run(
+        claim(Path(f"outputs/runs/{datetime.now():%Y-%m-%d_%H-%M-%S}"))
+        if folder is None
+        else folder
+    )
     if main_process() and run.path.exists():
         check_free(run.path, "folder")
     with run.lock():
@@ -51,7 +64,8 @@ def train(
 
 
 def check_settings(settings: dict[str, Any]) -> None:
-    """Raises UserError unless everything that a run needs can be built from the settings; builds nothing."""
+    """Raises UserError unless everything that a run needs can be built from the settings; builds
+    nothing."""
     check("data", settings["data"])
     check("model", settings["model"], WIDTH)
     for name, callback in settings["callbacks"].items():
@@ -75,13 +89,16 @@ def assemble(
     devices = settings["trainer"].get("devices", 1)
     if devices != 1 and run.in_sweep():
         raise UserError(
-            f"trainer.devices={devices} in a sweep: its jobs train on one device each; start each run by "
-            "itself, e.g. for lr in 0.1 0.3; do python -m src.train trainer=ddp model.lr=$lr; done"
+            f"trainer.devices={devices} in a sweep: its jobs train on one device each; start each "
+            "run by itself, e.g. for lr in 0.1 0.3; do python -m src.train trainer=ddp "
+            "model.lr=$lr; done"
         )
     L.seed_everything(settings["seed"], workers=True, verbose=False)
     data = build("data", settings["data"])
     model = build_model(settings, data)
-    configured = {name: build(f"callbacks.{name}", each) for name, each in settings["callbacks"].items()}
+    configured = {
+        name: build(f"callbacks.{name}", each) for name, each in settings["callbacks"].items()
+    }
     check_callbacks(configured, model, data)
     last = configured.pop("last", None) or Last()
     logger = [build("logger", settings["logger"])] if settings["logger"] else []
@@ -92,23 +109,34 @@ def assemble(
     return trainer, model, data
 
 
-def check_callbacks(callbacks: dict[str, L.Callback], model: L.LightningModule, data: L.LightningDataModule) -> None:
-    """Raises UserError for one that waits for a metric that is not measured, and for two with the same state."""
+def check_callbacks(
+    callbacks: dict[str, L.Callback], model: L.LightningModule, data: L.LightningDataModule
+) -> None:
+    """Raises UserError for one that waits for a metric that is not measured, and for two with the
+    same state."""
     # what is to end the run must be measured, and not on the test set
     stages = sorted({"train", data.validates_on} - {"test"})
-    measured = [f"{stage}/{name}" for stage in stages for name in ("loss", *["acc"] * model.classifies)]
+    measured = [
+        f"{stage}/{name}" for stage in stages for name in ("loss", *["acc"] * model.classifies)
+    ]
     keys = {Last().state_key: "callbacks.last"}
     for name, callback in callbacks.items():
         if isinstance(callback, EarlyStopping) and callback.monitor not in measured:
-            found = f"callbacks.{name}.monitor={callback.monitor}, but this run measures {', '.join(measured)}"
+            waits = f"callbacks.{name}.monitor={callback.monitor}"
+            found = f"{waits}, but this run measures {', '.join(measured)}"
             raise UserError(f"{found}; early stopping needs a validation split (data.val_size)")
         other = keys.setdefault(callback.state_key, f"callbacks.{name}")
         if other != f"callbacks.{name}":
-            raise UserError(f"callbacks.{name} is the same as {other}: a checkpoint can hold the state of one")
+            raise UserError(
+                f"callbacks.{name} is the same as {other}: a checkpoint can hold the state of one"
+            )
 
 
-def fit(run: Run, trainer: L.Trainer, model: L.LightningModule, data: L.LightningDataModule) -> dict[str, Any]:
-    """Fit, from the last checkpoint on if there is one, then test the best. Returns what is recorded."""
+def fit(
+    run: Run, trainer: L.Trainer, model: L.LightningModule, data: L.LightningDataModule
+) -> dict[str, Any]:
+    """Fit, from the last checkpoint on if there is one, then test the best. Returns what is
+    recorded."""
     trainer.fit(model, data, ckpt_path=run.last if run.last.exists() else None)
     ended = next(each.how for each in trainer.callbacks if isinstance(each, Ending))
     timer = next(each for each in trainer.callbacks if isinstance(each, Timer))
@@ -123,7 +151,9 @@ def fit(run: Run, trainer: L.Trainer, model: L.LightningModule, data: L.Lightnin
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "seconds": round(seconds, 3),
-        "examples_per_second": round(len(data.splits["train"][1]) * trainer.current_epoch / seconds, 1),
+        "examples_per_second": round(
+            len(data.splits["train"][1]) * trainer.current_epoch / seconds, 1
+        ),
         "device": str(trainer.strategy.root_device),
         "threads": torch.get_num_threads(),
         "data_sha256": data.checksums,
@@ -135,7 +165,9 @@ def check_same_experiment(before: dict[str, Any], settings: dict[str, Any]) -> N
     old, new = experiment(before), experiment(settings)
     for key in {**old, **new}:
         if old.get(key) != new.get(key):
-            what = f"{key}={new.get(key)} would make this another experiment (it was {old.get(key)})"
+            what = (
+                f"{key}={new.get(key)} would make this another experiment (it was {old.get(key)})"
+            )
             raise UserError(f"{what}; start a new run with src.train")
 
 
@@ -149,8 +181,11 @@ def what_ends(settings: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def resume(folder: str | Path, cfg: DictConfig | dict | None = None, overrides: Sequence[str] = ()) -> Run:
-    """Finish the run in `folder`; `cfg` is its config with `overrides` applied, without which it is as it was.
+def resume(
+    folder: str | Path, cfg: DictConfig | dict | None = None, overrides: Sequence[str] = ()
+) -> Run:
+    """Finish the run in `folder`; `cfg` is its config with `overrides` applied, without which it is
+    as it was.
 
     Raises UserError, with the folder as it was, if the run cannot go on like that.
     """
@@ -162,20 +197,29 @@ def resume(folder: str | Path, cfg: DictConfig | dict | None = None, overrides: 
         check_same_experiment(before, settings)
         max_epochs = trainer_arguments(settings)["max_epochs"]
         changed = what_ends(settings) != what_ends(before)
-        if earlier.get("status") == "finished" and not (changed and max_epochs > earlier.get("epochs", 0)):
-            text = "run %s is finished, %d epochs; nothing is left to do. To train on: trainer.max_epochs=N"
+        if earlier.get("status") == "finished" and not (
+            changed and max_epochs > earlier.get("epochs", 0)
+        ):
+            text = "run %s is finished, %d epochs; nothing is left to do. To train on: "
+            text += "trainer.max_epochs=N"
             log.info(text, run.path, earlier.get("epochs", 0))
             return run
         if not run.last.exists():
-            raise UserError(f"run {run.path} never began; start it with the command that was to make it")
+            raise UserError(
+                f"run {run.path} never began; start it with the command that was to make it"
+            )
 
         restore(settings, run.last, within=run.path)
         checkpoint = load_checkpoint(run.last, run.path)
         epochs, steps = len(checkpoint["callbacks"]["History"]["rows"]), checkpoint["global_step"]
         if max_epochs < epochs:
-            raise UserError(f"trainer.max_epochs={max_epochs}, but run {run.path} has {epochs} epochs already")
+            raise UserError(
+                f"trainer.max_epochs={max_epochs}, but run {run.path} has {epochs} epochs already"
+            )
         # the overrides count from the moment that they are known to work
-        save = LambdaCallback(on_train_start=lambda *_: main_process() and run.save_config(settings, overrides))
+        save = LambdaCallback(
+            on_train_start=lambda *_: main_process() and run.save_config(settings, overrides)
+        )
         trainer, model, data = assemble(settings, run, save, goes_on=changed)
         data.prepare_data()
 

@@ -21,8 +21,9 @@ from src.training.tensorboard import TensorBoard
 class Figures(Checkpoint):
     """PNG files in figures/: curves.png, and after the test pictures of the tested model.
 
-    In a Jupyter notebook the curves are redrawn in place after every epoch. TensorBoard shows the pictures of
-    the tested model too, as tested/NAME. conf/callbacks/default.yaml says what the arguments mean.
+    In a Jupyter notebook the curves are redrawn in place after every epoch. TensorBoard shows the
+    pictures of the tested model too, as tested/NAME. conf/callbacks/default.yaml says what the
+    arguments mean.
     """
 
     def __init__(self, draw: bool | Literal["auto"] = "auto", live: bool = False):
@@ -40,10 +41,16 @@ class Figures(Checkpoint):
             return
         rows, tested = history(trainer).rows, history(trainer).tested
         self.draw_curves(trainer, [row | logged(trainer) if row == tested else row for row in rows])
-        for name, picture in pictures(model, trainer.datamodule).items() if model.classifies else ():
+        for name, picture in (
+            pictures(model, trainer.datamodule).items() if model.classifies else ()
+        ):
             pixels = save(picture, Run(trainer.default_root_dir).figures / f"{name}.png")
-            for tensorboard in (each for each in trainer.callbacks if isinstance(each, TensorBoard)):
-                tensorboard.writer.add_image(f"tested/{name}", pixels, rows[-1]["epoch"], dataformats="HWC")
+            for tensorboard in (
+                each for each in trainer.callbacks if isinstance(each, TensorBoard)
+            ):
+                tensorboard.writer.add_image(
+                    f"tested/{name}", pixels, rows[-1]["epoch"], dataformats="HWC"
+                )
 
     def draws(self, trainer: L.Trainer) -> bool:
         wanted = not Run(trainer.default_root_dir).in_sweep() if self.draw == "auto" else self.draw
@@ -63,7 +70,8 @@ class Figures(Checkpoint):
 @torch.inference_mode()
 def outputs(model: L.LightningModule, data: L.LightningDataModule) -> tuple[Tensor, Tensor]:
     """What the model makes of the test split (n, q), and its targets, both on the CPU."""
-    # a part at a time: to allocate the whole split as float32 can take longer than to compute with it
+    # a part at a time: to allocate the whole split as float32 can take longer than to compute with
+    # it
     parts = torch.arange(len(data.splits["test"][1])).split(1000)
     examples = (data.split_examples("test", part) for part in parts)
     output, y = zip(*((model(X.to(model.device)).cpu(), y) for X, y in examples), strict=True)
@@ -71,7 +79,8 @@ def outputs(model: L.LightningModule, data: L.LightningDataModule) -> tuple[Tens
 
 
 def pictures(model: L.LightningModule, data: L.LightningDataModule) -> dict[str, Figure]:
-    """Of a trained classifier, by file name: weights, if it has them, confusion matrix, test images."""
+    """Of a trained classifier, by file name: weights, if it has them, confusion matrix, test
+    images."""
     output, y = outputs(model, data)
     y_hat = output.argmax(dim=1)
     matrix = confusion_matrix(y_hat, y, task="multiclass", num_classes=len(data.classes))

@@ -1,4 +1,5 @@
-"""What a run records: metrics.csv, a row for each epoch, and metrics.json, how it ended and on what it ran."""
+"""What a run records: metrics.csv, a row for each epoch, and metrics.json, how it ended and on what
+it ran."""
 
 import contextlib
 import functools
@@ -27,12 +28,13 @@ log = logging.getLogger(__name__)
 
 
 class History(Checkpoint):
-    """One row of metrics per epoch, with the norms of W and b: in every checkpoint, metrics.csv and the log.
+    """One row of metrics per epoch, with the norms of W and b: in every checkpoint, metrics.csv and
+    the log.
 
-    Saves checkpoints/best.ckpt: the epoch with the lowest validation loss; without validation split, the last.
-    A resumed run goes on from the rows of its checkpoint. Lightning calls what derives from Checkpoint last,
-    when the training metrics are known, and in order: `assemble` puts the history first, so that last.ckpt has
-    no rows that are not in the file and in TensorBoard.
+    Saves checkpoints/best.ckpt: the epoch with the lowest validation loss; without validation
+    split, the last. A resumed run goes on from the rows of its checkpoint. Lightning calls what
+    derives from Checkpoint last, when the training metrics are known, and in order: `assemble` puts
+    the history first, so that last.ckpt has no rows that are not in the file and in TensorBoard.
     """
 
     def __init__(self) -> None:
@@ -44,8 +46,12 @@ class History(Checkpoint):
             write_csv(Run(trainer.default_root_dir).metrics_csv, self.rows)
 
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        norms = zip(("norm/W", "norm/b"), model.weights() or (), strict=False)  # none, if it is not X W + b
-        found = dict(sorted((logged(trainer) | {name: each.norm().item() for name, each in norms}).items()))
+        norms = zip(
+            ("norm/W", "norm/b"), model.weights() or (), strict=False
+        )  # none, if it is not X W + b
+        found = dict(
+            sorted((logged(trainer) | {name: each.norm().item() for name, each in norms}).items())
+        )
         first, epoch = measures(found, "lr"), trainer.current_epoch + 1
         row = {"epoch": epoch, "step": trainer.global_step, **first, **found}
         self.rows.append(row)
@@ -63,7 +69,9 @@ class History(Checkpoint):
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}
 
-    def on_load_checkpoint(self, trainer: L.Trainer, model: L.LightningModule, checkpoint: dict) -> None:
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, model: L.LightningModule, checkpoint: dict
+    ) -> None:
         rows = checkpoint["callbacks"][self.state_key]["rows"]
         if trainer.testing:
             self.tested = rows[-1]
@@ -82,12 +90,15 @@ def logged(trainer: L.Trainer) -> dict[str, float]:
 
 def measures(row: dict[str, float], *also: str) -> dict[str, float]:
     """The metrics of the row, not what a callback adds."""
-    return {name: value for name, value in row.items() if name.partition("/")[0] in (*MEASURES, *also)}
+    return {
+        name: value for name, value in row.items() if name.partition("/")[0] in (*MEASURES, *also)
+    }
 
 
 @contextlib.contextmanager
 def keep_record(run: Run, seed: int, **known: Any) -> Iterator[dict[str, Any]]:
-    """Keep the run's metrics.json true, however the block ends; the block adds its results to the record."""
+    """Keep the run's metrics.json true, however the block ends; the block adds its results to the
+    record."""
     if not main_process():
         yield {}
         return
@@ -117,13 +128,19 @@ def keep_record(run: Run, seed: int, **known: Any) -> Iterator[dict[str, Any]]:
 def provenance() -> dict[str, Any]:
     """What a result depends on besides its config: versions and git commit; null is unknown."""
     ask = functools.partial(
-        subprocess.check_output, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL, timeout=GIT_SECONDS
+        subprocess.check_output,
+        cwd=Path(__file__).parent,
+        stderr=subprocess.DEVNULL,
+        timeout=GIT_SECONDS,
     )
     git = ["git", "--no-optional-locks"]  # which a kill would leave, and git refuse to work with it
     try:
         commit, changes = ask([*git, "rev-parse", "HEAD"]), ask([*git, "status", "--porcelain"])
         known = {"git_commit": commit.decode().strip(), "git_dirty": changes != b""}
-    except (OSError, subprocess.SubprocessError):  # no git, a copy without history, or a git that hangs
+    except (
+        OSError,
+        subprocess.SubprocessError,
+    ):  # no git, a copy without history, or a git that hangs
         known = {"git_commit": None, "git_dirty": None}
     versions = {package.__name__: package.__version__ for package in (torch, torchvision, L)}
     return {"versions": {"python": platform.python_version(), **versions}, **known}

@@ -22,10 +22,11 @@ AGREE = 10  # minibatches between the moments at which several processes ask eac
 class Last(Checkpoint):
     """checkpoints/last.ckpt, to resume from: saved after every epoch.
 
-    SIGTERM, SIGHUP and Ctrl-C save it too and end the run, with status 143, 129 or 130, as soon as the
-    minibatch or the validation under way is done: an exception in the middle of an update would leave half of
-    it in the weights. A second Ctrl-C ends the run at once, without saving. Other errors save nothing, for the
-    same reason. conf/callbacks/default.yaml says what the argument means.
+    SIGTERM, SIGHUP and Ctrl-C save it too and end the run, with status 143, 129 or 130, as soon as
+    the minibatch or the validation under way is done: an exception in the middle of an update would
+    leave half of it in the weights. A second Ctrl-C ends the run at once, without saving. Other
+    errors save nothing, for the same reason. conf/callbacks/default.yaml says what the argument
+    means.
     """
 
     def __init__(self, every_n_train_steps: PositiveInt | None = None):
@@ -33,7 +34,8 @@ class Last(Checkpoint):
         self.received = 0  # signal to stop, if any
 
     def on_train_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        # in place of Lightning's handlers, which it sets before this hook and takes away after the fit
+        # in place of Lightning's handlers, which it sets before this hook and takes away after the
+        # fit
         if threading.current_thread() is threading.main_thread():
             signals.handle(self.on_signal)
 
@@ -47,7 +49,9 @@ class Last(Checkpoint):
             return  # the end of the epoch is near, and saves
         asks = trainer.world_size == 1 or trainer.global_step % AGREE == 0
         signum = self.agreed(trainer) if asks else 0
-        if signum or (self.every_n_train_steps and trainer.global_step % self.every_n_train_steps == 0):
+        if signum or (
+            self.every_n_train_steps and trainer.global_step % self.every_n_train_steps == 0
+        ):
             self.save(trainer, signum)
 
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
@@ -70,10 +74,14 @@ class Last(Checkpoint):
 class CheckpointIO(TorchCheckpointIO):
     """How Lightning reads and writes checkpoints here: checked, and in one step."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str, storage_options: Any = None
+    ) -> None:
         content = io.BytesIO()
         torch.save(checkpoint, content)
         write(Path(path), content.getbuffer())
 
-    def load_checkpoint(self, path: str, map_location: Any = None, weights_only: bool | None = None) -> dict:
+    def load_checkpoint(
+        self, path: str, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict:
         return load_checkpoint(Path(path))

@@ -9,11 +9,13 @@ ALL = "all epochs"
 
 
 class Ending(L.Callback):
-    """Lets early stopping belong to the settings of the run as it is now, and knows how the run ended.
+    """Lets early stopping belong to the settings of the run as it is now, and knows how the run
+    ended.
 
-    A run that early stopping had ended, and whose test was interrupted, only tests when it is resumed. One that
-    `goes_on`, because its epochs or its stoppers have been changed, trains on. Lightning takes neither from the
-    settings: it forgets that a run was stopped, and restores the patience of the checkpoint.
+    A run that early stopping had ended, and whose test was interrupted, only tests when it is
+    resumed. One that `goes_on`, because its epochs or its stoppers have been changed, trains on.
+    Lightning takes neither from the settings: it forgets that a run was stopped, and restores the
+    patience of the checkpoint.
     """
 
     def __init__(self, goes_on: bool = False):
@@ -24,7 +26,9 @@ class Ending(L.Callback):
 
     def setup(self, trainer: L.Trainer, model: L.LightningModule, stage: str) -> None:
         if stage == "fit":
-            self.patience = {stopper: stopper.patience for stopper in trainer.early_stopping_callbacks}
+            self.patience = {
+                stopper: stopper.patience for stopper in trainer.early_stopping_callbacks
+            }
 
     def on_train_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         for stopper, patience in self.patience.items():
@@ -37,8 +41,12 @@ class Ending(L.Callback):
                 reason = stopper.stopping_reason_message.removesuffix(" Signaling Trainer to stop.")
                 self.how = f"early stopping at epoch {stopper.stopped_epoch + 1}: {reason}"
 
-    def on_save_checkpoint(self, trainer: L.Trainer, model: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, model: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         checkpoint["stopped"] = trainer.should_stop
 
-    def on_load_checkpoint(self, trainer: L.Trainer, model: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, model: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         self.stopped = checkpoint.get("stopped", False)

@@ -17,21 +17,27 @@ from src.runs import Run, experiment
 from src.runs.folder import EARLY
 from src.training.history import history, logged, measures
 
-LAYOUT = {"training beside validation": {name: ["Multiline", [f"^{name}/"]] for name in ("loss", "acc")}}
+LAYOUT = {
+    "training beside validation": {name: ["Multiline", [f"^{name}/"]] for name in ("loss", "acc")}
+}
 
 
 class TensorBoard(Checkpoint):
-    """The row of each epoch; at the end the settings and results that HPARAMS sorts by, as tested/NAME.
+    """The row of each epoch; at the end the settings and results that HPARAMS sorts by, as
+    tested/NAME.
 
-    Fit and test share one event file, in the folder `name` of the run, which TensorBoard shows: of two made
-    within a second it may drop one as out of date, as it orders them by their numbers as text, 10 before 9. Its
-    step is the epoch, so that runs of any batch size can be compared. It opens the groups of names that come
-    first in the alphabet: train/loss is loss/train there. Of several processes, the main one has this callback.
+    Fit and test share one event file, in the folder `name` of the run, which TensorBoard shows: of
+    two made within a second it may drop one as out of date, as it orders them by their numbers as
+    text, 10 before 9. Its step is the epoch, so that runs of any batch size can be compared. It
+    opens the groups of names that come first in the alphabet: train/loss is loss/train there. Of
+    several processes, the main one has this callback.
     """
 
     def __init__(self, name: Annotated[str, Field(pattern=r"^[^./][^/]*$|^$")] = ""):
         if name in EARLY or name.endswith((".csv", ".json", ".log")):
-            raise UserError(f"logger.name={name} is the name of something else in a run folder; choose another")
+            raise UserError(
+                f"logger.name={name} is the name of something else in a run folder; choose another"
+            )
         self.name = name
         self.writer: SummaryWriter | None = None
 
@@ -58,9 +64,12 @@ class TensorBoard(Checkpoint):
         settings = experiment(Run(trainer.default_root_dir).recorded())
         settings["trainer.max_epochs"] = trainer.max_epochs
         settings.pop("data.seed", None)  # that of the run
-        plain = {key: str(each) if isinstance(each, list) else each for key, each in settings.items()}
-        # without the first of the three summaries, a list of hyperparameters and metrics, TensorBoard
-        # finds those of all runs; with it, it would take the list of one of them for that of all
+        plain = {
+            key: str(each) if isinstance(each, list) else each for key, each in settings.items()
+        }
+        # without the first of the three summaries, a list of hyperparameters and metrics,
+        # TensorBoard finds those of all runs; with it, it would take the list of one of them for
+        # that of all
         _, *session = hparams(plain, {})
         for summary in session:
             self.writer.file_writer.add_summary(summary, epoch)
@@ -69,17 +78,22 @@ class TensorBoard(Checkpoint):
         if stage == "test":
             self.writer.close()
 
-    def on_exception(self, trainer: L.Trainer, model: L.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: L.Trainer, model: L.LightningModule, exception: BaseException
+    ) -> None:
         if self.writer:
-            with contextlib.suppress(OSError):  # on a full disk the first error is the one to report
+            with contextlib.suppress(
+                OSError
+            ):  # on a full disk the first error is the one to report
                 self.writer.close()
 
 
 def order_events(run: Run) -> None:
-    """Make sure that the next event file of the run has the latest name: TensorBoard reads them in that order.
+    """Make sure that the next event file of the run has the latest name: TensorBoard reads them in
+    that order.
 
-    The name has the second in which the file was made. If the clock has been put back since, the files that are
-    there get earlier names.
+    The name has the second in which the file was made. If the clock has been put back since, the
+    files that are there get earlier names.
     """
     now = int(time.time())
     files = sorted(run.events(), key=lambda path: path.name)

@@ -1,4 +1,5 @@
-"""The Trainer of every run: Lightning's, with those of its arguments that all promises are tested with."""
+"""The Trainer of every run: Lightning's, with those of its arguments that all promises are tested
+with."""
 
 import contextlib
 import logging
@@ -11,7 +12,11 @@ from typing import Annotated, Literal
 import lightning as L
 import rich
 import torch
-from lightning.fabric.plugins.environments import ClusterEnvironment, LightningEnvironment, SLURMEnvironment
+from lightning.fabric.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+)
 from lightning.pytorch.profilers import PassThroughProfiler
 from pydantic import Field, PositiveInt
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
@@ -44,9 +49,10 @@ def build_trainer(
 ) -> L.Trainer:
     """Lightning's Trainer of the run in `folder`, with its callbacks.
 
-    From here on, torch uses `threads` threads on the CPU: one is enough for products of this size, gives the
-    same bits whatever the number of cores, and does not wait for others on a busy machine. Raises UserError for
-    hardware that is not there, and for processes that a launcher has started unasked.
+    From here on, torch uses `threads` threads on the CPU: one is enough for products of this size,
+    gives the same bits whatever the number of cores, and does not wait for others on a busy
+    machine. Raises UserError for hardware that is not there, and for processes that a launcher has
+    started unasked.
     """
     available = {"cpu": CORES, "gpu": torch.cuda.device_count()}
     if accelerator == "auto":
@@ -57,7 +63,9 @@ def build_trainer(
         raise UserError(f"{asked}, where there are {available[accelerator]}; {advice}")
     torch.set_num_threads(threads)
     for part in ("pytorch", "fabric"):
-        logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)  # no announcements and tips
+        logging.getLogger(f"lightning.{part}").setLevel(
+            logging.WARNING
+        )  # no announcements and tips
     for message in IGNORED:
         warnings.filterwarnings("ignore", message=message)
     cluster = launched(devices)
@@ -76,17 +84,26 @@ def build_trainer(
         num_sanity_val_steps=0,  # the model checks its inputs itself
         use_distributed_sampler=False,  # src.data.batches divides the examples exactly
         plugins=[CheckpointIO(), *cluster],
-        profiler=Unprofiled(),  # without it an epoch takes 1.04 to 1.17 times as long (five medians)
+        # without it an epoch takes 1.04 to 1.17 times as long (five medians)
+        profiler=Unprofiled(),
     )
 
 
 def launched(devices: int) -> list[ClusterEnvironment]:
-    """The environment of the processes that srun has started; Lightning misses it in an interactive allocation,
-    and takes a batch script for a task of srun's.
+    """The environment of the processes that srun has started; Lightning misses it in an interactive
+    allocation, and takes a batch script for a task of srun's.
 
-    Raises UserError unless the run has the processes that it asks for, or Lightning is to start them.
+    Raises UserError unless the run has the processes that it asks for, or Lightning is to start
+    them.
     """
-    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES")
+    names = (
+        "RANK",
+        "LOCAL_RANK",
+        "WORLD_SIZE",
+        "SLURM_NTASKS",
+        "SLURM_STEP_NUM_TASKS",
+        "SLURM_STEP_NUM_NODES",
+    )
     numbers = {name: os.environ[name] for name in names if name in os.environ}
     unfit = [name for name, text in numbers.items() if not text.isascii() or not text.isdigit()]
     torchrun = "RANK" in numbers
@@ -99,8 +116,9 @@ def launched(devices: int) -> list[ClusterEnvironment]:
             found = tasks if numbers.get("SLURM_STEP_NUM_NODES", "1") == "1" else 0
     if unfit or found != devices or (devices == 1 and not main_process()):
         raise UserError(
-            f"trainer.devices={devices} asks for as many processes, but the environment says {numbers}; start "
-            "them with srun --nodes=1 --ntasks-per-node=DEVICES or torchrun, or unset what another program left"
+            f"trainer.devices={devices} asks for as many processes, but the environment says "
+            f"{numbers}; start them with srun --nodes=1 --ntasks-per-node=DEVICES or torchrun, or "
+            "unset what another program left"
         )
     if tasks > 1:
         return [SLURMEnvironment()]
@@ -108,10 +126,17 @@ def launched(devices: int) -> list[ClusterEnvironment]:
 
 
 class ProgressBar(L.Callback):
-    """A bar over the whole fit, below the log lines of a terminal: epoch, minibatches, time left."""
+    """A bar over the whole fit, below the log lines of a terminal: epoch, minibatches, time
+    left."""
 
     def __init__(self):
-        columns = "{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "left"
+        columns = (
+            "{task.description}",
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            "left",
+        )
         visible = rich.get_console().is_terminal and main_process()
         self.bar = Progress(*columns, transient=True, disable=not visible)
         self.task = self.bar.add_task("")
@@ -125,12 +150,15 @@ class ProgressBar(L.Callback):
     def on_train_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         self.bar.stop()
 
-    def on_exception(self, trainer: L.Trainer, model: L.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: L.Trainer, model: L.LightningModule, exception: BaseException
+    ) -> None:
         self.bar.stop()
 
 
 class Unprofiled(PassThroughProfiler):
-    """One context manager for all; Lightning's builds one for each of the 17 things it does in a step."""
+    """One context manager for all; Lightning's builds one for each of the 17 things it does in a
+    step."""
 
     def profile(self, action_name: str) -> contextlib.AbstractContextManager:
         return NOTHING

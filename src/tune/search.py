@@ -17,7 +17,12 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep
 from hydra.errors import HydraException
 from lightning.pytorch.callbacks import Checkpoint
 from omegaconf import DictConfig, OmegaConf
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.trial import BaseTrial, FrozenTrial, TrialState
 from pydantic import Field, NonNegativeInt
 
@@ -48,8 +53,11 @@ class Pruned(optuna.TrialPruned):
     status = "pruned"  # of the run, in its record
 
 
-class Prune(Checkpoint):  # Lightning calls callbacks of this class last: the epoch is recorded before
-    """Reports val/loss to the trial after each epoch, and ends the run if it is poor beside the others."""
+class Prune(
+    Checkpoint
+):  # Lightning calls callbacks of this class last: the epoch is recorded before
+    """Reports val/loss to the trial after each epoch, and ends the run if it is poor beside the
+    others."""
 
     def __init__(self, trial: BaseTrial):
         self.trial = trial
@@ -61,7 +69,8 @@ class Prune(Checkpoint):  # Lightning calls callbacks of this class last: the ep
 
 
 def tune(cfg: DictConfig, overrides: Sequence[str] = ()) -> list[FrozenTrial]:
-    """Make trials until the study has cfg.n_trials; returns them all. The best command repeats the `overrides`.
+    """Make trials until the study has cfg.n_trials; returns them all. The best command repeats the
+    `overrides`.
 
     Raises UserError if cfg cannot be tuned, or no trial finishes.
     """
@@ -73,7 +82,9 @@ def tune(cfg: DictConfig, overrides: Sequence[str] = ()) -> list[FrozenTrial]:
     settings = OmegaConf.masked_copy(cfg, [key for key in cfg if key not in OWN])
     check_search(settings, space, folder)
     claim_study(folder)
-    lock = FileLock(folder / ".lock")  # one process at a time chooses a trial or records how one ended
+    lock = FileLock(
+        folder / ".lock"
+    )  # one process at a time chooses a trial or records how one ended
     with joined(cfg, settings, folder) as study:
         while True:
             with lock:
@@ -88,12 +99,15 @@ def tune(cfg: DictConfig, overrides: Sequence[str] = ()) -> list[FrozenTrial]:
                 with lock:
                     study.tell(trial.number, value, state)
             show_trial(study, trial, outcome, search.n_trials)
-        conclude(study, folder, [text for text in overrides if not text.lstrip("+~").startswith(OWN)])
+        conclude(
+            study, folder, [text for text in overrides if not text.lstrip("+~").startswith(OWN)]
+        )
         return study.get_trials()
 
 
 def check_search(cfg: DictConfig, space: dict[str, BaseDistribution], folder: Path) -> None:
-    """Raises UserError for what no trial can be made with, among the settings and at the ends of the space."""
+    """Raises UserError for what no trial can be made with, among the settings and at the ends of
+    the space."""
     check_trial(cfg, folder)
     for key, distribution in space.items():
         for value in ends(distribution):
@@ -108,7 +122,9 @@ def check_trial(cfg: DictConfig, folder: Path) -> None:
     trainer = settings["trainer"]
     if trainer.get("devices", 1) != 1 or trainer.get("strategy", "auto") != "auto":
         advice = f"to use several, start the same command again with folder={folder}"
-        raise UserError(f"a search trains on one device: leave out trainer=ddp and trainer.devices; {advice}")
+        raise UserError(
+            f"a search trains on one device: leave out trainer=ddp and trainer.devices; {advice}"
+        )
     if settings["data"].get("val_size") == 0:
         raise UserError("data.val_size=0: tuning needs a validation split; try data.val_size=5000")
 
@@ -121,9 +137,12 @@ def ends(distribution: BaseDistribution) -> list[Any]:
 
 
 def distributions(space: dict[str, Any]) -> dict[str, BaseDistribution]:
-    """Dotted key -> what it is drawn from. Raises UserError if there is none, or one cannot be read."""
+    """Dotted key -> what it is drawn from. Raises UserError if there is none, or one cannot be
+    read."""
     if not (texts := leaves(space)):
-        raise UserError("space is empty: nothing to search; try +space.model.lr='interval(0.01, 1)'")
+        raise UserError(
+            "space is empty: nothing to search; try +space.model.lr='interval(0.01, 1)'"
+        )
     return {key: distribution(key, text) for key, text in texts.items()}
 
 
@@ -132,10 +151,14 @@ def distribution(key: str, text: str) -> BaseDistribution:
     reason = "it must be an interval, which may have the tag log, or a choice of plain values"
     try:
         match OverridesParser.create().parse_override(f"{key}={text}").value():
-            case IntervalSweep(start=low, end=high, tags=tags) if tags <= {"log"} and math.isfinite(high - low):
+            case IntervalSweep(start=low, end=high, tags=tags) if tags <= {"log"} and math.isfinite(
+                high - low
+            ):
                 kind = IntDistribution if isinstance(low + high, int) else FloatDistribution
                 return kind(low, high, log="log" in tags)
-            case ChoiceSweep(list=values) if not any(isinstance(each, list | dict) for each in values):
+            case ChoiceSweep(list=values) if not any(
+                isinstance(each, list | dict) for each in values
+            ):
                 return CategoricalDistribution([getattr(each, "text", each) for each in values])
     except (HydraException, ValueError, ArithmeticError) as error:
         reason = str(error).splitlines()[0]
@@ -155,12 +178,15 @@ def next_trial(
     if (number := len(study.get_trials(deepcopy=False))) >= search.n_trials:
         return None
     # so that what it tries is a function of the seed, its number and the trials before it
-    study.sampler = optuna.samplers.TPESampler(seed=random.Random(f"{search.seed} {number}").getrandbits(32))
+    study.sampler = optuna.samplers.TPESampler(
+        seed=random.Random(f"{search.seed} {number}").getrandbits(32)
+    )
     return study.ask(space)
 
 
 def attempt(cfg: DictConfig, run: Run, trial: BaseTrial) -> tuple[float | None, TrialState, str]:
-    """Train, or finish what was begun: the value, if there is one, how the trial ended, and that in words."""
+    """Train, or finish what was begun: the value, if there is one, how the trial ended, and that in
+    words."""
     log = LogFile(run.path / "train.log")
     log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger().addHandler(log)
@@ -176,7 +202,9 @@ def attempt(cfg: DictConfig, run: Run, trial: BaseTrial) -> tuple[float | None, 
         reason = explain(error)
         bug = None if isinstance(error, USER_ERRORS) else (type(error), error, error.__traceback__)
         # in the log of the trial alone: the terminal has a line per trial
-        log.handle(logging.LogRecord(__name__, logging.ERROR, __file__, 0, f"error: {reason}", None, bug))
+        log.handle(
+            logging.LogRecord(__name__, logging.ERROR, __file__, 0, f"error: {reason}", None, bug)
+        )
         return None, TrialState.FAIL, f"failed: {reason}; see {pasteable(run.path / 'train.log')}"
     finally:
         logging.getLogger().removeHandler(log)
@@ -187,7 +215,10 @@ def show_trial(study: optuna.Study, trial: BaseTrial, outcome: str, total: int) 
     """Print what the trial was, how it ended, and the best so far, if a trial has finished."""
     with contextlib.suppress(ValueError):
         outcome += f"  best {study.best_value:.4f} (trial {study.best_trial.number})"
-    texts = {key: f"{each:.5g}" if isinstance(each, float) else each for key, each in trial.params.items()}
+    texts = {
+        key: f"{each:.5g}" if isinstance(each, float) else each
+        for key, each in trial.params.items()
+    }
     parameters = " ".join(f"{key}={text}" for key, text in texts.items())
     made = sum(each.state.is_finished() for each in study.get_trials(deepcopy=False))
     say(f"{made}/{total}  trial {trial.number}  {parameters}  {outcome}")

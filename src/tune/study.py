@@ -32,29 +32,42 @@ def claim_study(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     names = {path.name for path in folder.iterdir()}
     if "tune.yaml" not in names and any(not name.startswith(EARLY) for name in names):
-        raise UserError(f"folder {folder} is not empty, and has no study; choose another with folder=DIR")
+        raise UserError(
+            f"folder {folder} is not empty, and has no study; choose another with folder=DIR"
+        )
 
 
 @contextlib.contextmanager
 def joined(cfg: DictConfig, settings: DictConfig, folder: Path) -> Iterator[optuna.Study]:
     """The study of the folder, made if there is none, for a `with` block.
 
-    Raises UserError if the folder is another experiment's, or the database fails, now or within the block.
+    Raises UserError if the folder is another experiment's, or the database fails, now or within the
+    block.
     """
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # the errors below say it
-    pruner = optuna.pruners.NopPruner() if cfg.pruner is None else optuna.pruners.MedianPruner(**cfg.pruner)
+    pruner = (
+        optuna.pruners.NopPruner()
+        if cfg.pruner is None
+        else optuna.pruners.MedianPruner(**cfg.pruner)
+    )
     database = (shared := address(cfg.storage)) or f"{folder}/study.db"
     try:
         with FileLock(folder / ".lock"):
             storage = opened(cfg.storage, database)
             new = not (folder / "tune.yaml").exists()
             name = study_name(cfg, settings, folder, shared)
-            study = optuna.create_study(storage=storage, pruner=pruner, study_name=name, load_if_exists=not new)
+            study = optuna.create_study(
+                storage=storage, pruner=pruner, study_name=name, load_if_exists=not new
+            )
         yield study
     except DuplicatedStudyError as error:
         (folder / "tune.yaml").unlink()  # which has just been made
-        found = f"{database} has a study of folder={cfg.folder} already, but that folder here is new"
-        raise UserError(f"{found}; machines of one study must share its folder, else choose another") from error
+        found = (
+            f"{database} has a study of folder={cfg.folder} already, but that folder here is new"
+        )
+        raise UserError(
+            f"{found}; machines of one study must share its folder, else choose another"
+        ) from error
     except DATABASE as error:
         cause = error.__cause__ or error
         reason = str(getattr(cause, "orig", None) or cause).splitlines()[0]
@@ -63,7 +76,8 @@ def joined(cfg: DictConfig, settings: DictConfig, folder: Path) -> Iterator[optu
 
 
 def opened(url: str | None, database: str) -> optuna.storages.RDBStorage:
-    """The database at the url, or an SQLite file called `database`. Raises UserError if its options do not fit."""
+    """The database at the url, or an SQLite file called `database`. Raises UserError if its options
+    do not fit."""
     engine: dict[str, Any] = {"poolclass": NullPool}  # no connection stays open
     if url is None:
         url = "sqlite:///study.db"
@@ -71,13 +85,16 @@ def opened(url: str | None, database: str) -> optuna.storages.RDBStorage:
     try:
         return optuna.storages.RDBStorage(url, engine)
     except (TypeError, ValueError) as error:  # its text may have what is secret
-        raise UserError(f"the database {database} cannot be opened: an option of its address does not fit") from error
+        raise UserError(
+            f"the database {database} cannot be opened: an option of its address does not fit"
+        ) from error
 
 
 def study_name(cfg: DictConfig, settings: DictConfig, folder: Path, storage: str | None) -> str:
     """What the database calls the study: its folder, as the process that made it was given that.
 
-    tune.yaml records it with the experiment. Raises UserError if the experiment there is another one.
+    tune.yaml records it with the experiment. Raises UserError if the experiment there is another
+    one.
     """
     path, known_settings = folder / "tune.yaml", plain(settings)
     wanted = {"storage": storage, "trainer.max_epochs": known_settings["trainer"].get("max_epochs")}
@@ -92,12 +109,15 @@ def study_name(cfg: DictConfig, settings: DictConfig, folder: Path, storage: str
     for key in {**known, **wanted}:
         if known.get(key) != wanted.get(key):
             what = f"{key}={wanted.get(key)} (there {known.get(key)})"
-            raise UserError(f"the study in {folder} is another experiment than {what}; choose another folder")
+            raise UserError(
+                f"the study in {folder} is another experiment than {what}; choose another folder"
+            )
     return name
 
 
 def address(url: Any) -> str | None:
-    """Of a database, without what is secret in it. Raises UserError if it is none, or its driver is missing."""
+    """Of a database, without what is secret in it. Raises UserError if it is none, or its driver is
+    missing."""
     if url is None:
         return None
     try:
@@ -106,15 +126,20 @@ def address(url: Any) -> str | None:
         parsed.get_dialect().import_dbapi()
     except ImportError as error:
         extra = "'.[postgres]'" if error.name.startswith("psycopg") else error.name
-        raise UserError(f"{shown} needs the driver {error.name}; try pip install {extra}") from error
+        raise UserError(
+            f"{shown} needs the driver {error.name}; try pip install {extra}"
+        ) from error
     except (ArgumentError, ValueError, AttributeError):
         found = f"storage={str(url).rpartition('@')[2]} is no address of a database"
-        raise UserError(f"{found}; try sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE") from None
+        raise UserError(
+            f"{found}; try sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
+        ) from None
     return shown
 
 
 def conclude(study: optuna.Study, folder: Path, overrides: list[str]) -> None:
-    """Write trials.csv and best.txt, and print the best command. Raises UserError if no trial has finished."""
+    """Write trials.csv and best.txt, and print the best command. Raises UserError if no trial has
+    finished."""
     rows = [
         {"trial": each.number, "status": STATUS.get(each.state, "running"), "val/loss": each.value}
         | {**each.params, "folder": str(folder / str(each.number))}
@@ -123,7 +148,9 @@ def conclude(study: optuna.Study, folder: Path, overrides: list[str]) -> None:
     write_csv(folder / "trials.csv", rows)
     counts = Counter(row["status"] for row in rows)
     if not counts["finished"]:
-        raise UserError(f"no trial of {folder} finished; {folder}/trials.csv and the logs in it say why")
+        raise UserError(
+            f"no trial of {folder} finished; {folder}/trials.csv and the logs in it say why"
+        )
     best = study.best_trial
     parameters = [f"{key}={quoted(value)}" for key, value in best.params.items()]
     command = command_line("src.train", *overrides, *parameters)

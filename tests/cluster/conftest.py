@@ -1,4 +1,5 @@
-"""Servers that the tests of this folder share. They run with `make test-cluster`, never with `make test`."""
+"""Servers that the tests of this folder share. They run with `make test-cluster`, never with `make
+test`."""
 
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from tests.cluster.servers import Postgres, Slurm, install
 
 @pytest.fixture(scope="session")
 def folder() -> Iterator[Path]:
-    """A folder that other users may enter, as munged and PostgreSQL ask; another pytest would close its own."""
+    """A folder that other users may enter, as munged and PostgreSQL ask; another pytest would close
+    its own."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)

@@ -29,7 +29,8 @@ SRUN = ["srun", "--ntasks-per-node=2", "--nodes=1", "--partition=cpu"]
 
 @pytest.fixture
 def call(slurm, tmp_path):
-    """call(program, ..., arguments) runs python -m ... under the program, in the folder of the test."""
+    """call(program, ..., arguments) runs python -m ... under the program, in the folder of the
+    test."""
 
     def run(*command: str) -> Finished:
         env = os.environ | slurm.env | {"PYTHONPATH": str(ROOT)}
@@ -75,7 +76,11 @@ def test_two_processes_are_one_with_the_doubled_batch(call, one, tmp_path, launc
     for name, expected in weights(one).items():
         torch.testing.assert_close(weights(two)[name], expected, rtol=0, atol=1e-6)
     assert output.count("epoch 3/3") == 1  # one process speaks
-    assert [path.name for path in tmp_path.iterdir() if path.is_dir() and path.name not in ("one", "two")] == []
+    assert [
+        path.name
+        for path in tmp_path.iterdir()
+        if path.is_dir() and path.name not in ("one", "two")
+    ] == []
     assert two.record()["status"] == "finished"
 
 
@@ -84,17 +89,23 @@ def test_resume_under_srun_keeps_the_effective_batch(call, cli, one, tmp_path):
         *SRUN, sys.executable, "-m", "src.train", *TWO, "trainer.max_epochs=1", "hydra.run.dir=two"
     )
     assert status == 0, output
-    status, output = cli("src.resume", "run=two", "trainer.max_epochs=3", "trainer.devices=1", data=False)
+    status, output = cli(
+        "src.resume", "run=two", "trainer.max_epochs=3", "trainer.devices=1", data=False
+    )
     assert status == 1
     assert "trainer.devices=1 would make this another experiment" in output
     alone = ["srun", "--ntasks=1", "--partition=cpu", sys.executable]
     status, output = call(*alone, "-m", "src.resume", "run=two", "trainer.max_epochs=3")
     assert status != 0
     assert "trainer.devices=2 asks for as many processes" in output
-    status, output = call(*SRUN, sys.executable, "-m", "src.resume", "run=two", "trainer.max_epochs=3")
+    status, output = call(
+        *SRUN, sys.executable, "-m", "src.resume", "run=two", "trainer.max_epochs=3"
+    )
     assert status == 0, output
     for name, expected in weights(one).items():
-        torch.testing.assert_close(weights(Run(tmp_path / "two"))[name], expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(
+            weights(Run(tmp_path / "two"))[name], expected, rtol=0, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize(
@@ -120,7 +131,14 @@ def test_two_processes_of_a_run_of_one_device_are_refused(call, tmp_path, launch
 )
 def test_other_tasks_than_devices_are_refused(call, tmp_path, tasks):
     status, output = call(
-        "srun", *tasks, "--partition=cpu", sys.executable, "-m", "src.train", *TWO, "hydra.run.dir=two"
+        "srun",
+        *tasks,
+        "--partition=cpu",
+        sys.executable,
+        "-m",
+        "src.train",
+        *TWO,
+        "hydra.run.dir=two",
     )
     assert status != 0
     assert "trainer.devices=2 asks for as many processes" in output

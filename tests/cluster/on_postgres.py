@@ -1,4 +1,5 @@
-"""Searches on a real PostgreSQL: one study per folder and experiment, and one line for whatever fails."""
+"""Searches on a real PostgreSQL: one study per folder and experiment, and one line for whatever
+fails."""
 
 import re
 import signal
@@ -44,13 +45,24 @@ def test_two_folders_of_one_database_are_two_studies(cli, postgres):
     url = postgres.database()
     for folder, number in (("a", 2), ("b", 3)):
         status, output = cli(
-            "src.tune", *SMALL, f"folder={folder}", f"storage={url}", f"n_trials={number}", data=False
+            "src.tune",
+            *SMALL,
+            f"folder={folder}",
+            f"storage={url}",
+            f"n_trials={number}",
+            data=False,
         )
         assert status == 0, output
         assert f"{number} trials: {number} finished" in output
     assert studies(postgres, url) == ["2", "3"]
     status, output = cli(
-        "src.tune", *SMALL, "folder=a", "data.batch_size=5", f"storage={url}", "n_trials=4", data=False
+        "src.tune",
+        *SMALL,
+        "folder=a",
+        "data.batch_size=5",
+        f"storage={url}",
+        "n_trials=4",
+        data=False,
     )
     assert status == 1
     assert "choose another folder" in only_line(output)
@@ -60,13 +72,17 @@ def test_a_folder_that_is_not_shared_is_refused(cli, postgres, tmp_path):
     url = postgres.database()
     status, output = cli(*STUDY, f"storage={url}", "n_trials=2", data=False)
     assert status == 0, output
-    (tmp_path / "study").rename(tmp_path / "elsewhere")  # the folder study of another machine is empty
+    (tmp_path / "study").rename(
+        tmp_path / "elsewhere"
+    )  # the folder study of another machine is empty
     status, output = cli(*STUDY, f"storage={url}", "n_trials=4", data=False)
     assert status == 1
     assert "share" in only_line(output)
     assert studies(postgres, url) == ["2"]
     # on a machine that shares it, whatever its path there is
-    status, output = cli("src.tune", *SMALL, "folder=elsewhere", f"storage={url}", "n_trials=3", data=False)
+    status, output = cli(
+        "src.tune", *SMALL, "folder=elsewhere", f"storage={url}", "n_trials=3", data=False
+    )
     assert status == 0, output
     assert studies(postgres, url) == ["3"]
 
@@ -77,7 +93,11 @@ def test_two_processes_try_every_trial_once_and_one_may_be_killed(start, postgre
     one, other = (start(*arguments, data=False) for _ in range(2))
     one.until("trial ")
     folder = tmp_path / "study"
-    one.until(lambda: sum(run.in_use() and run.last.exists() for run in map(Run, folder.glob("[0-9]*"))) == 2)
+    one.until(
+        lambda: (
+            sum(run.in_use() and run.last.exists() for run in map(Run, folder.glob("[0-9]*"))) == 2
+        )
+    )
     one.kill(signal.SIGKILL)
     one.wait()
     assert other.wait() == 0, other.output()
@@ -106,7 +126,9 @@ def test_a_missing_driver_is_one_line_that_names_the_extra(cli, postgres):
     assert ".[postgres]" in only_line(output)
 
 
-def test_a_server_that_stops_is_one_line_and_the_same_command_goes_on(start, cli, postgres, tmp_path):
+def test_a_server_that_stops_is_one_line_and_the_same_command_goes_on(
+    start, cli, postgres, tmp_path
+):
     command = [*STUDY, f"storage={postgres.database()}", "n_trials=6", "trainer.max_epochs=50"]
     first = start(*command, data=False)
     first.until("trial 1")
@@ -122,4 +144,6 @@ def test_a_server_that_stops_is_one_line_and_the_same_command_goes_on(start, cli
     status, output = cli(*command, data=False)
     assert status == 0, output
     assert "6 trials: 6 finished" in output
-    assert {Run(tmp_path / f"study/{number}").record()["status"] for number in range(6)} == {"finished"}
+    assert {Run(tmp_path / f"study/{number}").record()["status"] for number in range(6)} == {
+        "finished"
+    }

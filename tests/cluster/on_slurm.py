@@ -1,4 +1,5 @@
-"""Sweeps on a real Slurm: every job ends as a row, however it ends, and the command with its summary."""
+"""Sweeps on a real Slurm: every job ends as a row, however it ends, and the command with its
+summary."""
 
 import csv
 import json
@@ -24,7 +25,11 @@ SMALL = [
     "~callbacks.figures",
 ]
 SMALL += ["trainer.max_epochs=2", "~logger"]
-ON = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=cpu", "hydra.launcher.timeout_min=10"]
+ON = [
+    "hydra/launcher=submitit_slurm",
+    "hydra.launcher.partition=cpu",
+    "hydra.launcher.timeout_min=10",
+]
 # the first of JOBS trains until something ends it; the second ends by itself, after some seconds
 ENDLESS, LONG, BRIEF = 10**6, 400, 60
 JOBS = [*SMALL, f"trainer.max_epochs={ENDLESS},{BRIEF}"]
@@ -36,7 +41,9 @@ def sweep(start, slurm) -> Callable[..., Command]:
 
     def begin(*overrides: str, env: dict[str, str] | None = None) -> Command:
         arguments = [*ON, *overrides, "hydra.sweep.dir=sweep"]
-        return start("src.train", "-m", *arguments, data=False, fresh=True, env=slurm.env | (env or {}))
+        return start(
+            "src.train", "-m", *arguments, data=False, fresh=True, env=slurm.env | (env or {})
+        )
 
     return begin
 
@@ -66,7 +73,9 @@ def lines_of_jobs(output: str) -> list[str]:
 
 def test_the_sweep_of_the_readme_ends_with_its_summary(start, slurm, tmp_path):
     pages = "\n".join(page.read_text() for page in [ROOT / "README.md", *ROOT.glob("docs/*.md")])
-    (text,) = re.findall(r"python -m (src\.train -m (?:.*\\\n)*.*=submitit_slurm(?:.*\\\n)*.*)", pages)
+    (text,) = re.findall(
+        r"python -m (src\.train -m (?:.*\\\n)*.*=submitit_slurm(?:.*\\\n)*.*)", pages
+    )
     command = [*shlex.split(text.replace("\\\n", "")), *SMALL, "hydra.sweep.dir=sweep"]
     status, output = ended(start(*command, data=False, fresh=True, env=slurm.env))
     assert status == 0, output
@@ -80,7 +89,9 @@ def test_the_sweep_of_the_readme_ends_with_its_summary(start, slurm, tmp_path):
 
 
 @pytest.mark.parametrize("how", [[], ["--signal=KILL", "--full"]])
-def test_a_cancelled_job_is_a_row_and_a_bad_value_too_while_others_run_on(sweep, slurm, tmp_path, how):
+def test_a_cancelled_job_is_a_row_and_a_bad_value_too_while_others_run_on(
+    sweep, slurm, tmp_path, how
+):
     command = sweep(*JOBS, "model.lr=0.01,-1")
     name, victim = job_id(command), Run(tmp_path / "sweep/0")
     command.until(lambda: trains(victim))
@@ -117,12 +128,17 @@ def test_a_job_out_of_time_says_so_and_the_sweep_goes_on_with_more(sweep, start,
     assert "hydra.launcher.timeout_min" in rows[0]["reason"]
     assert "python -m src.sweeps resume sweep hydra.launcher.timeout_min=" in rows[0]["reason"]
 
-    trained, before = len(Run(tmp_path / "sweep/0").rows()), (tmp_path / "sweep/1/metrics.json").stat().st_mtime
+    trained, before = (
+        len(Run(tmp_path / "sweep/0").rows()),
+        (tmp_path / "sweep/1/metrics.json").stat().st_mtime,
+    )
     more = ["resume", "sweep", "hydra.launcher.timeout_min=7"]
     again = start("src.sweeps", *more, data=False, fresh=True, env=slurm.env)
     name = job_id(again)
     again.until(lambda: len(Run(tmp_path / "sweep/0").rows()) > trained)
-    assert slurm.call("squeue", "-h", "-r", "-o", "%A %l") == f"{name} 7:00"  # one job, with the new limit
+    assert (
+        slurm.call("squeue", "-h", "-r", "-o", "%A %l") == f"{name} 7:00"
+    )  # one job, with the new limit
     again.kill(signal.SIGINT)
     assert again.wait() == 130, again.output()
     assert (tmp_path / "sweep/1/metrics.json").stat().st_mtime == before
@@ -217,7 +233,9 @@ def test_a_machine_without_slurm_is_one_line(sweep, tmp_path):
 
 
 def test_a_job_that_cannot_start_says_why(sweep, slurm):
-    command = sweep(*SMALL, "seed=0,1", "hydra.launcher.partition=short", "hydra.launcher.timeout_min=5")
+    command = sweep(
+        *SMALL, "seed=0,1", "hydra.launcher.partition=short", "hydra.launcher.timeout_min=5"
+    )
     command.until("PartitionTimeLimit", 60)
     command.kill(signal.SIGINT)
     assert command.wait(60) == 130, command.output()

@@ -15,7 +15,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-PACKAGES = {"slurmctld": "slurm-wlm", "munged": "munge", "sbatch": "slurm-client", "psql": "postgresql"}
+PACKAGES = {
+    "slurmctld": "slurm-wlm",
+    "munged": "munge",
+    "sbatch": "slurm-client",
+    "psql": "postgresql",
+}
 LIMIT = 60  # seconds until a server answers
 NODES = "0x7f000001", "0x7f000002"  # names that every machine knows as addresses of its own
 SLURM_CONF = """
@@ -58,7 +63,9 @@ def install() -> None:
     if lacking:
         environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
         for command in ["apt-get", "-q", "update"], ["apt-get", "-q", "install", "-y", *lacking]:
-            subprocess.run(command, check=True, env=environment, stdin=subprocess.DEVNULL, timeout=900)
+            subprocess.run(
+                command, check=True, env=environment, stdin=subprocess.DEVNULL, timeout=900
+            )
 
 
 def found(program: str) -> str | None:
@@ -88,7 +95,12 @@ class Servers:
 
     def start(self, name: str, *command: str | Path, **options) -> None:
         log = (self.folder / f"{name}.out").open("a")
-        options |= {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "start_new_session": True}
+        options |= {
+            "stdin": subprocess.DEVNULL,
+            "stdout": log,
+            "stderr": log,
+            "start_new_session": True,
+        }
         self.processes[name] = subprocess.Popen(command, preexec_fn=end_with_parent, **options)
         log.close()
 
@@ -114,14 +126,17 @@ class Servers:
 
 
 class Slurm(Servers):
-    """NODES of two cores each, without accounting, for those who have `env` in their environment."""
+    """NODES of two cores each, without accounting, for those who have `env` in their
+    environment."""
 
     def __init__(self, folder: Path):
         super().__init__(folder)
         (folder / "state").mkdir()
         host = socket.gethostname().split(".")[0]
         conf, key = folder / "slurm.conf", folder / "munge.key"
-        conf.write_text(SLURM_CONF.format(folder=folder, host=host, ports=free_ports(3), nodes=NODES))
+        conf.write_text(
+            SLURM_CONF.format(folder=folder, host=host, ports=free_ports(3), nodes=NODES)
+        )
         key.write_bytes(os.urandom(128))
         key.chmod(0o600)
         self.env = {"SLURM_CONF": str(conf)}
@@ -142,7 +157,12 @@ class Slurm(Servers):
     def call(self, *command: str, check: bool = True) -> str:
         """What a command of Slurm's prints."""
         done = subprocess.run(
-            command, env=os.environ | self.env, capture_output=True, text=True, check=check, timeout=60
+            command,
+            env=os.environ | self.env,
+            capture_output=True,
+            text=True,
+            check=check,
+            timeout=60,
         )
         return done.stdout.strip()
 
@@ -152,7 +172,9 @@ class Slurm(Servers):
 
     def jobs(self) -> dict[str, str]:
         """Job id -> state, of those that wait or run."""
-        return dict(line.split() for line in self.call("squeue", "-h", "-r", "-o", "%i %T").splitlines())
+        return dict(
+            line.split() for line in self.call("squeue", "-h", "-r", "-o", "%i %T").splitlines()
+        )
 
     def hasten(self, job: str) -> None:
         """Start a job at once that is requeued; it would wait for two minutes."""
@@ -195,12 +217,26 @@ class Postgres(Servers):
             f"--pwfile={password}",
         ]
         subprocess.run(
-            [*initdb, "--no-sync"], check=True, capture_output=True, cwd=folder, timeout=LIMIT, **self.user
+            [*initdb, "--no-sync"],
+            check=True,
+            capture_output=True,
+            cwd=folder,
+            timeout=LIMIT,
+            **self.user,
         )
         self.begin()
 
     def begin(self) -> None:
-        places = ["-D", self.folder / "db", "-k", self.folder, "-p", str(self.port), "-h", "127.0.0.1"]
+        places = [
+            "-D",
+            self.folder / "db",
+            "-k",
+            self.folder,
+            "-p",
+            str(self.port),
+            "-h",
+            "127.0.0.1",
+        ]
         self.start("postgres", self.programs / "postgres", *places, cwd=self.folder, **self.user)
         self.until(lambda: self.sql("select 1").returncode == 0, "PostgreSQL answers")
 
