@@ -193,7 +193,7 @@ def test_a_grid_that_does_not_fit_into_memory_is_refused():
         {"lr": many, "gamma": 50 * [1.0], "weight_decay": [0.0]},
     ):
         with pytest.raises(
-            UserError, match=r"^model=grid has [\d,]+ members of 784 x 10 weights; at most 10,000 "
+            UserError, match=r"^model=grid has [\d,]+ members of 784 x 10 weights; at most 10,000, "
         ):
             made("model", grid.SoftmaxRegression, settings, **SIZES)
 

@@ -95,12 +95,13 @@ def suggestion(key: str, siblings: dict[str, Any]) -> str:
     """What may be meant by the dotted key, given the settings beside it: "Did you mean
     model.lr?"."""
     group, _, name = key.rpartition(".")
-    known = {path.rpartition(".")[2]: path for path in reversed(leaves(siblings))}
-    known |= {sibling: sibling for sibling in siblings}
-    known.pop(key, None)
+    others = {sibling: value for sibling, value in siblings.items() if sibling != name}
+    # the last word of each setting -> the whole; the first of several, and a sibling before all
+    known = {path.rpartition(".")[2]: path for path in reversed(leaves(others))}
+    known |= {sibling: sibling for sibling in others}
     for match in difflib.get_close_matches(name, known, n=1):
         return f"Did you mean {group}{'.' if group else ''}{known[match]}?"
-    names = [name for name in siblings if not name.startswith("_") and name != key]
+    names = [sibling for sibling in others if not sibling.startswith("_")]
     return f"{group or 'The config'} has {', '.join(names)}."
 
 
