@@ -1,0 +1,8 @@
+"""softmax-lab: python -m src.NAME runs a command; README.md lists them."""
+
+import sys
+
+from src import signals
+
+if sys.argv[:1] == ["-m"]:  # Python is about to import a command: nothing can be lost yet
+    signals.handle(signals.leave)

@@ -21,7 +21,8 @@ RESULTS += ("best_epoch", "epochs", "seconds", "status")
 
 def find(paths: list[Path]) -> list[Run]:
     """The runs that are meant, each once. Raises UserError if they cannot be compared."""
-    runs = [*{path.resolve(): Run(path) for path in paths}.values()]
+    folders = [path for path in paths if not path.is_file()]  # of NAME/*, what a sweep sums up
+    runs = [*{path.resolve(): Run(path) for path in folders}.values()]
     for run in runs:
         run.recorded()  # refuses what is no run
         if not (run.metrics_csv.exists() and run.best.exists()):

@@ -850,3 +850,151 @@ def test_a_place_for_the_jobs_in_a_config_of_ones_own_is_refused(cli, tmp_path):
         "error: hydra.sweep.subdir cannot be set: jobs are numbered; leave it out\n",
     )
     assert not (tmp_path / "outputs").exists()
+
+
+# --- a sweep is what it was when it began -----------------------------------------------------------
+
+
+@pytest.fixture
+def own_conf(tmp_path) -> Path:
+    """A copy of conf/ that a test may edit."""
+    return shutil.copytree(ROOT / "conf", tmp_path / "conf")
+
+
+@pytest.mark.parametrize("launcher", [[], BESIDE])
+def test_a_config_that_is_edited_while_a_sweep_runs_changes_none_of_its_jobs(
+    start, tmp_path, own_conf, launcher
+):
+    jobs = ["seed=0,1,2,3", "trainer.max_epochs=5", "data.train_size=1500", *launcher]
+    place = [f"--config-path={own_conf}", "hydra.sweep.dir=sweep"]
+    command = start("src.train", *place, "-m", *SMALL, *jobs, data=False)
+    command.until((tmp_path / "sweep/0/checkpoints/last.ckpt").exists)
+    for name in ("model/linear_scratch", "data/synthetic"):
+        path = own_conf / f"{name}.yaml"
+        path.write_text(path.read_text().replace("weight_decay: 0.0", "weight_decay: 9.9"))
+    (own_conf / "trainer/default.yaml").write_text("nonsense: [")
+    assert command.wait() == 0, command.output()
+    for number in range(4):
+        assert Run(tmp_path / f"sweep/{number}").recorded()["model"]["weight_decay"] == 0.0
+
+
+def own_experiment(folder: Path, lr: float, more: str = "") -> None:
+    """A config folder of the user's with an experiment."""
+    (folder / "experiment").mkdir(parents=True)
+    text = f"# @package _global_\nmodel: {{lr: {lr}}}\n{more}"
+    (folder / "experiment/mine.yaml").write_text(text)
+
+
+@pytest.mark.parametrize("how", ["--config-dir=own", "hydra.searchpath=[file://own]"])
+def test_config_folders_of_ones_own_are_copied_along(swept, resumed, tmp_path, how):
+    own_experiment(tmp_path / "own", 0.011)
+    finished, folder = swept(how, "experiment=mine", "seed=0,1")
+    assert finished.status == 0, finished.output
+    shutil.rmtree(tmp_path / "own")
+    shutil.rmtree(folder / "1")
+    finished = resumed("sweep")
+    assert finished.status == 0, finished.output
+    assert [Run(folder / name).recorded()["model"]["lr"] for name in "01"] == [0.011, 0.011]
+
+
+def test_of_two_configs_with_one_name_the_copy_has_the_one_that_hydra_takes(swept, tmp_path):
+    own_experiment(tmp_path / "own", 0.011)
+    (tmp_path / "own/model").mkdir()
+    (tmp_path / "own/model/linear_scratch.yaml").write_text("_target_: nowhere")
+    finished, folder = swept("--config-dir=own", "experiment=mine", "seed=0,1")
+    assert finished.status == 0, finished.output
+    ours = (ROOT / "conf/model/linear_scratch.yaml").read_text()
+    assert (folder / ".conf/model/linear_scratch.yaml").read_text() == ours
+
+
+def test_a_config_folder_that_is_not_there_is_one_line(swept, tmp_path):
+    finished, folder = swept('hydra.searchpath=["file://~/nowhere"]', "seed=0,1")
+    assert finished.status == 1
+    *_, line = finished.output.splitlines()
+    assert line.startswith(
+        "error: hydra.searchpath in command-line: file://~/nowhere is no folder; "
+    )
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("sweep", "said"),
+    [
+        (["sweep=lr,batch_size"], "sweep=lr sets hydra.sweeper of a job"),
+        (
+            ["experiment=mine,best", "--config-dir=own"],
+            "experiment=mine sets hydra.sweeper of a job",
+        ),
+        (
+            ["experiment=side,best", "--config-dir=own"],
+            "experiment=side sets hydra.launcher of a job",
+        ),
+    ],
+    ids=str,
+)
+def test_a_sweep_of_sweeps_is_refused(cli, tmp_path, sweep, said):
+    own_experiment(tmp_path / "own", 0.1, "hydra: {sweeper: {params: {seed: '1,2'}}}")
+    side = "# @package _global_\ndefaults: [{override /hydra/launcher: joblib}]\n"
+    (tmp_path / "own/experiment/side.yaml").write_text(side)
+    status, output = cli("src.train", "-m", *sweep, "hydra.sweep.dir=sweep", data=False)
+    assert status == 1
+    (line,) = output.splitlines()
+    assert line.startswith(f"error: {said}, but a sweep has one for all its jobs")
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_what_stops_a_job_before_it_has_a_record_is_its_reason(swept):
+    finished, folder = swept("+nonsense=1,2")
+    assert finished.status == 1
+    assert states(folder) == ["failed", "failed"]
+    reason = "nonsense=1 is read by nothing."
+    assert table(folder)[0]["reason"].startswith(reason)
+    assert reason in (folder / "summary.md").read_text()
+    assert "Traceback" not in finished.output
+
+
+def test_a_job_whose_logger_has_no_name_runs(cli, tmp_path):
+    small = [text for text in SMALL if text != "~logger"]
+    finished = cli(
+        "src.train", "-m", *small, "~logger.name", "seed=0,1", "hydra.sweep.dir=sweep", data=False
+    )
+    assert finished.status == 0, finished.output
+    assert all(Run(tmp_path / f"sweep/{number}").events() for number in range(2))
+
+
+def test_the_values_of_a_range_are_the_numbers_that_were_meant(swept):
+    finished, folder = swept("model.lr=range(0.01,0.04,0.01)")
+    assert finished.status == 0, finished.output
+    assert [row["model.lr"] for row in table(folder)] == ["0.01", "0.02", "0.03"]
+    assert Run(folder / "2").recorded()["model"]["lr"] == 0.03
+
+
+def test_hydras_own_settings_may_be_what_they_like_where_nothing_depends_on_them(swept):
+    finished, _ = swept("hydra.job.name=mine", "seed=0,1")
+    assert finished.status == 0, finished.output
+    finished, folder = swept('+hydra.sweeper.params.seed="5,6"', folder="more")
+    assert finished.status == 0, finished.output
+    assert [row["seed"] for row in table(folder)] == ["5", "6"]
+
+
+@pytest.mark.parametrize("axis", ["n", "val/loss", "status"])
+def test_an_axis_that_is_called_like_a_result_is_damage(made, axis):
+    folder = made([{axis: "1"}, {axis: "2"}], [{"val/loss": 0.5}, {"val/loss": 0.4}])
+    with pytest.raises(UserError, match=r"sweep\.yaml is damaged: .* is a result, not a setting"):
+        summarize(folder)
+
+
+def test_nothing_of_a_strangers_sweep_is_markdown_or_a_formula(made):
+    reason = '<img src="http://127.0.0.1/x"> ![x](http://127.0.0.1/y) `code`'
+    records = [{"status": "failed", "reason": reason}, {"val/loss": 1.0}]
+    folder = made([{"model.lr": "=1+1"}, {"model.lr": "<b>"}], records, command=["`x`", "<script>"])
+    summarize(folder)
+    page, sheet = ((folder / f"summary.{kind}").read_text() for kind in ("md", "csv"))
+    assert r"\<img" in page
+    assert r"![x]\(http" in page
+    assert r"\`code\`" in page
+    assert r"\<b>" in page
+    assert "\n    python -m src.train -m '`x`' '<script>'\n" in page  # a line of code
+    prose = "\n".join(line for line in page.splitlines() if not line.startswith("    "))
+    assert not re.search(r"(?<!\\)[<`]|\](?<!\\)\(http", prose.replace(r"]\(", ""))
+    assert re.search(r"(?m)^0,'=1\+1,", sheet)

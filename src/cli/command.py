@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src import signals
 from src.cli import exit
+from src.cli.arguments import as_hydra_takes_them
 from src.cli.console import command_line, in_sweep, override
 from src.cli.explain import USER_ERRORS, explain
 from src.errors import UserError
@@ -29,13 +30,14 @@ log = logging.getLogger(__name__)
 
 
 class ClaimFolder(Callback):
-    """Hydra callback: makes the folder of the command before anything is written, so that no two
-    share one.
+    """Hydra callback: makes the folder of the command before anything is written in it.
 
-    A command that works on a folder that is there (`new` is false) has none made.
+    No two commands share a folder. A command that works on a folder that is there (`new` is false)
+    has none made.
     """
 
     ready: ClassVar["ClaimFolder | None"] = None  # once the folder of the command may be used
+    needed: ClassVar[tuple[str, bool]]  # name of the command, and whether it makes a new folder
 
     def __init__(self, new: bool = True):
         self.new = new
@@ -45,12 +47,21 @@ class ClaimFolder(Callback):
 
     def start(self, config: DictConfig) -> None:
         check_hydra(config)
+        check_claim(self)
+        key, folder = "hydra.run.dir", Path(config.hydra.run.dir).expanduser()
         if self.new and main_process():
-            key = "hydra.run.dir"
             named = any(text.startswith(f"{key}=") for text in config.hydra.overrides.hydra)
-            folder = claim(Path(config.hydra.run.dir).expanduser(), key if named else None)
-            OmegaConf.update(config, key, str(folder), force_add=True)
+            folder = claim(folder, key if named else None)
+        OmegaConf.update(config, key, str(folder), force_add=True)
         ClaimFolder.ready = self
+
+
+def check_claim(callback: ClaimFolder | None) -> None:
+    """Raises UserError if Hydra's settings do not have the callback that the command needs."""
+    name, new = ClaimFolder.needed
+    if callback is None or callback.new != new:
+        right = f"hydra={'default' if new else 'existing'}, claim_folder in it"
+        raise UserError(f"src.{name} needs {right}; leave out what changes that")
 
 
 def check_hydra(config: DictConfig) -> None:
@@ -74,16 +85,31 @@ def command(name: str, new: bool = True) -> Callable[[Task], Callable[[], None]]
     """Decorator: makes of a task the command that conf/NAME.yaml configures, with a `new` folder or
     in one that is there."""
     configured = hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)
-    return lambda task: configured(reporting(task, name, new))
+
+    def decorate(task: Task) -> Callable[[], None]:
+        run_configured = configured(reporting(task, name))
+
+        @functools.wraps(task)
+        def main() -> None:
+            ClaimFolder.needed = name, new
+            sys.argv[1:] = as_hydra_takes_them(sys.argv[1:])
+            run_configured()
+
+        return main
+
+    return decorate
 
 
-def reporting(task: Task, name: str, new: bool) -> Task:
+def reporting(task: Task, name: str) -> Task:
     """The task as a job that logs why it fails; that ends a single command, while a sweep goes
     on."""
 
     @functools.wraps(task)
     def job(cfg: DictConfig) -> Any:
-        check_callbacks(name, new)
+        try:
+            check_callbacks(name)
+        except UserError as error:  # nothing is written anywhere, not even a line in a log
+            exit.end_with(str(error))
         try:
             value = task(cfg)
         except (Exception, signals.Stopped, KeyboardInterrupt) as error:
@@ -103,18 +129,14 @@ def reporting(task: Task, name: str, new: bool) -> Task:
     return job
 
 
-def check_callbacks(name: str, new: bool) -> None:
+def check_callbacks(name: str) -> None:
     """Raises UserError if the callbacks that make this job's folder have been taken out of Hydra's
     settings."""
-    if in_sweep():
-        if name != "train" or HydraConfig.get().runtime.choices["hydra/sweeper"] not in SWEEPERS:
-            raise UserError(
-                f"only src.train, with hydra/sweeper={SWEEPERS[0]}, runs a sweep; leave out -m"
-            )
-    elif ClaimFolder.ready is None or ClaimFolder.ready.new != new:
-        right = "default" if new else "existing"
+    if not in_sweep():
+        check_claim(ClaimFolder.ready)
+    elif name != "train" or HydraConfig.get().runtime.choices["hydra/sweeper"] not in SWEEPERS:
         raise UserError(
-            f"src.{name} needs hydra={right}, claim_folder in it; leave out what changes that"
+            f"only src.train, with hydra/sweeper={SWEEPERS[0]}, runs a sweep; leave out -m"
         )
 
 

@@ -68,6 +68,8 @@ def pasteable(path: Path) -> str:
 
 def quoted(value: object) -> str:
     """The value as Hydra's grammar of overrides has it."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
     plain = re.fullmatch(r"[\w./+-]+", str(value), re.ASCII)
     return str(value) if plain else QuotedString(str(value), Quote.single).with_quotes()
 

@@ -8,10 +8,12 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 from src import signals
+from src.cli.console import say
 from src.cli.explain import USER_ERRORS, explain, explain_misfit
 from src.errors import printable
 from src.processes import main_process
@@ -38,6 +40,7 @@ def run(main: Callable[[], None]) -> None:
     prepare_streams()
     signals.end_command()
     threading.excepthook = thread_failed
+    warnings.showwarning = show_warning
     try:
         call_or_exit(main)
         status[0] = 0
@@ -124,6 +127,11 @@ def found_by_hydra(error: BaseException) -> bool:
     ]
     known = [package for package in packages if package in ("src", "hydra", "omegaconf")]
     return known[-1:] not in ([], ["src"])
+
+
+def show_warning(message: Warning | str, *_: object) -> None:
+    """Say what a library warns of, without the lines of its code."""
+    say(f"warning: {' '.join(str(message).split())}")
 
 
 def thread_failed(failure: threading.ExceptHookArgs) -> None:

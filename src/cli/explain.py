@@ -8,7 +8,12 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationKeyError,
+    OmegaConfBaseException,
+)
 
 from src.errors import UserError, printable
 from src.runs.settings import suggestion
@@ -38,10 +43,7 @@ def explain_misfit(error: BaseException) -> str:
     """What Hydra or OmegaConf stumbled over without knowing that it is a mistake of the user's."""
     text = explain(error)
     if "Got NoneType" in text:
-        advice = (
-            "choose one of the files in its folder of conf/; ~callbacks and ~logger may be left out"
-        )
-        return f"a group of settings cannot be null: {advice}"
+        return "a group of settings cannot be null: choose one of the files in its folder of conf/"
     if "int() with base 10" in text or "is not an int" in text:
         advice = "a list has numbers as keys, as in data.w.0"
         return f"an override does not fit the config ({text}): {advice}"
@@ -49,7 +51,8 @@ def explain_misfit(error: BaseException) -> str:
 
 
 def _folder_of_the_run() -> str:
-    return HydraConfig.get().runtime.output_dir if HydraConfig.initialized() else "the disk"
+    known = HydraConfig.initialized() and "output_dir" in HydraConfig.get().runtime
+    return HydraConfig.get().runtime.output_dir if known else "the disk"
 
 
 def _explain_yaml(error: yaml.MarkedYAMLError) -> str:
@@ -85,6 +88,8 @@ def _explain_hydra(error: Exception) -> str:
     that was meant."""
     text = re.split(r"\n\s*(?:Config search path|full_key|object_type|To append)", str(error))[0]
     cause = error.__cause__
+    if isinstance(error, InterpolationKeyError):
+        text = f"{error.full_key}: {text}"
     if isinstance(cause, ConfigAttributeError | ConfigKeyError):
         text += f" {_meant(cause)}"
     elif isinstance(cause, OmegaConfBaseException):

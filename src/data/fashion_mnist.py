@@ -68,7 +68,7 @@ class FashionMNIST(SplitDataModule):
                 f"data.train_size must be at most {most} beside data.{val_size=}, got {train_size}"
             )
         self.train_size = train_size or most
-        self.root, self.resize, self.num_inputs = Path(root), resize, resize**2
+        self.root, self.resize, self.num_inputs = Path(root).expanduser(), resize, resize**2
         self.origin = {
             "system_copies": system_copies,
             "mirrors": mirrors,

@@ -52,6 +52,8 @@ def plain(cfg: DictConfig | dict[str, Any]) -> dict[str, Any]:
                 f"{group} must be a group of settings, got {settings[group]}; try ~{group}"
             )
         settings[group] = settings[group] or {}
+    given = settings["callbacks"].items()
+    settings["callbacks"] = {name: each for name, each in given if each is not None}
     try:
         files.check_plain(settings)
     except ValueError as error:

@@ -119,12 +119,14 @@ def check_callbacks(
     measured = [
         f"{stage}/{name}" for stage in stages for name in ("loss", *["acc"] * model.classifies)
     ]
-    keys = {Last().state_key: "callbacks.last"}
+    keys: dict[str, str] = {}
     for name, callback in callbacks.items():
         if isinstance(callback, EarlyStopping) and callback.monitor not in measured:
             waits = f"callbacks.{name}.monitor={callback.monitor}"
             found = f"{waits}, but this run measures {', '.join(measured)}"
             raise UserError(f"{found}; early stopping needs a validation split (data.val_size)")
+        if type(callback).state_dict is L.Callback.state_dict:  # it has no state
+            continue
         other = keys.setdefault(callback.state_key, f"callbacks.{name}")
         if other != f"callbacks.{name}":
             raise UserError(

@@ -27,7 +27,7 @@ from optuna.trial import BaseTrial, FrozenTrial, TrialState
 from pydantic import Field, NonNegativeInt
 
 from src import signals
-from src.cli.console import LogFile, pasteable, say
+from src.cli.console import LogFile, pasteable, quoted, say
 from src.cli.explain import USER_ERRORS, explain
 from src.cli.options import Options, checked
 from src.errors import UserError
@@ -215,11 +215,10 @@ def show_trial(study: optuna.Study, trial: BaseTrial, outcome: str, total: int) 
     """Print what the trial was, how it ended, and the best so far, if a trial has finished."""
     with contextlib.suppress(ValueError):
         outcome += f"  best {study.best_value:.4f} (trial {study.best_trial.number})"
-    texts = {
-        key: f"{each:.5g}" if isinstance(each, float) else each
-        for key, each in trial.params.items()
-    }
-    parameters = " ".join(f"{key}={text}" for key, text in texts.items())
+    texts = []
+    for key, value in trial.params.items():
+        texts.append(f"{key}={value:.5g}" if isinstance(value, float) else f"{key}={quoted(value)}")
+    parameters = " ".join(texts)
     made = sum(each.state.is_finished() for each in study.get_trials(deepcopy=False))
     say(f"{made}/{total}  trial {trial.number}  {parameters}  {outcome}")
 
