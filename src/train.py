@@ -15,9 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from src import signals
 from src.cli import exit
 from src.cli.command import command
-from src.cli.console import command_line, in_sweep, pasteable, relative
+from src.cli.console import command_line, in_sweep, override, pasteable, relative
 from src.processes import main_process
-from src.runs import Run, check_free, write
+from src.runs import ALL_EPOCHS, Run, check_free, write
 from src.sweeps.sweep import Sweep
 
 log = logging.getLogger(__name__)
@@ -56,9 +56,22 @@ def log_results(run: Run) -> None:
     record = run.record()
     speed = f"{record['seconds']:.1f} s, {record['examples_per_second']:,.0f} examples/s"
     log.info("epoch %d of %d is the best; %s", record["best_epoch"], record["epochs"], speed)
-    log.info("ended by %s", record["ended"])
+    ended = record.get("ended", ALL_EPOCHS)
+    log.info("ended by %s", ended)
+    if ended.startswith("early stopping"):
+        log.info("to train on without it: %s", how_to_train_on(run))
     log.info("written to %s/", pasteable(run.path))
     log.info("look at it: %s", how_to_look(run.path.parent))
+
+
+def how_to_train_on(run: Run) -> str:
+    """The command with which a run goes on that was ended early."""
+    stoppers = [
+        f"~callbacks.{name}"
+        for name, callback in run.recorded()["callbacks"].items()
+        if callback["_target_"].endswith("EarlyStopping")
+    ]
+    return command_line("src.resume", override("run", run.path), *stoppers)
 
 
 def how_to_look(folder: Path) -> str:

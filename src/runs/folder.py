@@ -23,6 +23,7 @@ from src.tables import table
 
 # What a run may leave before it has begun; a folder that holds nothing else is nobody's.
 EARLY = {".hydra", "train.log", "metrics.json", "metrics.csv", "checkpoints", "figures"}
+ALL_EPOCHS = "all epochs"  # how a run has ended, if nothing ended it early
 PART = re.compile(r"(\.\d+)?\.part$")  # how a file ends that a killed process was writing
 
 

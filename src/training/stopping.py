@@ -5,7 +5,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import EarlyStopping
 
-ALL = "all epochs"
+from src.runs import ALL_EPOCHS
 
 
 class Ending(L.Callback):
@@ -22,7 +22,7 @@ class Ending(L.Callback):
         self.goes_on = goes_on
         self.stopped = False  # whether the run had been stopped when the checkpoint was saved
         self.patience: dict[EarlyStopping, int] = {}  # of the settings
-        self.how = ALL
+        self.how = ALL_EPOCHS
 
     def setup(self, trainer: L.Trainer, model: L.LightningModule, stage: str) -> None:
         if stage == "fit":
@@ -36,6 +36,8 @@ class Ending(L.Callback):
         trainer.should_stop = self.stopped and not self.goes_on
 
     def on_train_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        if trainer.should_stop:
+            self.how = f"a callback at epoch {trainer.current_epoch}"
         for stopper in trainer.early_stopping_callbacks:
             if trainer.should_stop and stopper.stopping_reason_message:
                 reason = stopper.stopping_reason_message.removesuffix(" Signaling Trainer to stop.")

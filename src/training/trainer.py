@@ -32,6 +32,7 @@ NOTHING = contextlib.nullcontext()
 IGNORED = [  # warnings of Lightning's
     ".*LeafSpec.*",  # its own use of a torch name that is on its way out
     ".*sync_dist=True.*",  # the model logs means that are over all processes already
+    ".*callbacks used to create the checkpoint need to be provided.*",  # a stopper may be left out
     ".*The `srun` command is available on your system.*",  # as on every login node of a cluster
 ]
 
