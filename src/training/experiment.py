@@ -119,7 +119,9 @@ def check_callbacks(
     measured = [
         f"{stage}/{name}" for stage in stages for name in ("loss", *["acc"] * model.classifies)
     ]
-    keys: dict[str, str] = {}
+    keys = {
+        each.state_key: f"the {type(each).__name__} of every run" for each in (History(), Timer())
+    }
     for name, callback in callbacks.items():
         if isinstance(callback, EarlyStopping) and callback.monitor not in measured:
             waits = f"callbacks.{name}.monitor={callback.monitor}"
