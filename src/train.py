@@ -4,9 +4,14 @@ With -m, one run for each combination of the values: python -m src.train -m mode
 seed=0,1,2
 """
 
+import sys
+
+if not __package__:  # python src/train.py, as in other projects: Python does not find `src` then
+    command = " ".join(["python -m src.train", *sys.argv[1:]])
+    sys.exit(f"error: start it as a module, in the folder of the project: {command}")
+
 import logging
 import shutil
-import sys
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig

@@ -17,14 +17,23 @@ from hydra.types import RunMode
 from src import files
 from src.errors import printable
 
+SILENT = logging.CRITICAL + 1  # the level of a handler that says nothing more
+
 
 class ConsoleHandler(logging.Handler):
     """Log lines on rich's console, above a progress bar, if there is one; none of the jobs of a
     sweep."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not in_sweep():
+        if in_sweep():
+            return
+        try:
             say(self.format(record))
+        except BrokenPipeError:  # the reader has seen enough
+            raise
+        except OSError as error:  # as on a full disk; the run goes on
+            self.setLevel(SILENT)
+            print(f"cannot write to stdout: {error.strerror}; the run goes on", file=sys.stderr)
 
 
 class LogFile(logging.FileHandler):
@@ -38,7 +47,7 @@ class LogFile(logging.FileHandler):
         error = sys.exception()
         if not isinstance(error, OSError):
             raise error
-        self.setLevel(logging.CRITICAL + 1)  # nothing more
+        self.setLevel(SILENT)
         say(f"cannot write {self.baseFilename}: {error.strerror}; the log ends here")
 
 

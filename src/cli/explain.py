@@ -3,6 +3,7 @@ included."""
 
 import re
 import shlex
+import sys
 
 import yaml
 from hydra.core.hydra_config import HydraConfig
@@ -103,4 +104,8 @@ def _meant(error: ConfigAttributeError | ConfigKeyError) -> str:
     siblings = OmegaConf.to_container(error.parent_node, resolve=False)
     if not isinstance(siblings, dict) or not siblings:
         return f"{group} is a value, not a group of settings."
-    return suggestion(error.full_key, siblings)
+    text = suggestion(error.full_key, siblings)
+    swept = [argument for argument in sys.argv if re.match(rf"{re.escape(group)}=.*,", argument)]
+    if group and swept:
+        text += f" If each of {swept[0]} has it, write ++{error.full_key}=VALUE."
+    return text
