@@ -6,7 +6,6 @@ Hydra imports this file at every start; what is slow is imported where it is use
 import contextlib
 import signal
 from collections.abc import Sequence
-from pathlib import Path
 
 from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
@@ -38,13 +37,14 @@ class ProductSweeper(Sweeper):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         from src.cli.console import quoted
+        from src.files import expanded
         from src.runs import lock
         from src.sweeps import plan
         from src.sweeps.report import Report
         from src.sweeps.sweep import Sweep
 
         plan.check(config)
-        folder = Path(config.hydra.sweep.dir).expanduser()
+        folder = expanded(config.hydra.sweep.dir)
         if not self.resume:
             folder = plan.make(config, hydra_context.config_loader)
         self.lock = lock(folder / ".lock", f"sweep {folder}")

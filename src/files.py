@@ -39,6 +39,14 @@ SPREADSHEET = (
 YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # that in C is ten times as fast
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with ~ as the home folder. Raises UserError if there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
 # --- reading --------------------------------------------------------------------------------------
 
 

@@ -257,6 +257,12 @@ def srun(tmp_path: Path) -> str:
     return f"{program.parent}{os.pathsep}{os.environ['PATH']}"
 
 
+def forget_signals() -> None:
+    """What one test sent to its own process is not to end the runs of the next."""
+    if "src.signals" in sys.modules:
+        sys.modules["src.signals"].forget()
+
+
 @pytest.fixture(autouse=True)
 def no_process_is_left() -> Iterator[None]:
     """What a test started ends with it; of what had to be killed, a failed test shows the

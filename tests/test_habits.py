@@ -51,7 +51,7 @@ def as_user(
 
 def test_flags_may_stand_anywhere_and_their_values_with_them():
     typed = ["a=1", "--config-dir", "own", "b=2", "-m", "--cfg", "job", "--config-name=x", "c=3"]
-    flags = ["--config-dir", "own", "-m", "--cfg", "job", "--config-name=x"]
+    flags = ["--config-dir=own", "-m", "--cfg=job", "--config-name=x"]
     assert as_hydra_takes_them(typed) == [*flags, "a=1", "b=2", "c=3"]
 
 

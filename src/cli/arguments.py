@@ -8,14 +8,13 @@ from hydra.errors import HydraException
 from src.cli.console import quoted
 from src.errors import UserError
 
-# Hydra's flags that are used here, and whether a value follows.
-FLAGS = {
-    **dict.fromkeys(["--help", "-h", "--hydra-help", "--version", "--resolve"], False),
-    **dict.fromkeys(["--run", "-r", "--multirun", "-m", "--shell-completion", "-sc"], False),
-    **dict.fromkeys(["--info", "-i"], False),  # its value, if there is one, stands behind a =
-    **dict.fromkeys(["--cfg", "-c", "--package", "-p"], True),
-    **dict.fromkeys(["--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"], True),
-}
+ALONE = ["--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r"]
+ALONE += ["--multirun", "-m", "--shell-completion", "-sc", "--info", "-i"]
+VALUED = ["--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn"]
+VALUED += ["--config-dir", "-cd"]
+SHOWN = ("job", "hydra", "all")
+KNOWN = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+CHOICES = {"--cfg": SHOWN, "-c": SHOWN, "--info": KNOWN, "-i": KNOWN}  # values that a flag may have
 LEFT_OUT = {"logger=null": "~logger", "callbacks=null": "~callbacks"}
 # Keys whose value is a path, which may have any characters.
 PATHS = ("run", "checkpoint", "inputs", "decision.costs", "folder", "data.root")
@@ -25,7 +24,7 @@ PATHS += ("hydra.run.dir", "hydra.sweep.dir")
 def as_hydra_takes_them(arguments: Sequence[str]) -> list[str]:
     """The arguments with the flags in front, where alone Hydra finds them all, and paths in quotes.
 
-    Raises UserError for a flag that there is not.
+    Raises UserError for a flag that there is not, or one without its value.
     """
     flags, overrides = [], []
     remaining = list(arguments)
@@ -34,13 +33,27 @@ def as_hydra_takes_them(arguments: Sequence[str]) -> list[str]:
         if not argument.startswith("-"):
             overrides.append(_override(argument))
             continue
-        flag, equals, _ = argument.partition("=")
-        if flag not in FLAGS:
-            raise UserError(f"there is no flag {flag} here; --help shows what there is")
-        flags.append(argument)
-        if FLAGS[flag] and not equals and remaining:
-            flags.append(remaining.pop(0))
+        flag, _, value = argument.partition("=")
+        if flag in VALUED and not value and remaining:
+            value = remaining.pop(0)
+        flags += _flag(flag, value)
     return [*flags, *overrides]
+
+
+def _flag(flag: str, value: str) -> list[str]:
+    """The flag as one word, or two. Raises UserError if it is unknown or its value does not fit."""
+    if flag not in ALONE + VALUED:
+        raise UserError(f"there is no flag {flag} here; --help shows what there is")
+    if flag in ("--info", "-i"):
+        value = value or "all"  # else Hydra takes the next argument for its value
+    if flag in CHOICES and value not in CHOICES[flag]:
+        known = ", ".join(CHOICES[flag])
+        raise UserError(f"{flag} must be one of {known}, got {value or 'nothing'}")
+    if flag in VALUED and not value:
+        raise UserError(f"{flag} needs a value")
+    if not value:
+        return [flag]
+    return [f"{flag}={value}"] if flag.startswith("--") else [flag, value]
 
 
 def _override(text: str) -> str:

@@ -5,7 +5,6 @@ import logging
 import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, ClassVar
 
 import hydra
@@ -20,6 +19,7 @@ from src.cli.arguments import as_hydra_takes_them
 from src.cli.console import command_line, in_sweep, override
 from src.cli.explain import USER_ERRORS, explain
 from src.errors import UserError
+from src.files import expanded
 from src.processes import main_process
 from src.runs import Run, claim
 from src.runs.settings import CONF
@@ -48,7 +48,7 @@ class ClaimFolder(Callback):
     def start(self, config: DictConfig) -> None:
         check_hydra(config)
         check_claim(self)
-        key, folder = "hydra.run.dir", Path(config.hydra.run.dir).expanduser()
+        key, folder = "hydra.run.dir", expanded(config.hydra.run.dir)
         if self.new and main_process():
             named = any(text.startswith(f"{key}=") for text in config.hydra.overrides.hydra)
             folder = claim(folder, key if named else None)

@@ -65,7 +65,7 @@ class Run:
     `data`."""
 
     def __init__(self, path: str | Path):
-        self.path = Path(path).expanduser()
+        self.path = files.expanded(path)
         self.config = self.path / ".hydra" / "config.yaml"
         self.best = self.path / "checkpoints" / "best.ckpt"
         self.last = self.path / "checkpoints" / "last.ckpt"

@@ -59,7 +59,7 @@ def plain(cfg: DictConfig | dict[str, Any]) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"the config cannot be recorded: {error}") from error
     if isinstance(settings["data"].get("root"), str):  # a run may be resumed from another folder
-        settings["data"]["root"] = str(Path(settings["data"]["root"]).expanduser().absolute())
+        settings["data"]["root"] = str(files.expanded(settings["data"]["root"]).absolute())
     return settings
 
 

@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.cli.command import check_hydra
 from src.errors import UserError
+from src.files import expanded
 from src.runs import claim, write
 from src.sweeps.sweep import MOST_JOBS
 
@@ -66,7 +67,7 @@ def make(config: DictConfig, loader: ConfigLoader) -> Path:
         copy_configs(config, Path(configs))
         check_jobs(config, copied(loader, Path(configs)), jobs)
         named = any(text.startswith("hydra.sweep.dir=") for text in hydra.overrides.hydra)
-        folder = claim(Path(hydra.sweep.dir).expanduser(), "hydra.sweep.dir" if named else None)
+        folder = claim(expanded(hydra.sweep.dir), "hydra.sweep.dir" if named else None)
         shutil.copytree(configs, folder / ".conf")
     settings = [
         text

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError
 
 from src.cli.options import Options
 from src.errors import UserError, printable
-from src.files import read_yaml, refuse_links
+from src.files import expanded, read_yaml, refuse_links
 from src.runs import Run
 
 SELECTED = "val/loss"  # the lowest is the best; without a validation split nothing is selected
@@ -34,7 +34,7 @@ class Sweep:
     is none."""
 
     def __init__(self, path: str | Path):
-        self.path = path = Path(path).expanduser()
+        self.path = path = expanded(path)
         file = path / "sweep.yaml"
         if not file.exists():
             raise UserError(

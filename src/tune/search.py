@@ -31,6 +31,7 @@ from src.cli.console import LogFile, pasteable, quoted, say
 from src.cli.explain import USER_ERRORS, explain
 from src.cli.options import Options, checked
 from src.errors import UserError
+from src.files import expanded
 from src.runs import Run, leaves
 from src.runs.settings import Seed, plain
 from src.training.experiment import check_settings, resume, train
@@ -75,7 +76,7 @@ def tune(cfg: DictConfig, overrides: Sequence[str] = ()) -> list[FrozenTrial]:
     Raises UserError if cfg cannot be tuned, or no trial finishes.
     """
     search = checked(Search, cfg)
-    space, folder = distributions(search.space), Path(search.folder).expanduser()
+    space, folder = distributions(search.space), expanded(search.folder)
     for key in space:
         if OmegaConf.select(cfg, key, default=...) is ...:
             raise UserError(f"space.{key}: there is no key {key}; ~space.{key} leaves it out")
