@@ -174,7 +174,7 @@ def test_targets_that_the_model_does_not_predict_are_refused_before_the_first_mi
     data.setup()
     for split, _ in data.splits.values():
         split.y = targets(split.y)
-    monkeypatch.setattr(type(model), "measure", None)
+    monkeypatch.setattr(type(model), "count", None)
     trainer = build(config("data=synthetic"), "trainer")
     with pytest.raises(UserError, match=complaint):
         getattr(trainer, loop)(model, data)

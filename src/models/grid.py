@@ -1,5 +1,4 @@
-"""A grid of softmax regressions trained at once: K members, one for each combination of their
-settings."""
+"""A grid of softmax regressions trained at once, one for each combination of their settings."""
 
 import math
 from itertools import product
@@ -24,12 +23,11 @@ MOST_MEMBERS, MOST_WEIGHTS = 10_000, 100_000_000  # so that they fit into memory
 
 
 class SoftmaxRegression(closed_form.SoftmaxRegression):
-    """K softmax regressions that start alike and see the same minibatches, each as if it were
-    alone.
+    """K softmax regressions that start alike and see the same minibatches, each as if alone.
 
     `Ws` (d, K, q) and `bs` (K, q) are the weights of all. The model is the best: `W`, `b` and the
     metrics are those of the member with the lowest loss in the last validation. `members` has the
-    settings and the best epoch of each; one whose loss has become nan or infinite is never the best
+    settings and the best epoch of each. One whose loss has become nan or infinite is never the best
     again.
     """
 
@@ -53,15 +51,12 @@ class SoftmaxRegression(closed_form.SoftmaxRegression):
         super().__init__(
             numerics, num_inputs=num_inputs, num_outputs=num_outputs, sigma=sigma, **first
         )
-        self.members = [
-            dict(zip(AXES, each, strict=True)) for each in product(lr, gamma, weight_decay)
-        ]
-        # in memory one member after the other, each like W: flattened, they are the matrix of a
-        # single product
-        self.register_buffer(
-            "Ws", self.W.detach().T.repeat(len(self.members), 1, 1).permute(2, 0, 1)
-        )
-        self.register_buffer("bs", self.b.detach().repeat(len(self.members), 1))
+        combinations = product(lr, gamma, weight_decay)
+        self.members = [dict(zip(AXES, values, strict=True)) for values in combinations]
+        # in memory one member after the other, each like W, so that `flatten` needs no copy
+        copies = self.W.detach().T.repeat(K, 1, 1)  # (K, q, d)
+        self.register_buffer("Ws", copies.permute(2, 0, 1))  # (d, K, q)
+        self.register_buffer("bs", self.b.detach().repeat(K, 1))  # (K, q)
         settings = torch.tensor([[member[name] for member in self.members] for name in AXES])
         self.register_buffer("settings", settings[..., None], persistent=False)  # (3, K, 1)
 
@@ -72,40 +67,43 @@ class SoftmaxRegression(closed_form.SoftmaxRegression):
                 "model=grid selects by val/loss, but data.val_size=0; try data.val_size=5000"
             )
 
-    def measure(self, batch: list[Tensor], stage: str) -> tuple[Tensor, Tensor]:
-        """(logits (n, K, q), mean losses (K,)) of the members; in the test, those of the best
-        alone."""
-        if stage == "test":
-            return super().measure(batch, stage)
-        X, y = batch
-        logits = F.linear(X.flatten(1), self.Ws.flatten(1), self.bs.flatten()).unflatten(
-            1, self.bs.shape
-        )
-        loss, correct = (
-            vmap(each, in_dims=(1, None))(logits, y) for each in (self.loss, F.num_correct)
-        )
+    def member_logits(self, X: Tensor) -> Tensor:
+        """The logits of all members (n, K, q), by one product X (n, d) times (d, K q)."""
+        logits = F.linear(X.flatten(1), self.Ws.flatten(1), self.bs.flatten())
+        return logits.unflatten(1, self.bs.shape)
+
+    def count_members(self, stage: str, logits: Tensor, y: Tensor) -> None:
+        """Let the minibatch count in the means of each member: logits (n, K, q), labels (n,)."""
+        loss = vmap(self.loss, in_dims=(1, None))(logits, y)  # (K,)
+        correct = vmap(F.num_correct, in_dims=(1, None))(logits, y)  # (K,)
         self.means.add(stage, len(y), {"loss": loss * len(y), "acc": correct})
-        return logits, loss
 
     @torch.no_grad()
     def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
         X, y = batch
-        logits, _ = self.measure(batch, "train")
-        n, K, _ = logits.shape
-        # as if of n K examples, whose mean loss has a K-th of each gradient
-        grad = K * self.loss_grad(logits.flatten(0, 1), y.repeat_interleave(K)).view(
-            n, -1
-        )  # (n, K q)
-        lr, gamma, weight_decay = self.settings  # each (K, 1)
-        for weights, sums in zip(
-            (self.Ws, self.bs), F.linear_grad(X.flatten(1), grad), strict=True
-        ):
-            mean = self.trainer.strategy.reduce(sums, reduce_op="mean").view_as(weights)
-            weights.grad = lr * gamma**self.current_epoch * (mean + weight_decay * weights)
+        logits = self.member_logits(X)
+        self.count_members("train", logits, y)
+        n, K, q = logits.shape
+        # the mean loss of these n K examples has a K-th of the gradient of each member
+        grad = K * self.loss_grad(logits.flatten(0, 1), y.repeat_interleave(K))  # (n K, q)
+        dWs, dbs = F.linear_grad(X.flatten(1), grad.view(n, K * q))
+        self.Ws.grad = self.whole_step(self.Ws, dWs)
+        self.bs.grad = self.whole_step(self.bs, dbs)
         self.optimizers().step()
 
+    def whole_step(self, weights: Tensor, grad: Tensor) -> Tensor:
+        """What an update subtracts from the weights (..., K, q), each member with its settings."""
+        lr, gamma, weight_decay = self.settings  # each (K, 1)
+        grad = self.average(grad).view_as(weights)
+        return lr * gamma**self.current_epoch * (grad + weight_decay * weights)
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        X, y = batch
+        self.count_members("val", self.member_logits(X), y)
+
     def log_means(self, stage: str) -> None:
-        if stage == "test":
+        """Log the means of the best member, and keep those of each in `members`."""
+        if stage == "test":  # of the best alone
             return super().log_means(stage)
         means = self.means.finish(stage, self.trainer.strategy)  # each (K,)
         if stage == "val":  # at the end of an epoch, before "train"

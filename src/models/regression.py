@@ -80,20 +80,26 @@ class Regression(L.LightningModule, ABC):
     def setup(self, stage: str) -> None:
         check_data(self, self.trainer.datamodule)
 
-    def measure(self, batch: list[Tensor], stage: str) -> tuple[Tensor, Tensor]:
-        """(output, mean loss) of the minibatch (X, y), which count in the means of the epoch."""
-        X, y = batch
-        output = self(X)
-        loss = self.loss(output, y)
+    def count(self, stage: str, output: Tensor, y: Tensor, loss: Tensor) -> None:
+        """Let a minibatch count in the means of the epoch: outputs (n, q), targets, mean loss ().
+
+        Raises Diverged if the loss is nan or infinite.
+        """
         sums = {"loss": loss.detach() * len(y)}
         if self.classifies:
             sums["acc"] = F.num_correct(output, y)
         self.means.add(stage, len(y), sums)
-        # elsewhere `log_means` finds out: to ask a GPU makes it wait, and one process must not stop
-        # alone
+        # elsewhere `log_means` finds out: to ask a GPU makes it wait, and one process of several
+        # must not stop alone
         if loss.device.type == "cpu" and self.trainer.world_size == 1:
             self.check_finite(stage, loss.item())
-        return output, loss
+
+    def average(self, tensor: Tensor) -> Tensor:
+        """The mean of the tensor over the processes that train together; of one process, itself.
+
+        Each has its part of a minibatch. Only backward averages gradients by itself.
+        """
+        return self.trainer.strategy.reduce(tensor, reduce_op="mean")
 
     def check_finite(self, stage: str, loss: float) -> None:
         """Raises Diverged, which says when it happened and what may help, if the loss is nan or
@@ -132,13 +138,17 @@ class Regression(L.LightningModule, ABC):
             self.lr_schedulers().step()
 
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
-        self.measure(batch, self.trainer.datamodule.validates_on)
+        X, y = batch
+        output = self(X)
+        self.count(self.trainer.datamodule.validates_on, output, y, self.loss(output, y))
 
     def on_validation_epoch_end(self) -> None:
         self.log_means(self.trainer.datamodule.validates_on)
 
     def test_step(self, batch: list[Tensor], batch_idx: int) -> None:
-        self.measure(batch, "test")
+        X, y = batch
+        output = self(X)
+        self.count("test", output, y, self.loss(output, y))
 
     def on_test_epoch_end(self) -> None:
         self.log_means("test")

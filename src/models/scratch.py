@@ -29,7 +29,8 @@ class Scratch(Regression):
     ):
         super().__init__(num_inputs, num_outputs, lr, gamma, weight_decay, sigma)
         self.automatic_optimization = False
-        # (d, q), in memory column after column: X W and X^T grad take half the time that rows would
+        # as nn.Parameter(sigma * torch.randn(num_inputs, num_outputs)), but in memory column after
+        # column: X W and X^T grad take half the time that rows would
         self.W = nn.Parameter((sigma * torch.randn(num_outputs, num_inputs)).T)
         self.b = nn.Parameter(torch.zeros(num_outputs))
 
@@ -40,9 +41,12 @@ class Scratch(Regression):
         return F.linear(X.flatten(1), self.W, self.b)
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        X, y = batch
+        output = self(X)
+        loss = self.loss(output, y)
+        self.count("train", output, y, loss)
         optimizer = self.optimizers()
         optimizer.zero_grad()
-        _, loss = self.measure(batch, "train")
         self.manual_backward(loss)
         optimizer.step()
 
