@@ -91,9 +91,8 @@ class FashionMNIST(SplitDataModule):
             test = load(self.root, "t10k", self.resize)
             self.splits["test"] = test, torch.arange(len(test))
 
-    def on_after_batch_transfer(self, batch: list[Tensor], dataloader_idx: int) -> list[Tensor]:
-        X, y = batch
-        return [X.float() / 255, y]
+    def scale(self, X: Tensor) -> Tensor:
+        return X.float() / 255
 
 
 @functools.lru_cache(maxsize=2)

@@ -57,6 +57,14 @@ class SplitDataModule(L.LightningDataModule):
         )
         return splits - self.splits.keys()
 
+    def scale(self, X: Tensor) -> Tensor:
+        """Examples as the model sees them, from examples as they are kept; here they are the same."""
+        return X
+
+    def on_after_batch_transfer(self, batch: list[Tensor], dataloader_idx: int) -> list[Tensor]:
+        X, y = batch
+        return [self.scale(X), y]
+
     def train_dataloader(self) -> BatchLoader:
         return self.loader("train", self.batch_size, shuffle=True)
 
@@ -72,7 +80,8 @@ class SplitDataModule(L.LightningDataModule):
         """All examples of the split, or those at the positions `which` in it, (X, y) as the model
         sees them."""
         examples, indices = self.splits[split]
-        return tuple(self.on_after_batch_transfer(list(examples[indices[which]]), 0))
+        X, y = examples[indices[which]]
+        return self.scale(X), y
 
     def loader(self, split: str, batch_size: int, shuffle: bool = False) -> BatchLoader:
         examples, indices = self.splits[split]

@@ -73,7 +73,7 @@ def predict(cfg: DictConfig, folder: Path) -> None:
     if paths and not seen:
         raise UserError(failed)
     if seen:
-        X, _ = data.on_after_batch_transfer([torch.stack([*seen.values()]), None], 0)
+        X = data.scale(torch.stack([*seen.values()]))
         with torch.inference_mode():
             rows = tabulate({"file": [*seen]}, F.softmax(model(X)), data.classes, costs)
         shown = rows[: options.first]
