@@ -4,5 +4,7 @@ import sys
 
 from src import signals
 
+__version__ = "0.2.0"
+
 if sys.argv[:1] == ["-m"]:  # Python is about to import a command: nothing can be lost yet
     signals.handle(signals.leave)

@@ -265,9 +265,9 @@ def forget_signals() -> None:
 
 @pytest.fixture(autouse=True)
 def no_process_is_left() -> Iterator[None]:
-    """What a test started ends with it; of what had to be killed, a failed test shows the
-    output."""
+    """What a test started ends with it; a failed test shows the output of what had to be killed."""
     yield
+    forget_signals()
     for command in [*Command.started]:
         if command.alive():
             print(f"killed at the end of the test: {command.process.pid}\n{command.output()}")

@@ -26,6 +26,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
+from src import __version__
 from src.charts import save
 from src.cli.console import quoted
 from src.errors import UserError
@@ -487,6 +488,7 @@ def made(tmp_path):
         folder = tmp_path / "made"
         folder.mkdir(exist_ok=True)
         content = {
+            "version": __version__,
             "command": [],
             "jobs": [[f"{key}={value}" for key, value in job.items()] for job in jobs],
         }

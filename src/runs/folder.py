@@ -15,7 +15,7 @@ import yaml
 from filelock import AcquireReturnProxy, FileLock, Timeout
 from typing_extensions import TypedDict
 
-from src import files
+from src import __version__, files
 from src.errors import UserError
 from src.processes import main_process
 from src.runs.settings import GROUPS, OPTIONAL
@@ -265,6 +265,18 @@ def claim(wanted: Path, key: str | None = None) -> Path:
             return folder
         except OSError as error:
             raise UserError(f"cannot make the folder {folder}: {error.strerror}") from error
+
+
+def check_version(version: str, subject: str) -> None:
+    """Raises UserError if another version than this one began what is to be gone on with.
+
+    Its settings may name what has moved; versions that differ in the last number have the same.
+    """
+    if version.split(".")[:2] != __version__.split(".")[:2]:
+        raise UserError(
+            f"{subject} was begun by version {version}, and this is {__version__}: "
+            "finish it with that version, or start it anew"
+        )
 
 
 def check_free(folder: Path, key: str) -> None:

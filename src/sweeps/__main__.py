@@ -18,6 +18,7 @@ from src.cli import exit
 from src.cli.console import command_line, quoted, say
 from src.cli.options import Parser
 from src.errors import UserError
+from src.runs import check_version
 from src.sweeps.sweep import Sweep
 
 DESCRIPTION = __doc__ or ""
@@ -36,6 +37,7 @@ def resume(path: Path, overrides: list[str]) -> None:
     """Become the command that finishes the sweep, with its configs. `overrides` are of the
     launcher."""
     sweep = Sweep(path)
+    check_version(sweep.plan.version, f"sweep {path}")
     for text in overrides:
         if (
             not text.startswith(("hydra.launcher.", "hydra/launcher="))

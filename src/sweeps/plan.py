@@ -22,6 +22,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, RangeSweep
 from omegaconf import DictConfig, OmegaConf
 
+from src import __version__
 from src.cli.command import check_hydra
 from src.errors import UserError
 from src.files import expanded
@@ -75,6 +76,7 @@ def make(config: DictConfig, loader: ConfigLoader) -> Path:
         if not text.startswith(("hydra.mode=", "hydra.searchpath="))
     ]
     plan = {
+        "version": __version__,
         "command": [*hydra.overrides.task, *settings],
         "config": hydra.job.config_name,
         "jobs": jobs,

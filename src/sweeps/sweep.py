@@ -27,6 +27,7 @@ class Plan(Options):
     command: list[str]
     jobs: Annotated[list[list[Annotated[str, Field(pattern="=")]]], Field(max_length=MOST_JOBS)]
     config: str = "train"  # name of the primary config
+    version: str = "0.1.0"  # of this project, which has recorded its own since 0.2.0
 
 
 class Sweep:

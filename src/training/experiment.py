@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from src.errors import UserError
 from src.processes import main_process
-from src.runs import Run, check_free, claim
+from src.runs import Run, check_free, check_version, claim
 from src.runs.checkpoint import load_checkpoint
 from src.runs.config import WIDTH, build, build_model, check, restore
 from src.runs.settings import arguments, experiment, parameters, plain
@@ -195,7 +195,10 @@ def resume(
     """
     run = Run(folder)
     with run.lock():
-        before, earlier = plain(run.recorded()), run.record()
+        earlier = run.record()
+        if "versions" in earlier:  # which 0.1.0 did not have of itself
+            check_version(earlier["versions"].get("softmax-lab", "0.1.0"), f"run {run.path}")
+        before = plain(run.recorded())
         settings = plain(before if cfg is None else cfg)
         check_settings(settings)
         check_same_experiment(before, settings)

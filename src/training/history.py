@@ -17,6 +17,7 @@ import torch
 import torchvision
 from lightning.pytorch.callbacks import Checkpoint
 
+import src
 from src import signals
 from src.errors import UserError
 from src.processes import main_process
@@ -142,5 +143,7 @@ def provenance() -> dict[str, Any]:
         subprocess.SubprocessError,
     ):  # no git, a copy without history, or a git that hangs
         known = {"git_commit": None, "git_dirty": None}
-    versions = {package.__name__: package.__version__ for package in (torch, torchvision, L)}
-    return {"versions": {"python": platform.python_version(), **versions}, **known}
+    versions = {"softmax-lab": src.__version__, "python": platform.python_version()}
+    for package in (torch, torchvision, L):
+        versions[package.__name__] = package.__version__
+    return {"versions": versions, **known}
