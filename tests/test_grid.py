@@ -253,7 +253,12 @@ def test_more_epochs_continue_a_run_as_if_it_had_been_asked_for_them_at_first(
 
 def test_the_loss_of_minibatches_is_of_one_model_alone(config, tmp_path):
     with pytest.raises(UserError, match="model=grid has a loss of each member"):
-        train(config(*TWO, "+callbacks.swing._target_=src.oscillation.swing.Swing"), tmp_path)
+        train(
+            config(
+                *TWO, "+callbacks.loss_movement._target_=src.training.loss_movement.LossMovement"
+            ),
+            tmp_path,
+        )
 
 
 @pytest.mark.slow

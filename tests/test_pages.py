@@ -133,11 +133,11 @@ def test_figures_that_follow_from_others():
     ]
     assert f"There were {sum(kills)} kills" in resume
     found = {}
-    for preset in ("overfit", "overfit_fixed"):
+    for recipe in ("overfit", "overfit_fixed"):
         gap, val = re.search(
-            rf"\| {preset} \| .*? gap ([\d.]+); last val/loss ([\d.]+)", results
+            rf"\| {recipe} \| .*? gap ([\d.]+); last val/loss ([\d.]+)", results
         ).groups()
-        found[preset] = f"{float(val) - float(gap):.2f}", f"{float(val):.2f}"
+        found[recipe] = f"{float(val) - float(gap):.2f}", f"{float(val):.2f}"
     (train, val), both = found["overfit"], " and ".join(found["overfit_fixed"])
     assert (
         f"the training loss is {train}. The validation loss, 0.81 at its lowest, is {val}"

@@ -71,8 +71,14 @@ def folder(config, data_root: Path, tmp_path_factory) -> Path:
     few = ["data.train_size=300", "data.val_size=200"]
     runs = folder / "outputs/runs"
     train(config(*few, "trainer.max_epochs=1", "~callbacks.figures"), runs / "NAME")
-    swing = "+callbacks.swing._target_=src.oscillation.swing.Swing"
-    sweep = ["-m", "seed=0,1", "trainer.max_epochs=6", swing, "hydra.sweep.dir=outputs/sweeps/NAME"]
+    movement = "+callbacks.loss_movement._target_=src.training.loss_movement.LossMovement"
+    sweep = [
+        "-m",
+        "seed=0,1",
+        "trainer.max_epochs=6",
+        movement,
+        "hydra.sweep.dir=outputs/sweeps/NAME",
+    ]
     command = Command(
         "src.train", [*sweep, *few, f"data.root={data_root}"], folder, folder / "made.txt"
     )

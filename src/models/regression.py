@@ -11,8 +11,8 @@ from torch import Tensor
 
 from src.errors import UserError
 from src.maths import functional as F
-from src.models.checks import check_data
-from src.models.means import EpochMeans
+from src.models.compatibility import check_data
+from src.models.epoch_means import EpochMeans
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -12,7 +12,6 @@ from src.cli import exit
 from src.cli.console import pasteable, say
 from src.cli.options import Parser
 from src.errors import UserError
-from src.oscillation import mean_change
 from src.runs import Run, write_csv
 from src.sweeps.sweep import Row, Sweep
 from src.tables import table
@@ -25,6 +24,9 @@ MEASURED = ("within an epoch", "at rest", "between epochs", "last val/acc")
 def measure(sweep: Sweep) -> list[Row]:
     """The rows of the finished runs, with MEASURED. Raises UserError if there are none, or one
     lacks it."""
+    with signals.held():
+        from src.training.loss_movement import mean_change  # torch: --help needs none
+
     rows = [row for row in sweep.rows() if row["status"] == "finished"]
     for row in rows:
         run = Run(row["folder"])

@@ -3,4 +3,4 @@
 from src.cli import command
 
 if __name__ == "__main__":
-    command.run("reproduce", "src.reproduce.checks.main")
+    command.run("reproduce", "src.reproduce.recipes.main")

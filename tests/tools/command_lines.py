@@ -42,7 +42,7 @@ LINES = [
     ["src.stability"],
     ["src.tune", *SMALL, "n_trials=2", "folder=study", "space.model.lr='interval(0.01, 0.03)'"],
     ["src.benchmark", "suite=classes", "classes=[10]", "repeats=1", "num_examples=4"],
-    ["src.reproduce", "presets=[linear_scratch]", 'overrides=["trainer.max_epochs=1"]'],
+    ["src.reproduce", "recipes=[linear_scratch]", 'overrides=["trainer.max_epochs=1"]'],
 ]
 VALUES = [
     "abc",
@@ -179,12 +179,12 @@ def prepare(folder: Path, data_root: Path) -> None:
 
     images = [*IMAGES, f"data.root={data_root}"]
     sweep = ["-m", *SMALL, "trainer.max_epochs=6", "seed=0,1", "hydra.sweep.dir=sweep"]
-    swing = "+callbacks.swing._target_=src.oscillation.swing.Swing"
+    movement = "+callbacks.loss_movement._target_=src.training.loss_movement.LossMovement"
     for arguments in (
         [*SMALL, "hydra.run.dir=run"],
         [*SMALL, "hydra.run.dir=other", "model.lr=0.02"],
         [*images, "hydra.run.dir=images"],
-        [*sweep, swing],
+        [*sweep, movement],
     ):
         command = Command("src.train", arguments, folder, folder / "made.txt")
         assert command.wait() == 0, command.output()

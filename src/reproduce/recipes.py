@@ -28,7 +28,7 @@ Record = dict[
 
 
 class Check(Options):
-    recipe: str
+    settings: str
     yardstick: str
     bounds: dict[str, Bounds]
     seeds: PositiveInt = 1
@@ -36,15 +36,15 @@ class Check(Options):
 
 
 class Reproduction(Options):
-    presets: Annotated[list[str], Field(min_length=1)] | None
+    recipes: Annotated[list[str], Field(min_length=1)] | None
     overrides: list[str]
     checks: dict[str, Check]
 
 
-def run_preset(preset: str, seed: int, overrides: Sequence[str], folder: Path) -> Record:
+def run_recipe(recipe: str, seed: int, overrides: Sequence[str], folder: Path) -> Record:
     """Train. The record has the losses of the last epoch too."""
     arguments = [
-        f"experiment={preset}",
+        f"experiment={recipe}",
         f"seed={seed}",
         "trainer.enable_progress_bar=false",
         *overrides,
@@ -59,7 +59,7 @@ def run_preset(preset: str, seed: int, overrides: Sequence[str], folder: Path) -
     return record
 
 
-def row(preset: str, check: Check, records: Sequence[Record]) -> dict[str, Any]:
+def row(recipe: str, check: Check, records: Sequence[Record]) -> dict[str, Any]:
     """A row of the page: the mean of each bounded metric over the seeds, its spread, and the
     verdict."""
     finished = [record for record in records if "reason" not in record]
@@ -80,8 +80,8 @@ def row(preset: str, check: Check, records: Sequence[Record]) -> dict[str, Any]:
         figures.append(f"{name} {statistics.fmean(values):.4f}{spread}")
     shortened = f"; here {', '.join(check.overrides)}" if check.overrides else ""
     return {
-        "preset": preset,
-        "recipe": check.recipe + shortened,
+        "recipe": recipe,
+        "settings": check.settings + shortened,
         "ours": "; ".join(figures),
         "yardstick": check.yardstick,
         "seconds": round(sum(record["seconds"] for record in finished)),
@@ -92,33 +92,33 @@ def row(preset: str, check: Check, records: Sequence[Record]) -> dict[str, Any]:
 def reproduce(checks: dict[str, Check], overrides: Sequence[str], folder: Path) -> None:
     """Run all checks, one run after the other, and write the table. Raises UserError unless all
     pass."""
-    runs = [(preset, seed) for preset, check in checks.items() for seed in range(check.seeds)]
+    runs = [(recipe, seed) for recipe, check in checks.items() for seed in range(check.seeds)]
     records: dict[str, list[Record]] = {}
-    for done, (preset, seed) in enumerate(runs, start=1):
-        check, place = checks[preset], folder / preset / f"seed{seed}"
-        record = run_preset(preset, seed, [*check.overrides, *overrides], place)
-        records.setdefault(preset, []).append(record)
+    for done, (recipe, seed) in enumerate(runs, start=1):
+        check, place = checks[recipe], folder / recipe / f"seed{seed}"
+        record = run_recipe(recipe, seed, [*check.overrides, *overrides], place)
+        records.setdefault(recipe, []).append(record)
         log.info(
             "%d/%d  %s seed %d  %s",
             done,
             len(runs),
-            preset,
+            recipe,
             seed,
-            row(preset, check, [record])["ours"],
+            row(recipe, check, [record])["ours"],
         )
-    rows = [row(preset, check, records[preset]) for preset, check in checks.items()]
+    rows = [row(recipe, check, records[recipe]) for recipe, check in checks.items()]
     write(folder / "results.md", table(rows) + "\n")
     log.info("\n%s\n\n%s", table(rows), pasteable(folder / "results.md"))
-    if failed := [row["preset"] for row in rows if row["verdict"] != "pass"]:
+    if failed := [row["recipe"] for row in rows if row["verdict"] != "pass"]:
         raise UserError(f"failed, or outside the bounds: {', '.join(failed)}")
 
 
 def main(cfg: DictConfig) -> None:
     options = checked(Reproduction, cfg)
-    presets = options.presets or options.checks
-    if unknown := [preset for preset in presets if preset not in options.checks]:
+    recipes = options.recipes or options.checks
+    if unknown := [recipe for recipe in recipes if recipe not in options.checks]:
         raise UserError(
-            f"presets: no check for {', '.join(unknown)}; choose from {', '.join(options.checks)}"
+            f"recipes: no check for {', '.join(unknown)}; choose from {', '.join(options.checks)}"
         )
-    checks = {preset: options.checks[preset] for preset in presets}
+    checks = {recipe: options.checks[recipe] for recipe in recipes}
     reproduce(checks, options.overrides, Path(HydraConfig.get().runtime.output_dir))
