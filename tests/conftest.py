@@ -40,6 +40,7 @@ def data_root() -> Path:
     """Folder with the real FashionMNIST. In CI it must be had; elsewhere the test skips with the
     reason."""
     from src.data import sources
+    from src.data.fashion_mnist import FILES
     from src.errors import UserError
 
     cfg = OmegaConf.load(ROOT / "conf/data/fashion_mnist.yaml")
@@ -47,6 +48,8 @@ def data_root() -> Path:
     try:
         sources.provide(
             root / "FashionMNIST/raw",
+            "FashionMNIST",
+            FILES,
             system_copies=list(cfg.system_copies),
             mirrors=list(cfg.mirrors),
             debian_package=cfg.debian_package,

@@ -36,7 +36,7 @@ def test_minibatches_are_made_on_the_device_of_the_model(monkeypatch):
     whole = data.splits["train"][0]
     assert (whole.X.device.type, data.train_dataloader().dataset) == (
         "cpu",
-        data.placed[whole],
+        data.on_device[whole],
     )  # once
 
 

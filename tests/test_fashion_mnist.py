@@ -8,7 +8,7 @@ import torchvision
 from torchvision.transforms import v2
 
 from src.data import sources
-from src.data.fashion_mnist import CLASSES, FashionMNIST
+from src.data.fashion_mnist import CLASSES, FILES, FashionMNIST
 from src.errors import UserError
 from src.training.experiment import train
 from tests.conftest import made
@@ -28,7 +28,7 @@ def everything(loader) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_the_real_files_are_there_and_verified(data_root):
-    assert sources.missing(data_root / "FashionMNIST/raw") == []
+    assert sources.missing(data_root / "FashionMNIST/raw", FILES) == {}
 
 
 def test_sizes_classes_and_the_first_published_labels(data):

@@ -43,12 +43,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "data" / "raw"
 
 
-provide = sources.provide
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch) -> None:
-    monkeypatch.setattr(sources, "FILES", FILES)
+provide = functools.partial(sources.provide, title="FashionMNIST", files=FILES)
 
 
 def assert_complete(folder: Path) -> None:
@@ -356,8 +351,7 @@ def fsync(descriptor):  # comes between writing a file and its move into place
 with note.open("a") as file:
     file.write("started ")
 os.fsync = fsync
-sources.FILES = {FILES}
-sources.provide(folder, system_copies=[copy])
+sources.provide(folder, 'FashionMNIST', {FILES}, system_copies=[copy])
 """
 
 

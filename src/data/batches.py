@@ -1,9 +1,8 @@
-"""Minibatches whose order is a function of (seed, epoch) alone, and a loader that can stop and go
-on."""
+"""Minibatches in an order that (seed, epoch) alone decides, and a loader that can stop and go on."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -12,15 +11,14 @@ from torch.utils.data import Dataset, Sampler
 
 
 def generator(*numbers: int) -> torch.Generator:
-    """A random generator that is a function of the numbers alone; (0, 1) and (1, 0) give different
-    ones."""
+    """A random generator that the numbers alone decide; (0, 1) and (1, 0) give different ones."""
     (state,) = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
 class BatchSampler(Sampler[Tensor]):
-    """Minibatches of `indices` (n,) for one epoch, the last one smaller where batch_size does not
-    divide n.
+    """Minibatches of `indices` (n,) for one epoch; where batch_size does not divide n, the last one
+    is smaller.
 
     With `shuffle`, the order is a permutation drawn from (seed, epoch) alone, so that a resumed run
     has the epochs of the uninterrupted one. Lightning calls `set_epoch` before each epoch.
@@ -41,10 +39,10 @@ class BatchSampler(Sampler[Tensor]):
         world_size: int = 1,
     ):
         self.indices, self.batch_size, self.shuffle, self.seed = indices, batch_size, shuffle, seed
-        n = len(indices)
-        self.positions = slice(
-            rank, n - n % world_size if shuffle else n, world_size
-        )  # of this process
+        end = len(indices)
+        if shuffle:
+            end -= end % world_size
+        self.positions = slice(rank, end, world_size)  # those of this process
         self.epoch = 0
         self.skip = 0  # minibatches at the start of the epoch that were used before a resume
 
@@ -121,7 +119,7 @@ class BatchLoader:
         return [each.pin_memory() for each in batch] if self.pin_memory else batch
 
     def made_ahead(self) -> Iterator[Sequence[Tensor]]:
-        ahead = deque()
+        ahead: deque[Future[Sequence[Tensor]]] = deque()
         with ThreadPoolExecutor(self.num_workers) as threads:
             for indices in self.sampler:
                 ahead.append(threads.submit(self.batch, indices))

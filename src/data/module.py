@@ -1,5 +1,4 @@
-"""What the data modules share: three splits of examples in memory, and the loaders of their
-minibatches."""
+"""What the data modules share: three splits of examples in memory, and loaders of minibatches."""
 
 import logging
 
@@ -14,56 +13,58 @@ EVAL_BATCH_SIZE = 1000  # means over a split do not depend on it
 
 
 class SplitDataModule(L.LightningDataModule):
-    """Loaders over `splits`, which a subclass fills in `setup`: name -> (examples, indices of the
-    split).
+    """Loaders over `splits`, which a subclass fills in `setup`.
 
-    A subclass also has the width of its models: `num_inputs` features, `num_outputs` classes or
-    targets.
+    A subclass also has the width of its models: `num_inputs` features, and `num_outputs` classes or
+    targets. The other attributes below say what there is beside the examples.
 
     With val_size=0 the validation loop watches the test set, and `validates_on` says so: its
     metrics are then logged under the name test, and nothing may be selected on them.
     """
 
-    checksums: dict[str, str] | None = (
-        None  # SHA-256 of the files that were verified, if there are files
-    )
-    classes: list[str] | None = None  # names of the labels, if the targets are labels
-    resize: int | None = (
-        None  # side in pixels of grey images, uint8, that files of pictures can be made into
-    )
-    truth: tuple[Tensor, Tensor] | None = (
-        None  # (W (d, q), b (q,)) that made the targets, if they are known
-    )
+    num_inputs: int
+    num_outputs: int
+    # SHA-256 of the files that were verified, if there are files
+    checksums: dict[str, str] | None = None
+    # names of the labels, if the targets are labels
+    classes: list[str] | None = None
+    # side in pixels of the images, grey and uint8, that pictures can be made into
+    resize: int | None = None
+    # (W (d, q), b (q,)) that made the targets, if they are known
+    truth: tuple[Tensor, Tensor] | None = None
 
     def __init__(self, batch_size: int, val_size: int, seed: int, num_workers: int = 0):
         super().__init__()
-        self.batch_size, self.val_size, self.seed, self.num_workers = (
-            batch_size,
-            val_size,
-            seed,
-            num_workers,
-        )
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.val_size, self.seed = val_size, seed
         self.validates_on = "val" if val_size else "test"
+        # name -> (examples, indices of the split)
         self.splits: dict[str, tuple[Examples, Tensor]] = {}
-        self.placed: dict[
-            Examples, Examples
-        ] = {}  # of the splits -> those that minibatches are made of
+        # the examples of the splits -> their copies on the device, which minibatches are made of
+        self.on_device: dict[Examples, Examples] = {}
 
     def needed(self, stage: str | None) -> set[str]:
-        """The splits that Lightning's stage needs and that are not there yet; without a stage, all
-        of them."""
-        splits = {"test": {"test"}, "fit": {"train", self.validates_on}}.get(
-            stage, {"train", "val", "test"}
-        )
+        """The splits that Lightning's stage needs and that are not there yet; all without one."""
+        splits = {"train", "val", "test"}
+        if stage == "fit":
+            splits = {"train", self.validates_on}
+        elif stage == "test":
+            splits = {"test"}
         return splits - self.splits.keys()
 
     def scale(self, X: Tensor) -> Tensor:
-        """Examples as the model sees them, from examples as they are kept; here they are the same."""
+        """Examples as the model sees them, made of examples as they are kept; here the same."""
         return X
 
-    def on_after_batch_transfer(self, batch: list[Tensor], dataloader_idx: int) -> list[Tensor]:
-        X, y = batch
-        return [self.scale(X), y]
+    def split_examples(
+        self, split: str, which: Tensor | slice = slice(None)
+    ) -> tuple[Tensor, Tensor]:
+        """Examples of the split, or those at its positions `which`, (X, y) as the model sees them."""
+        examples, indices = self.splits[split]
+        X, y = examples[indices[which]]
+        return self.scale(X), y
+
+    # --- what Lightning calls ---------------------------------------------------------------------
 
     def train_dataloader(self) -> BatchLoader:
         return self.loader("train", self.batch_size, shuffle=True)
@@ -74,45 +75,35 @@ class SplitDataModule(L.LightningDataModule):
     def test_dataloader(self) -> BatchLoader:
         return self.loader("test", EVAL_BATCH_SIZE)
 
-    def split_examples(
-        self, split: str, which: Tensor | slice = slice(None)
-    ) -> tuple[Tensor, Tensor]:
-        """All examples of the split, or those at the positions `which` in it, (X, y) as the model
-        sees them."""
-        examples, indices = self.splits[split]
-        X, y = examples[indices[which]]
-        return self.scale(X), y
+    def on_after_batch_transfer(self, batch: list[Tensor], dataloader_idx: int) -> list[Tensor]:
+        X, y = batch
+        return [self.scale(X), y]
 
     def loader(self, split: str, batch_size: int, shuffle: bool = False) -> BatchLoader:
+        """Minibatches of the split, for this process of the run; without a trainer, for one."""
         examples, indices = self.splits[split]
-        trainer, process, pin_memory = self.trainer, {}, False
-        if trainer:
-            process = {"rank": trainer.global_rank, "world_size": trainer.world_size}
-            device = trainer.strategy.root_device
-            if examples not in self.placed:
-                self.placed[examples] = self.place(examples, device)
-            examples = self.placed[examples]
-            pin_memory = (
-                examples.y.device.type != device.type
-            )  # copied from there while a GPU computes
-        sampler = BatchSampler(
-            indices.to(examples.y.device), batch_size, shuffle, self.seed, **process
-        )
+        rank, world_size, pin_memory = 0, 1, False
+        if self.trainer:
+            rank, world_size = self.trainer.global_rank, self.trainer.world_size
+            device = self.trainer.strategy.root_device
+            if examples not in self.on_device:
+                self.on_device[examples] = to_device(examples, device)
+            examples = self.on_device[examples]
+            pin_memory = examples.y.device.type != device.type  # a GPU copies while it computes
+        indices = indices.to(examples.y.device)
+        sampler = BatchSampler(indices, batch_size, shuffle, self.seed, rank, world_size)
         return BatchLoader(examples, sampler, self.num_workers, pin_memory)
 
-    def place(self, examples: Examples, device: torch.device) -> Examples:
-        """The examples on the device, as they are (uint8), if they fit there: no step has to copy
-        any then."""
-        if device.type == "cpu":
-            return examples
-        size = examples.X.nbytes + examples.y.nbytes
-        free, _ = torch.cuda.mem_get_info(device)
-        if 2 * size > free:  # half is left for the model
-            log.info(
-                "%.0f MB of examples stay on the host; minibatches are copied to %s",
-                size / 1e6,
-                device,
-            )
-            return examples
-        log.info("%.0f MB of examples are on %s", size / 1e6, device)
-        return Examples(examples.X.to(device), examples.y.to(device))
+
+def to_device(examples: Examples, device: torch.device) -> Examples:
+    """The examples on the device, as they are kept, if they fit there: no step copies any then."""
+    if device.type == "cpu":
+        return examples
+    size = examples.X.nbytes + examples.y.nbytes
+    free, _ = torch.cuda.mem_get_info(device)
+    if 2 * size > free:  # half is left for the model
+        text = "%.0f MB of examples stay on the host; minibatches are copied to %s"
+        log.info(text, size / 1e6, device)
+        return examples
+    log.info("%.0f MB of examples are on %s", size / 1e6, device)
+    return Examples(examples.X.to(device), examples.y.to(device))

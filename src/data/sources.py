@@ -1,4 +1,4 @@
-"""Where the four files of FashionMNIST come from. Nothing else in the project touches the network.
+"""Where the files of a data set come from. Nothing else in the project touches the network.
 
 Sources are tried in order until one delivers. A file is right if its decompressed bytes have the
 published SHA-256: distributors compress the same images differently.
@@ -11,7 +11,7 @@ import tempfile
 import time
 import urllib.request
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
 
@@ -20,34 +20,30 @@ from filelock import FileLock
 from src.errors import UserError
 from src.files import cannot_write, open_regular, write
 
-FILES = {  # name -> SHA-256 of the decompressed bytes
-    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-}
-LARGEST = 1 << 26  # bytes, compressed or not; the largest of the files has 47,040,016
+LARGEST = 1 << 26  # bytes of a file, compressed or not; FashionMNIST's largest has 47,040,016
 DEBIAN_NAME = r"^[a-z0-9][a-z0-9+.-]+$"  # Debian Policy, section 5.6.1
 STALL_SECONDS = 20  # a server that sends nothing for so long is given up
 FETCH_SECONDS = 900  # a source that takes longer than this altogether is given up
 ADVICE = "choose another folder with data.root=DIR"
-Contents = Iterator[
-    tuple[str, bytes]
-]  # names of the files asked for -> their bytes, compressed or not
+# Errors of a source, after which the next is tried; ValueError means that it is no URL.
+FAILURES = (OSError, zlib.error, HTTPException, subprocess.SubprocessError, ValueError, UserError)
+
+Sums = Mapping[str, str]  # name of a file -> SHA-256 of its decompressed bytes
+Contents = Iterator[tuple[str, bytes]]  # name of a file -> its bytes, compressed or not
+Source = tuple[str, Callable[[str, Sequence[str]], Contents], str]  # kind, how it is read, where
 
 log = logging.getLogger(__name__)
-
-# of one source, after which the next is tried; ValueError means no URL
-FAILURES = (OSError, zlib.error, HTTPException, subprocess.SubprocessError, ValueError, UserError)
 
 
 def provide(
     folder: Path,
+    title: str,
+    files: Sums,
     system_copies: Sequence[str] = (),
     mirrors: Sequence[str] = (),
     debian_package: str | None = None,
 ) -> None:
-    """Return once `folder` holds every one of the FILES, verified.
+    """Return once `folder` holds every one of the `files` of the data set `title`, verified.
 
     Files that are missing come from the first source that works: `system_copies` (folders),
     `mirrors` (URLs of folders), `debian_package`. A lock lets processes that start together do the
@@ -57,74 +53,84 @@ def provide(
     source works.
     """
     folder = folder.absolute()
-    if not missing(folder):
+    if not missing(folder, files):
         return
-    sources = [("system copy", from_folder, each) for each in system_copies]
-    sources += [("mirror", from_mirror, each) for each in mirrors]
-    sources += [("Debian package", from_debian, each) for each in (debian_package,) if each]
+    sources: list[Source] = []
+    sources += [("system copy", from_folder, path) for path in system_copies]
+    sources += [("mirror", from_mirror, url) for url in mirrors]
+    if debian_package:
+        sources.append(("Debian package", from_debian, debian_package))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            if wanted := missing(folder):  # another process may have been faster
-                for name, content in fetch(folder, wanted, sources).items():
-                    write(folder / name, content, ADVICE)
+            wanted = missing(folder, files)
+            if not wanted:  # another process was faster
+                return
+            for name, content in fetch(folder, title, wanted, sources).items():
+                write(folder / name, content, ADVICE)
     except OSError as error:
         raise cannot_write(f"the data folder {folder}", error, ADVICE) from error
 
 
-def missing(folder: Path) -> list[str]:
-    """Names of the files that are not in `folder`. Raises UserError if one is there but damaged."""
-    absent = []
-    for name in FILES:
+def missing(folder: Path, files: Sums) -> Sums:
+    """Those of the files that are not in `folder`. UserError if one is there but damaged."""
+    absent = {}
+    for name, expected in files.items():
         try:
             with open_regular(folder / name, LARGEST) as file:
-                check(name, file.read())
+                check(name, file.read(), expected)
         except (FileNotFoundError, NotADirectoryError):
-            absent.append(name)
+            absent[name] = expected
         except UserError as error:
-            raise UserError(
-                f"data file {folder / name} is damaged: {error}; delete it for a new one"
-            ) from None
+            damage = f"data file {folder / name} is damaged: {error}"
+            raise UserError(f"{damage}; delete it for a new one") from None
     return absent
 
 
-def check(name: str, content: bytes) -> bytes:
-    found, expected = hashlib.sha256(content).hexdigest(), FILES[name]
+def check(name: str, content: bytes, expected: str) -> bytes:
+    """The content. Raises UserError if it has another SHA-256."""
+    found = hashlib.sha256(content).hexdigest()
     if found != expected:
         raise UserError(f"{name} has a SHA-256 that begins {found[:12]}, expected {expected[:12]}")
     return content
 
 
-def fetch(
-    folder: Path, wanted: list[str], sources: list[tuple[str, Callable, str]]
-) -> dict[str, bytes]:
+def fetch(folder: Path, title: str, wanted: Sums, sources: Sequence[Source]) -> dict[str, bytes]:
     """The wanted files, decompressed and verified, from the first source that has all of them."""
-    reasons = [f"data folder {folder}: no {', '.join(wanted)}"]
-    for kind, source, place in sources:
-        log.info("fetching FashionMNIST from %s %s into %s", kind, place, folder)
+    names = list(wanted)
+    reasons = [f"data folder {folder}: no {', '.join(names)}"]
+    for kind, read, where in sources:
+        log.info("fetching %s from %s %s into %s", title, kind, where, folder)
+        found = {}
         try:
-            return {name: check(name, unpack(content)) for name, content in source(place, wanted)}
+            for name, content in read(where, names):
+                found[name] = check(name, unpack(content), wanted[name])
+            return found
         except FAILURES as error:
-            reasons.append(f"{kind} {place}: {error}")
+            reasons.append(f"{kind} {where}: {error}")
     reasons.append(
-        f"to do: put {', '.join(FILES)}, compressed or not, into a folder DIR "
+        f"to do: put {', '.join(names)}, compressed or not, into a folder DIR "
         "and add 'data.system_copies=[DIR]'"
     )
-    raise UserError("FashionMNIST cannot be had from any source:", reasons)
+    raise UserError(f"{title} cannot be had from any source:", reasons)
 
 
 def unpack(content: bytes) -> bytes:
-    """The content, decompressed if need be; a little can unpack to very much, of which no more than
-    LARGEST."""
+    """The content, decompressed if need be: no more than LARGEST, as a little can unpack to much."""
     if not content.startswith(b"\x1f\x8b"):
         return content
     return zlib.decompressobj(wbits=31).decompress(content, LARGEST)  # 31 means gzip
 
 
+# --- sources --------------------------------------------------------------------------------------
+
+
 def from_folder(folder: str, names: Sequence[str]) -> Contents:
     for name in names:
-        packed = Path(folder, f"{name}.gz")
-        with open_regular(packed if packed.exists() else packed.with_suffix(""), LARGEST) as file:
+        path = Path(folder, f"{name}.gz")
+        if not path.exists():
+            path = Path(folder, name)
+        with open_regular(path, LARGEST) as file:
             yield name, file.read()
 
 
@@ -133,36 +139,39 @@ def from_mirror(url: str, names: Sequence[str]) -> Contents:
     deadline = time.monotonic() + FETCH_SECONDS
     for name in names:
         content = bytearray()
-        with urllib.request.urlopen(
-            f"{url.rstrip('/')}/{name}.gz", timeout=STALL_SECONDS
-        ) as response:
+        address = f"{url.rstrip('/')}/{name}.gz"
+        with urllib.request.urlopen(address, timeout=STALL_SECONDS) as response:
             while chunk := response.read1(1 << 20):
                 content += chunk
                 if len(content) > LARGEST or time.monotonic() > deadline:
                     raise UserError(f"took longer than {FETCH_SECONDS} s, or {name}.gz has no end")
-        yield name, content
+        yield name, bytes(content)
 
 
 def from_debian(package: str, names: Sequence[str]) -> Contents:
-    """The files in Debian's (or Ubuntu's) package, with package lists and cache of our own, so
-    without root."""
+    """The files in a Debian package, fetched without root: lists and cache are in folders of ours."""
     with tempfile.TemporaryDirectory() as scratch:
-        for private in ("lists/partial", "cache/archives/partial"):
-            Path(scratch, private).mkdir(parents=True)
-        apt_get = [
-            "apt-get",
-            f"-oDir::State::Lists={scratch}/lists",
-            f"-oDir::Cache={scratch}/cache",
-        ]
-        options = {
-            "input": "",
-            "capture_output": True,
-            "errors": "replace",
-            "timeout": FETCH_SECONDS,
-        }
-        download = [*apt_get, "download", "--", package]  # the name is never an option
-        for command in ([*apt_get, "update"], download, ["sh", "-c", "dpkg-deb -x ./*.deb ."]):
-            done = subprocess.run(command, cwd=scratch, **options)
-            if done.returncode:
-                raise UserError(f"{command[0]} failed: {' '.join(done.stderr.split())}")
-        yield from from_folder(f"{scratch}/usr/share/datasets/fashion-mnist", names)
+        lists, cache = Path(scratch, "lists"), Path(scratch, "cache")
+        (lists / "partial").mkdir(parents=True)
+        (cache / "archives/partial").mkdir(parents=True)
+        apt_get = ["apt-get", f"-oDir::State::Lists={lists}", f"-oDir::Cache={cache}"]
+        _run([*apt_get, "update"], scratch)
+        _run([*apt_get, "download", "--", package], scratch)  # the name is never an option
+        _run(["sh", "-c", "dpkg-deb -x ./*.deb ."], scratch)
+        (folder,) = Path(scratch, "usr/share/datasets").iterdir()
+        yield from from_folder(str(folder), names)
+
+
+def _run(command: Sequence[str], folder: str) -> None:
+    """Run the command in the folder. Raises UserError with what it says if it fails."""
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        input="",
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=FETCH_SECONDS,
+    )
+    if done.returncode:
+        raise UserError(f"{command[0]} failed: {' '.join(done.stderr.split())}")

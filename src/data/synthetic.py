@@ -1,5 +1,6 @@
 """Synthetic linear data with known parameters: y = X w + b + noise."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
@@ -25,7 +26,7 @@ class SyntheticRegression(SplitDataModule):
 
     def __init__(
         self,
-        w: Annotated[list[Finite], Field(min_length=1, max_length=10_000)] = (2.0, -3.4),
+        w: Annotated[Sequence[Finite], Field(min_length=1, max_length=10_000)] = (2.0, -3.4),
         b: Finite = 4.2,
         noise: Annotated[Finite, Field(ge=0)] = 0.1,
         train_size: Positive = 10_000,
@@ -36,8 +37,9 @@ class SyntheticRegression(SplitDataModule):
     ):
         super().__init__(batch_size, val_size, seed)
         self.num_inputs = len(w)
-        self.truth = torch.tensor(w)[:, None], torch.tensor([b])  # (d, 1), (1,)
-        self.noise, self.sizes = noise, {"train": train_size, "val": val_size, "test": test_size}
+        self.w, self.b, self.noise = torch.tensor(w)[:, None], torch.tensor([b]), noise
+        self.truth = self.w, self.b  # (d, 1), (1,)
+        self.sizes = {"train": train_size, "val": val_size, "test": test_size}
         for name, size in self.sizes.items():
             if size * len(w) > MOST_NUMBERS:
                 numbers = f"{size:,} examples of {len(w):,} features"
@@ -46,11 +48,10 @@ class SyntheticRegression(SplitDataModule):
                 )
 
     def setup(self, stage: str | None = None) -> None:
-        w, b = self.truth
         for stream, (name, n) in enumerate(self.sizes.items()):
             if name not in self.needed(stage):
                 continue
             random = generator(self.seed, stream)
-            X = torch.randn(n, len(w), generator=random)
-            y = X @ w + b + self.noise * torch.randn(n, 1, generator=random)
+            X = torch.randn(n, len(self.w), generator=random)
+            y = X @ self.w + self.b + self.noise * torch.randn(n, 1, generator=random)
             self.splits[name] = Examples(X, y), torch.arange(n)

@@ -6,6 +6,7 @@ as for any optimizer.
 """
 
 import torch
+from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 
@@ -19,7 +20,7 @@ class SGD(torch.optim.Optimizer):
     def __init__(self, params, lr: float, weight_decay: float = 0.0):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
 
-    def zero_grad(self) -> None:
+    def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients, to which backward would add."""
         for group in self.param_groups:
             for p in group["params"]:
@@ -44,7 +45,7 @@ class ExponentialLR(LRScheduler):
         self.gamma = gamma
         super().__init__(optimizer)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         if self.last_epoch == 0:  # the base class asks once before the first epoch
             return [group["lr"] for group in self.optimizer.param_groups]
         return [group["lr"] * self.gamma for group in self.optimizer.param_groups]

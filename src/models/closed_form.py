@@ -16,7 +16,7 @@ class SoftmaxRegression(scratch.SoftmaxRegression):
     def loss_grad(self, logits: Tensor, y: Tensor) -> Tensor:
         """(softmax(o) - y) / n (n, q), with y one-hot, for o = X W + b."""
         grads = {"stable": F.cross_entropy_grad, "textbook": F.textbook_cross_entropy_grad}
-        return grads[self.hparams.numerics](logits, y)
+        return grads[self.hparams["numerics"]](logits, y)
 
     @torch.no_grad()
     def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
@@ -26,4 +26,4 @@ class SoftmaxRegression(scratch.SoftmaxRegression):
         dW, db = F.linear_grad(X.flatten(1), self.loss_grad(logits, y))
         self.W.grad = self.average(dW)
         self.b.grad = self.average(db)
-        self.optimizers().step()
+        self.optimizer.step()

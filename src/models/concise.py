@@ -3,8 +3,10 @@
 To be read beside the other form: sdiff -w 200 src/models/scratch.py src/models/concise.py
 """
 
+from collections.abc import Callable
 from typing import Any, Literal
 
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from pydantic import PositiveInt
 from torch import Tensor, nn, optim
 from torch.nn import functional as F
@@ -42,11 +44,9 @@ class Concise(Regression):
         self.count("train", output, y, loss)
         return loss
 
-    def configure_optimizers(self) -> dict:
-        optimizer = optim.SGD(
-            self.parameters(), lr=self.hparams.lr, weight_decay=self.hparams.weight_decay
-        )
-        scheduler = optim.lr_scheduler.ExponentialLR(optimizer, self.hparams.gamma)
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = optim.SGD(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        scheduler = optim.lr_scheduler.ExponentialLR(optimizer, self.gamma)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
 
@@ -67,5 +67,5 @@ class LinearRegression(Concise):
         super().__init__(**shared)
 
     def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
-        losses = {"l2": F.mse_loss, "l1": F.l1_loss, "huber": F.huber_loss}
-        return losses[self.hparams.loss](y_hat, y)
+        losses: dict[str, Callable] = {"l2": F.mse_loss, "l1": F.l1_loss, "huber": F.huber_loss}
+        return losses[self.hparams["loss"]](y_hat, y)

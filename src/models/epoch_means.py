@@ -1,36 +1,35 @@
 """Exact means over an epoch, and their state for a run that stops within it."""
 
-from collections import Counter, defaultdict
-from typing import Any
-
 import torch
 from lightning.pytorch.strategies import Strategy
 from torch import Tensor
 
+State = dict[str, dict[str, Tensor]]  # stage -> metric -> sum over the epoch so far
+
 
 class EpochMeans:
-    """Sums of metrics over the examples of this process in an epoch so far, and "n", how many, by
-    stage."""
+    """Sums of metrics over the examples of this process in an epoch so far, by stage.
 
-    def __init__(self):
-        self.sums: dict[str, dict[str, Tensor | int]] = defaultdict(
-            Counter
-        )  # stage -> metric -> sum
+    Each stage has "n", the number of its examples, beside the sums of its metrics.
+    """
+
+    def __init__(self) -> None:
+        self.sums: dict[str, dict[str, Tensor | int]] = {}  # stage -> metric -> sum
 
     def add(self, stage: str, n: int, sums: dict[str, Tensor]) -> None:
-        """Add a minibatch of n examples; of several models at once, each sum has one entry for
-        each."""
-        self.sums[stage]["n"] += n  # a number: no device has to be asked
+        """Add a minibatch of n examples; of several models, a sum has an entry for each."""
+        so_far = self.sums.setdefault(stage, {"n": 0})
+        so_far["n"] += n  # a number: no device has to be asked
         for name, value in sums.items():
-            self.sums[stage][name] += value.double()
+            so_far[name] = so_far.get(name, 0) + value.double()
 
     def over_processes(self, stage: str, strategy: Strategy) -> dict[str, Tensor]:
         """The sums of all processes; the strategy leaves those of a single one alone."""
         sums = dict(self.sums[stage])
-        sums["n"] = torch.zeros_like(sums["loss"]) + sums["n"]
-        return dict(
-            zip(sums, strategy.reduce(torch.stack([*sums.values()]), reduce_op="sum"), strict=True)
-        )
+        like = torch.as_tensor(sums["loss"])
+        values = [torch.zeros_like(like) + value for value in sums.values()]
+        total = strategy.reduce(torch.stack(values), reduce_op="sum")
+        return dict(zip(sums, total, strict=True))
 
     def finish(self, stage: str, strategy: Strategy) -> dict[str, Tensor]:
         """The means over the epoch that ends; the next one begins with nothing."""
@@ -39,15 +38,13 @@ class EpochMeans:
         n = sums.pop("n")
         return {name: value / n for name, value in sums.items()}
 
-    def state_dict(self, strategy: Strategy) -> dict[str, Any]:
+    def state_dict(self, strategy: Strategy) -> State:
         return {stage: self.over_processes(stage, strategy) for stage in self.sums}
 
-    def load_state_dict(self, state: dict[str, Any], strategy: Strategy) -> None:
-        """Go on within an epoch: the first process has all the sums, the others begin with
-        zeros."""
+    def load_state_dict(self, state: State, strategy: Strategy) -> None:
+        """Go on within an epoch: the first process has all sums, the others begin with zeros."""
         self.sums.clear()
+        share = int(strategy.is_global_zero)
         for stage, sums in state.items():
-            share = int(strategy.is_global_zero)
-            self.sums[stage] = {
-                name: share * value.to(strategy.root_device) for name, value in sums.items()
-            }
+            device = strategy.root_device
+            self.sums[stage] = {name: share * value.to(device) for name, value in sums.items()}

@@ -5,6 +5,7 @@ from itertools import product
 from typing import Annotated, Any, Literal, TypeVar
 
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from pydantic import BeforeValidator, Field, PositiveInt
 from torch import Tensor, vmap
 
@@ -30,6 +31,10 @@ class SoftmaxRegression(closed_form.SoftmaxRegression):
     settings and the best epoch of each. One whose loss has become nan or infinite is never the best
     again.
     """
+
+    Ws: Tensor
+    bs: Tensor
+    settings: Tensor  # (3, K, 1): lr, gamma and weight_decay of each
 
     def __init__(
         self,
@@ -62,7 +67,7 @@ class SoftmaxRegression(closed_form.SoftmaxRegression):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        if self.trainer.datamodule.validates_on != "val":
+        if self.data.validates_on != "val":
             raise UserError(
                 "model=grid selects by val/loss, but data.val_size=0; try data.val_size=5000"
             )
@@ -89,7 +94,7 @@ class SoftmaxRegression(closed_form.SoftmaxRegression):
         dWs, dbs = F.linear_grad(X.flatten(1), grad.view(n, K * q))
         self.Ws.grad = self.whole_step(self.Ws, dWs)
         self.bs.grad = self.whole_step(self.bs, dbs)
-        self.optimizers().step()
+        self.optimizer.step()
 
     def whole_step(self, weights: Tensor, grad: Tensor) -> Tensor:
         """What an update subtracts from the weights (..., K, q), each member with its settings."""
@@ -132,7 +137,7 @@ class SoftmaxRegression(closed_form.SoftmaxRegression):
             own.copy_(every[..., self.best, :])
 
     def lower_lr(self) -> str:
-        return f"lower the values of model.lr (they are {self.hparams.lr})"
+        return f"lower the values of model.lr (they are {self.hparams['lr']})"
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
@@ -142,8 +147,6 @@ class SoftmaxRegression(closed_form.SoftmaxRegression):
         super().on_load_checkpoint(checkpoint)
         self.members = checkpoint["members"]
 
-    def configure_optimizers(self) -> dict:
-        optimizer = optim.SGD(
-            [self.Ws, self.bs], lr=1.0
-        )  # each gradient is a whole step of its member
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = optim.SGD([self.Ws, self.bs], lr=1.0)  # each gradient is a whole step
         return {"optimizer": optimizer, "lr_scheduler": optim.ExponentialLR(optimizer, gamma=1.0)}

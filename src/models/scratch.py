@@ -6,6 +6,7 @@ To be read beside the other form: sdiff -w 200 src/models/scratch.py src/models/
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
@@ -45,16 +46,13 @@ class Scratch(Regression):
         output = self(X)
         loss = self.loss(output, y)
         self.count("train", output, y, loss)
-        optimizer = self.optimizers()
-        optimizer.zero_grad()
+        self.optimizer.zero_grad()
         self.manual_backward(loss)
-        optimizer.step()
+        self.optimizer.step()
 
-    def configure_optimizers(self) -> dict:
-        optimizer = optim.SGD(
-            self.parameters(), lr=self.hparams.lr, weight_decay=self.hparams.weight_decay
-        )
-        scheduler = optim.ExponentialLR(optimizer, self.hparams.gamma)
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = optim.SGD(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        scheduler = optim.ExponentialLR(optimizer, self.gamma)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
 
@@ -69,7 +67,7 @@ class SoftmaxRegression(Scratch):
 
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
         losses = {"stable": F.cross_entropy, "textbook": F.textbook_cross_entropy}
-        return losses[self.hparams.numerics](logits, y)
+        return losses[self.hparams["numerics"]](logits, y)
 
 
 class LinearRegression(Scratch):
@@ -80,4 +78,4 @@ class LinearRegression(Scratch):
 
     def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
         losses = {"l2": F.squared_loss, "l1": F.l1_loss, "huber": F.huber_loss}
-        return losses[self.hparams.loss](y_hat, y)
+        return losses[self.hparams["loss"]](y_hat, y)
