@@ -34,14 +34,12 @@ def logsumexp(logits: Float[Tensor, "n q"]) -> Float[Tensor, "n 1"]:
 
 
 def log_softmax(logits: Float[Tensor, "n q"]) -> Float[Tensor, "n q"]:
-    """log softmax(o)_j = o_j - max(o) - log sum_k exp(o_k - max(o)): no exp is ever followed by a
-    log."""
+    """log softmax(o)_j = o_j - max(o) - log sum_k exp(o_k - max(o)), without the log of an exp."""
     return logits - logsumexp(logits)
 
 
 def softmax(logits: Float[Tensor, "n q"]) -> Float[Tensor, "n q"]:
-    """softmax(o)_i = exp(o_i) / sum_k exp(o_k), rows in [0, 1] that sum to 1, safe for any finite
-    logits.
+    """softmax(o)_i = exp(o_i) / sum_k exp(o_k): rows in [0, 1] that sum to 1, for any finite logits.
 
     exp(o_i - c) / sum_k exp(o_k - c) = exp(o_i) / sum_k exp(o_k): the factor exp(-c) cancels.
     """
@@ -50,8 +48,7 @@ def softmax(logits: Float[Tensor, "n q"]) -> Float[Tensor, "n q"]:
 
 
 def textbook_softmax(logits: Float[Tensor, "n q"]) -> Float[Tensor, "n q"]:
-    """The definition as it stands: float32 overflows to inf/inf = nan once a logit passes about
-    88.7."""
+    """The definition as it stands: float32 overflows to inf/inf = nan for logits above 88.7."""
     exp = logits.exp()
     return exp / exp.sum(dim=1, keepdim=True)
 
@@ -60,30 +57,35 @@ def textbook_softmax(logits: Float[Tensor, "n q"]) -> Float[Tensor, "n q"]:
 
 
 def cross_entropy(logits: Float[Tensor, "n q"], y: Int[Tensor, " n"]) -> Float[Tensor, ""]:
-    """-sum_k y_k log y_hat_k = -log y_hat_y = logsumexp(o) - o_y, mean over examples, in nats, >=
-    0."""
+    """-sum_k y_k log y_hat_k = -log y_hat_y = logsumexp(o) - o_y, mean over examples.
+
+    It is in nats, and at least 0.
+    """
     o_y = logits.gather(1, y[:, None])  # (n, 1), the logit of the true class
     return (logsumexp(logits) - o_y).mean()
 
 
 def textbook_cross_entropy(logits: Float[Tensor, "n q"], y: Int[Tensor, " n"]) -> Float[Tensor, ""]:
-    """-log(y_hat_y + EPS) of the definitional softmax: at most -log(EPS) = 20.7, however wrong the
-    model is."""
+    """-log(y_hat_y + EPS) with the softmax as it is defined, mean over examples.
+
+    It is at most -log(EPS) = 20.7, however wrong the model is.
+    """
     y_hat = textbook_softmax(logits)
     return -(y_hat.gather(1, y[:, None]) + EPS).log().mean()
 
 
 def cross_entropy_grad(logits: Float[Tensor, "n q"], y: Int[Tensor, " n"]) -> Float[Tensor, "n q"]:
-    """Gradient of `cross_entropy` with respect to the logits: (softmax(o) - y) / n with y
-    one-hot."""
+    """Gradient of `cross_entropy` with respect to the logits: (softmax(o) - y) / n, y one-hot."""
     return (softmax(logits) - one_hot(y, logits)) / len(logits)
 
 
 def textbook_cross_entropy_grad(
     logits: Float[Tensor, "n q"], y: Int[Tensor, " n"]
 ) -> Float[Tensor, "n q"]:
-    """Gradient of `textbook_cross_entropy`: the chain rule through the log leaves a factor y_hat_y
-    / (y_hat_y + EPS), which goes to 0 just where the model is most wrong: EPS hides the gradient.
+    """Gradient of `textbook_cross_entropy` with respect to the logits.
+
+    The chain rule through the log leaves a factor y_hat_y / (y_hat_y + EPS). It goes to 0 just
+    where the model is most wrong: EPS hides the gradient.
     """
     y_hat = textbook_softmax(logits)
     y_hat_y = y_hat.gather(1, y[:, None])  # (n, 1)
@@ -99,8 +101,10 @@ def one_hot(y: Int[Tensor, " n"], like: Float[Tensor, "n q"]) -> Float[Tensor, "
 
 
 def squared_loss(y_hat: Float[Tensor, "n q"], y: Float[Tensor, "n q"]) -> Float[Tensor, ""]:
-    """1/2 d^2, mean over all entries. It carries the 1/2 of the textbook; torch's mse_loss does
-    not, so at the same learning rate mse_loss takes steps twice as long.
+    """1/2 d^2, mean over all entries.
+
+    It carries the 1/2 of the textbook. torch's mse_loss does not, so at the same learning rate
+    mse_loss takes steps twice as long.
     """
     return (0.5 * (y_hat - y) ** 2).mean()
 
@@ -111,8 +115,7 @@ def l1_loss(y_hat: Float[Tensor, "n q"], y: Float[Tensor, "n q"]) -> Float[Tenso
 
 
 def huber_loss(y_hat: Float[Tensor, "n q"], y: Float[Tensor, "n q"]) -> Float[Tensor, ""]:
-    """1/2 d^2 where |d| <= 1, |d| - 1/2 beyond, mean over all entries: Huber's loss with delta =
-    1."""
+    """1/2 d^2 where |d| <= 1, |d| - 1/2 beyond, mean over all entries: Huber's loss, delta 1."""
     d = (y_hat - y).abs()
     return torch.where(d <= 1, 0.5 * d**2, d - 0.5).mean()
 
@@ -147,15 +150,14 @@ def linear_grad(
 ) -> tuple[Float[Tensor, "d q"], Float[Tensor, " q"]]:
     """Gradients (dW, db) of a loss whose gradient with respect to X W + b is `grad`.
 
-    dW = X^T grad and db = the column sums of grad; for cross-entropy, dW = X^T (softmax(o) - y) /
-    n. X^T grad is computed as (grad^T X)^T, several times faster when q is much smaller than d.
+    dW = X^T grad and db = the column sums of grad; for cross-entropy, dW = X^T (softmax(o) - y) / n.
+    X^T grad is computed as (grad^T X)^T, several times faster when q is much smaller than d.
     """
     return (grad.T @ X).T, grad.sum(dim=0)
 
 
 def num_correct(logits: Float[Tensor, "n q"], y: Int[Tensor, " n"]) -> Int[Tensor, ""]:
-    """How many of the examples have their largest logit at the true class; the first of equal ones
-    counts."""
+    """The number of examples whose largest logit is at the true class; of equal ones, the first."""
     return (logits.argmax(dim=1) == y).sum()
 
 
