@@ -39,7 +39,7 @@ def log_softmax(logits: Float[Tensor, "n q"]) -> Float[Tensor, "n q"]:
 
 
 def softmax(logits: Float[Tensor, "n q"]) -> Float[Tensor, "n q"]:
-    """softmax(o)_i = exp(o_i) / sum_k exp(o_k): rows in [0, 1] that sum to 1, for any finite logits.
+    """softmax(o)_i = exp(o_i) / sum_k exp(o_k): rows in [0, 1] of sum 1, for any finite logits.
 
     exp(o_i - c) / sum_k exp(o_k - c) = exp(o_i) / sum_k exp(o_k): the factor exp(-c) cancels.
     """
@@ -157,7 +157,7 @@ def linear_grad(
 
 
 def num_correct(logits: Float[Tensor, "n q"], y: Int[Tensor, " n"]) -> Int[Tensor, ""]:
-    """The number of examples whose largest logit is at the true class; of equal ones, the first."""
+    """The number of examples whose largest logit, the first of equal ones, is at the true class."""
     return (logits.argmax(dim=1) == y).sum()
 
 
