@@ -89,7 +89,8 @@ def build(cfg: DictConfig, key: str, **objects: Any) -> Any:
     """The data, model, trainer or callback at `key` of the config, as a run has it."""
     from src.runs.config import build as build_at
     from src.runs.config import build_model
-    from src.runs.settings import arguments, plain
+    from src.runs.settings import plain
+    from src.signatures import arguments
     from src.training.trainer import build_trainer
 
     settings = plain(cfg)

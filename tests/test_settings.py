@@ -11,7 +11,8 @@ from src.benchmark.suites import settings_of_ours
 from src.cli.explain import USER_ERRORS, explain
 from src.errors import UserError
 from src.runs import Run
-from src.runs.settings import arguments, parameters, plain
+from src.runs.settings import plain
+from src.signatures import arguments, parameters
 from src.training.experiment import check_settings, resume, train
 from src.tune.search import tune
 from tests.conftest import compose_config

@@ -8,7 +8,7 @@ import pydantic
 from omegaconf import DictConfig, OmegaConf
 
 from src.errors import UserError
-from src.runs.settings import complain
+from src.signatures import complain
 
 
 class Options(pydantic.BaseModel):

@@ -16,7 +16,7 @@ from src.maths import functional as F
 from src.runs import Run, write
 from src.runs.checkpoint import load_checkpoint
 from src.runs.config import restore
-from src.runs.settings import arguments
+from src.signatures import arguments
 from src.tables import table
 from src.training.history import logged
 from src.training.trainer import Accelerator, build_trainer

@@ -157,7 +157,7 @@ def linear_grad(
 
 
 def num_correct(logits: Float[Tensor, "n q"], y: Int[Tensor, " n"]) -> Int[Tensor, ""]:
-    """The number of examples whose largest logit, the first of equal ones, is at the true class."""
+    """The number of examples whose largest logit, or the first such, is that of the class."""
     return (logits.argmax(dim=1) == y).sum()
 
 

@@ -17,7 +17,8 @@ from pydantic import Field, NonNegativeInt
 
 from src.errors import UserError
 from src.runs.checkpoint import load_checkpoint
-from src.runs.settings import CONF, INCIDENTAL, SOURCES, arguments
+from src.runs.settings import CONF, INCIDENTAL, SOURCES
+from src.signatures import arguments
 
 ROLES = {  # group of the config -> (where its classes are defined, what they are)
     "data": ("src.data.", L.LightningDataModule),

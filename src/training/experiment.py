@@ -16,7 +16,8 @@ from src.processes import main_process
 from src.runs import Run, check_free, check_version, claim
 from src.runs.checkpoint import load_checkpoint
 from src.runs.config import WIDTH, build, build_model, check, restore
-from src.runs.settings import arguments, experiment, parameters, plain
+from src.runs.settings import experiment, plain
+from src.signatures import arguments, parameters
 from src.training.history import History, history, keep_record, logged, measures
 from src.training.saving import Last
 from src.training.stopping import Ending
