@@ -101,7 +101,7 @@ def test_threads_are_those_of_torch(config, threads):
 def test_a_model_without_a_constructor_of_its_own_has_the_settings_of_all():
     width = {"num_inputs": 784, "num_outputs": 10}
     assert made("model", SoftmaxRegression, {"lr": 0.5}, **width).hparams.lr == 0.5
-    message = r"^model\.lrr=1: there is no such setting; there are lr, gamma, weight_decay, sigma$"
+    message = r"^model\.lrr=1: there is no such setting; there are lr, gamma, weight_decay, sigma, "
     with pytest.raises(UserError, match=message):
         made("model", SoftmaxRegression, {"lrr": 1}, **width)
 

@@ -16,6 +16,7 @@ SHOWN = ("job", "hydra", "all")
 KNOWN = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 CHOICES = {"--cfg": SHOWN, "-c": SHOWN, "--info": KNOWN, "-i": KNOWN}  # values that a flag may have
 LEFT_OUT = {"logger=null": "~logger", "callbacks=null": "~callbacks"}
+OPEN = ("model.optimizer.", "model.scheduler.")  # groups in which any key may be set, without a +
 # Keys whose value is a path, which may have any characters.
 PATHS = ("run", "checkpoint", "inputs", "decision.costs", "folder", "data.root")
 PATHS += ("hydra.run.dir", "hydra.sweep.dir")
@@ -60,6 +61,8 @@ def _override(text: str) -> str:
     """The override; the value of a path in quotes, if Hydra's grammar cannot read it without."""
     text = LEFT_OUT.get(text, text)
     key, equals, value = text.partition("=")
+    if equals and key.startswith(OPEN):
+        return f"++{text}"
     if not equals or key.lstrip("+") not in PATHS:
         return text
     try:

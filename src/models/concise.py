@@ -11,6 +11,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn, optim
 from torch.nn import functional as F
 
+from src.models.by_name import OptimizerByName
 from src.models.regression import Factor, NonNegative, Positive, Regression
 
 
@@ -50,7 +51,7 @@ class Concise(Regression):
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
 
-class SoftmaxRegression(Concise):
+class SoftmaxRegression(OptimizerByName, Concise):
     """P(y = j | x) = softmax(x W + b)_j."""
 
     classifies = True
@@ -59,12 +60,18 @@ class SoftmaxRegression(Concise):
         return F.cross_entropy(logits, y)
 
 
-class LinearRegression(Concise):
+class LinearRegression(OptimizerByName, Concise):
     """y = x W + b + noise. The loss l2 is d^2, twice the other form's: at equal lr steps are twice
     as long."""
 
-    def __init__(self, loss: Literal["l2", "l1", "huber"] = "l2", **shared: Any):
-        super().__init__(**shared)
+    def __init__(
+        self,
+        lr: Positive = 0.03,
+        gamma: Factor = 1.0,
+        loss: Literal["l2", "l1", "huber"] = "l2",
+        **shared: Any,
+    ):
+        super().__init__(lr=lr, gamma=gamma, **shared)
 
     def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
         losses: dict[str, Callable] = {"l2": F.mse_loss, "l1": F.l1_loss, "huber": F.huber_loss}

@@ -73,8 +73,14 @@ class SoftmaxRegression(Scratch):
 class LinearRegression(Scratch):
     """y = x W + b + noise. The loss l2 is 1/2 d^2, the textbook's; l1 is |d|; huber has delta 1."""
 
-    def __init__(self, loss: Literal["l2", "l1", "huber"] = "l2", **shared: Any):
-        super().__init__(**shared)
+    def __init__(
+        self,
+        lr: Positive = 0.03,
+        gamma: Factor = 1.0,
+        loss: Literal["l2", "l1", "huber"] = "l2",
+        **shared: Any,
+    ):
+        super().__init__(lr=lr, gamma=gamma, **shared)
 
     def loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
         losses = {"l2": F.squared_loss, "l1": F.l1_loss, "huber": F.huber_loss}

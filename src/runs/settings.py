@@ -110,9 +110,6 @@ def experiment(settings: dict[str, Any]) -> dict[str, Any]:
     it runs."""
     found = {"seed": settings["seed"], "trainer.devices": settings["trainer"].get("devices", 1)}
     for group in ("model", "data"):
-        found |= {
-            f"{group}.{key}": value
-            for key, value in settings[group].items()
-            if key not in INCIDENTAL
-        }
+        kept = {key: value for key, value in settings[group].items() if key not in INCIDENTAL}
+        found |= leaves(kept, f"{group}.")
     return found
