@@ -150,14 +150,15 @@ def linear_grad(
 ) -> tuple[Float[Tensor, "d q"], Float[Tensor, " q"]]:
     """Gradients (dW, db) of a loss whose gradient with respect to X W + b is `grad`.
 
-    """The number of examples whose largest logit, the first of equal ones, is that of the label."""
+    dW = X^T grad and db = the column sums of grad.
+    For cross-entropy, dW = X^T (softmax(o) - y) / n.
     X^T grad is computed as (grad^T X)^T, several times faster when q is much smaller than d.
     """
     return (grad.T @ X).T, grad.sum(dim=0)
 
 
 def num_correct(logits: Float[Tensor, "n q"], y: Int[Tensor, " n"]) -> Int[Tensor, ""]:
-    """The number of examples with the largest logit, of equal ones the first, at the true class."""
+    """The number of examples with the largest logit at the true class; of equal ones, the first."""
     return (logits.argmax(dim=1) == y).sum()
 
 
