@@ -15,7 +15,7 @@ from torchvision.transforms.v2.functional import resize
 from src.charts import save
 from src.data.fashion_mnist import CLASSES, FashionMNIST
 from src.errors import UserError, printable
-from src.predict.pictures import decode, find, pair, prepare
+from src.predict.pictures import decode, find, pair, passed_over, prepare
 from src.predict.prediction import chart
 
 WHITE = 255
@@ -439,6 +439,38 @@ def test_inputs_that_name_no_picture_are_said_to(folder, monkeypatch, inputs):
     with pytest.raises(UserError, match="names no picture") as error:
         find(inputs)
     assert f"inputs={inputs} " in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", ["jfif", "JPE", "jpeg", "pjpeg", "apng"])
+def test_every_usual_suffix_of_a_readable_format_is_found(tmp_path, suffix):
+    Image.fromarray(ramp()).save(tmp_path / f"x.{suffix}", "PNG" if suffix == "apng" else "JPEG")
+    assert list(find(str(tmp_path))) == [f"x.{suffix}"]
+    assert decode(tmp_path / f"x.{suffix}").size == (60, 40)
+
+
+def test_many_files_that_are_passed_over_are_counted_and_the_first_are_named(tmp_path):
+    for k in range(30):
+        (tmp_path / f"{k:02}.HEIC").touch()
+    line = passed_over(str(tmp_path))
+    assert line.startswith("30 files passed over, as they are none of PNG, JPEG, BMP, GIF, WEBP: ")
+    assert line.endswith(": 00.HEIC, 01.HEIC, 02.HEIC, 03.HEIC, 04.HEIC, ...; convert them to PNG")
+    (tmp_path / "x.png").touch()
+    assert list(find(str(tmp_path))) == ["x.png"]
+
+
+def test_a_folder_of_nothing_but_files_to_pass_over_is_refused_with_their_names(tmp_path):
+    (tmp_path / "line\nbreak.tiff").touch()
+    with pytest.raises(UserError) as error:
+        find(str(tmp_path))
+    (line,) = str(error.value).splitlines()
+    assert line.startswith(f"inputs={tmp_path} names no picture: ")
+    assert line.endswith(r"WEBP: line\nbreak.tiff; convert it to PNG")
+
+
+def test_nothing_is_said_of_files_that_are_no_pictures_or_not_asked_for(folder):
+    assert passed_over(str(folder)) == ""
+    (folder / "x.tif").touch()
+    assert passed_over(f"{folder}/b.png") == passed_over(f"{folder}/x.tif") == ""
 
 
 def test_names_fit_on_one_line_of_a_terminal():

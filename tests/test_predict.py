@@ -287,6 +287,30 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_go_on(cli, run, pict
     assert "error: 3 of 8 pictures" in (tmp_path / "out/predict.log").read_text()
 
 
+@pytest.mark.slow
+def test_pictures_that_are_passed_over_are_named_with_what_to_do(cli, run, tmp_path):
+    (tmp_path / "photos").mkdir()
+    picture = Image.new("RGB", (90, 120), "white")
+    picture.paste((20, 60, 90), (20, 10, 70, 100))
+    for suffix in ("png", "jfif", "jpe", "tif"):
+        picture.save(tmp_path / f"photos/x.{suffix}")
+    for suffix in ("avif", "heic", "jp2"):
+        (tmp_path / f"photos/x.{suffix}").write_bytes(b"\0\0\0\x18ftyp")
+    (tmp_path / "photos/.hidden.tif").touch()
+    (tmp_path / "photos/folder.tif").mkdir()
+    (tmp_path / "photos/notes.txt").touch()
+    status, output = cli(
+        "src.predict", f"run={run.path}", "inputs=photos", "hydra.run.dir=out", data=False
+    )
+    assert status == 0
+    assert output.splitlines()[0] == (
+        "4 files passed over, as they are none of PNG, JPEG, BMP, GIF, WEBP: "
+        "x.avif, x.heic, x.jp2, x.tif; convert them to PNG"
+    )
+    rows = list(csv.DictReader((tmp_path / "out/predictions.csv").read_text().splitlines()))
+    assert [row["file"] for row in rows] == ["x.jfif", "x.jpe", "x.png"]
+
+
 def test_if_no_file_can_be_read_nothing_is_written(predicted, finished, tmp_path, caplog):
     (tmp_path / "x.png").touch()
     with pytest.raises(

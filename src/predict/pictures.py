@@ -26,8 +26,23 @@ FORMATS = [
     "GIF",
     "WEBP",
 ]  # Pillow knows more; some of those start other programs
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
-SIDE = 28  # of the images of FashionMNIST
+# fmt: off
+# how the names of files in these formats end
+SUFFIXES = (
+    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".bmp", ".gif",
+    ".webp",
+)
+# how the names of pictures in other formats end, those of cameras and of drawing programs
+OTHERS = (
+    ".heic", ".heif", ".hif", ".avif", ".tif", ".tiff", ".jp2", ".j2k", ".jpx", ".jxl",
+    ".jxr", ".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".pef",
+    ".srw", ".svg", ".svgz", ".psd", ".psb", ".xcf", ".kra", ".ai", ".eps", ".ico", ".icns",
+    ".cur", ".dib", ".tga", ".pcx", ".ppm", ".pgm", ".pbm", ".pnm", ".qoi", ".exr", ".hdr",
+    ".dds", ".wmf", ".emf",
+)
+# fmt: on
+NAMED = 5  # files that are passed over are named up to this number
+SIDE = 28  # pixels a side that the images of FashionMNIST have
 LARGEST = 512  # pixels a side; what a picture has more than this is averaged away first
 FILE_BYTES = 1 << 28  # of a picture, at most: some formats are read whole
 CLOSE = 0.05 * 255  # grey levels about the ground that still count as ground
@@ -43,14 +58,37 @@ def find(inputs: str) -> dict[str, Path]:
     given = Path(inputs).expanduser()
     if os.path.lexists(given) and not given.is_dir():
         return {printable(given.name): given}
-    names = (
-        path.relative_to(given) for path in given.rglob("*") if path.suffix.lower() in SUFFIXES
-    )
-    shown = sorted(name for name in names if not any(part.startswith(".") for part in name.parts))
+    shown = _files(given, SUFFIXES)
     if not shown:
         kinds = f"no file, and no folder of files that end in {' '.join(SUFFIXES)}"
-        raise UserError(f"inputs={printable(inputs)} names no picture: {kinds}")
+        details = f"; {line}" if (line := passed_over(inputs)) else ""
+        raise UserError(f"inputs={printable(inputs)} names no picture: {kinds}{details}")
     return {printable(str(name)): given / name for name in shown}
+
+
+def passed_over(inputs: str) -> str:
+    """A line about the pictures in the folder `inputs` that `find` leaves out for their format;
+    empty if there is none."""
+    folder = Path(inputs).expanduser()
+    left = [name for name in _files(folder, OTHERS) if (folder / name).is_file()]
+    if not left:
+        return ""
+    start, them = f"{len(left)} files passed over, as they are", "them"
+    if len(left) == 1:
+        start, them = "1 file passed over, as it is", "it"
+    names = [printable(str(name)) for name in left[:NAMED]]
+    if len(left) > NAMED:
+        names.append("...")
+    return f"{start} none of {', '.join(FORMATS)}: {', '.join(names)}; convert {them} to PNG"
+
+
+def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Names that end in one of the suffixes, in the folder and in the folders in it: relative to
+    it, sorted, without hidden ones."""
+    names = (
+        path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in suffixes
+    )
+    return sorted(name for name in names if not any(part.startswith(".") for part in name.parts))
 
 
 def decode(path: Path) -> Image.Image:
