@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.transforms.v2.functional import resize
 
 from src.charts import save
 from src.data.fashion_mnist import CLASSES, FashionMNIST
 from src.errors import UserError, printable
-from src.predict.pictures import decode, find, pair, passed_over, prepare
+from src.predict.pictures import EXIF_BYTES, decode, find, pair, passed_over, prepare
 from src.predict.prediction import chart
 
 WHITE = 255
@@ -191,6 +191,42 @@ def test_rotations_and_reflections_of_the_camera_are_undone(tmp_path, suffix, or
         path, exif=exif, **({"lossless": True} if suffix == "webp" else {})
     )
     assert np.array_equal(grey(path), UPRIGHT[orientation](ramp()))
+
+
+@pytest.mark.parametrize("orientation", range(10))  # 0 and 9 mean nothing
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_a_picture_is_turned_as_pillow_turns_it(tmp_path, suffix, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(ramp()).convert("RGB").save(tmp_path / f"x.{suffix}", exif=exif)
+    with Image.open(tmp_path / f"x.{suffix}") as picture:
+        expected = np.asarray(ImageOps.exif_transpose(picture))
+    assert np.array_equal(np.asarray(decode(tmp_path / f"x.{suffix}")), expected)
+
+
+def test_a_flaw_elsewhere_in_the_notes_of_the_camera_does_no_harm(tmp_path):
+    lying = struct.pack("<HHIHxx", 0x0112, 3, 1, 6)  # the orientation
+    flaw = struct.pack("<HHII", 0x011A, 10, 1, 38)  # pixels per inch, a signed fraction
+    tags = struct.pack("<H", 2) + lying + flaw + bytes(4) + struct.pack("<ii", -1, 3)
+    exif = b"Exif\0\0II*\0" + struct.pack("<I", 8) + tags
+    Image.fromarray(np.rot90(ramp())).save(tmp_path / "x.jpg", exif=exif, quality=95)
+    assert abs(grey(tmp_path / "x.jpg") - ramp()).mean() < 2
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("notes", [b"", b"II", b"II*\0\xff\xff\xff\xff", b"no EXIF at all"])
+def test_a_picture_with_damaged_notes_of_the_camera_is_shown_as_it_is(tmp_path, suffix, notes):
+    path = tmp_path / f"x.{suffix}"
+    Image.fromarray(ramp()).save(path, exif=b"Exif\0\0" + notes)
+    assert abs(grey(path) - ramp()).mean() < 12
+
+
+def test_notes_of_the_camera_that_are_longer_than_any_camera_writes_are_left_out(tmp_path):
+    tags = struct.pack("<HHHIHxx", 1, 0x0112, 3, 1, 6)
+    exif = b"II*\0" + struct.pack("<I", 8) + tags
+    for extra, size in ((0, (40, 60)), (EXIF_BYTES, (60, 40))):
+        Image.fromarray(ramp()).save(tmp_path / "x.png", exif=exif + bytes(extra))
+        assert decode(tmp_path / "x.png").size == size
 
 
 def test_a_rotated_jpeg_shows_the_model_the_upright_object(tmp_path):

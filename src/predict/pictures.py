@@ -19,13 +19,8 @@ from torchvision.transforms.v2.functional import pil_to_tensor, resize
 from src.errors import UserError, printable
 from src.files import open_regular
 
-FORMATS = [
-    "PNG",
-    "JPEG",
-    "BMP",
-    "GIF",
-    "WEBP",
-]  # Pillow knows more; some of those start other programs
+# Pillow knows more; some of those start other programs
+FORMATS = ["PNG", "JPEG", "BMP", "GIF", "WEBP"]
 # fmt: off
 # how the names of files in these formats end
 SUFFIXES = (
@@ -44,7 +39,18 @@ OTHERS = (
 NAMED = 5  # files that are passed over are named up to this number
 SIDE = 28  # pixels a side that the images of FashionMNIST have
 LARGEST = 512  # pixels a side; what a picture has more than this is averaged away first
-FILE_BYTES = 1 << 28  # of a picture, at most: some formats are read whole
+FILE_BYTES = 1 << 28  # a file has at most this many bytes: some formats are read whole
+EXIF_BYTES = 1 << 17  # the notes of a camera have up to 64 KiB; Pillow copies longer ones in parts
+# how a picture becomes upright, by the orientation that the camera noted
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 CLOSE = 0.05 * 255  # grey levels about the ground that still count as ground
 
 
@@ -98,7 +104,10 @@ def decode(path: Path) -> Image.Image:
         with warnings.catch_warnings(), open_regular(path, FILE_BYTES) as file:
             warnings.simplefilter("ignore")  # flaws of the file that Pillow can live with
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = flatten(ImageOps.exif_transpose(Image.open(file, formats=FORMATS)))
+            opened = Image.open(file, formats=FORMATS)
+            picture = flatten(opened)
+            if (noted := orientation(opened)) in TURNS:
+                picture = picture.transpose(TURNS[noted])
     except UnidentifiedImageError as error:
         raise UserError(f"it is empty, damaged, or none of {', '.join(FORMATS)}") from error
     except (
@@ -108,6 +117,16 @@ def decode(path: Path) -> Image.Image:
         raise UserError(printable(reason)) from error
     picture.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
     return picture
+
+
+def orientation(picture: Image.Image) -> int | None:
+    """The number that the camera noted; None if there is none, or if its notes are damaged."""
+    if len(picture.info.get("exif", b"")) > EXIF_BYTES:
+        del picture.info["exif"]
+    try:
+        return picture.getexif().get(0x0112)
+    except Exception:  # damaged notes can fail anywhere in Pillow, with any kind of error
+        return None
 
 
 def flatten(picture: Image.Image) -> Image.Image:
