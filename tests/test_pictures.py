@@ -1,6 +1,7 @@
 """What becomes of a user's picture: formats, modes and damage; expectations by hand arithmetic or
 numpy."""
 
+import io
 import os
 import struct
 import zlib
@@ -15,6 +16,7 @@ from torchvision.transforms.v2.functional import resize
 from src.charts import save
 from src.data.fashion_mnist import CLASSES, FashionMNIST
 from src.errors import UserError, printable
+from src.predict.jpeg import SCANS, scans
 from src.predict.pictures import EXIF_BYTES, decode, find, pair, passed_over, prepare
 from src.predict.prediction import chart
 
@@ -424,6 +426,78 @@ def test_a_damaged_file_is_read_or_refused_and_nothing_else(tmp_path, suffix):
             reasons.append(str(reason))
     assert len(reasons) > 15
     assert all(reason and reason.isprintable() for reason in reasons)
+
+
+# --- costly JPEGs
+
+
+def progressive(**options) -> bytes:
+    """A progressive JPEG, as Pillow writes it."""
+    content = io.BytesIO()
+    Image.fromarray(ramp()).convert("RGB").save(content, "JPEG", progressive=True, **options)
+    return content.getvalue()
+
+
+def repeated(content: bytes, times: int) -> bytes:
+    """The JPEG with its last scan, with the table before it, that many times more."""
+    start, end = content.rindex(b"\xff\xc4"), content.rindex(b"\xff\xd9")
+    return content[:end] + content[start:end] * times + content[end:]
+
+
+def test_a_jpeg_of_many_scans_is_refused(tmp_path):
+    (tmp_path / "x.jpg").write_bytes(repeated(progressive(), 200))
+    with pytest.raises(UserError, match=r"^it is a JPEG of 210 scans, .* at most 64; save it anew"):
+        decode(tmp_path / "x.jpg")
+
+
+def test_a_jpeg_of_as_many_scans_as_may_be_is_read(tmp_path):
+    ordinary = progressive()
+    assert scans(io.BytesIO(ordinary)) == [3, 1, 1, 1, 1, 1, 3, 1, 1, 1]
+    many = repeated(ordinary, SCANS - 10)
+    (tmp_path / "x.jpg").write_bytes(many)
+    assert len(scans(io.BytesIO(many))) == SCANS
+    assert abs(grey(tmp_path / "x.jpg") - ramp()).mean() < 12
+    with pytest.raises(UserError, match=f"{SCANS + 1} scans"):
+        scans(io.BytesIO(repeated(ordinary, SCANS - 9)))
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "gif", "webp"])
+def test_other_files_have_no_scans(tmp_path, suffix):
+    Image.fromarray(ramp()).save(tmp_path / f"x.{suffix}")
+    with open(tmp_path / f"x.{suffix}", "rb") as file:
+        assert scans(file) == []
+
+
+def test_scans_in_a_thumbnail_a_note_or_after_the_end_do_not_count(tmp_path):
+    inner = repeated(progressive(), 90)
+    noted = progressive(exif=b"Exif\0\0" + inner, comment=b"\xff\xda" * 9000)
+    whole = noted + inner * 10  # cameras append further pictures, and films
+    (tmp_path / "x.jpg").write_bytes(whole)
+    assert scans(io.BytesIO(whole)) == scans(io.BytesIO(progressive()))
+    assert abs(grey(tmp_path / "x.jpg") - ramp()).mean() < 12
+
+
+def test_restarts_and_padding_within_a_scan_do_not_hide_further_scans():
+    content = progressive(restart_marker_blocks=1)
+    assert b"\xff\xd0" in content
+    padded = content.replace(b"\xff\xda", b"\xff\xff\xff\xda")
+    assert scans(io.BytesIO(padded)) == scans(io.BytesIO(progressive()))
+
+
+def test_a_jpeg_of_many_segments_is_refused_before_they_are_copied(tmp_path):
+    content = progressive()
+    note = b"\xff\xe1\xff\xffExif\0\0" + bytes(65535 - 8)
+    (tmp_path / "x.jpg").write_bytes(content[:2] + note * 1001 + content[2:])
+    with pytest.raises(UserError, match="more than 1,000 segments; save it anew"):
+        decode(tmp_path / "x.jpg")
+
+
+def test_a_jpeg_in_arithmetic_code_is_refused(tmp_path):
+    content = io.BytesIO()
+    Image.fromarray(ramp()).save(content, "JPEG")
+    (tmp_path / "x.jpg").write_bytes(content.getvalue().replace(b"\xff\xc0", b"\xff\xc9"))
+    with pytest.raises(UserError, match="arithmetic code; save it anew"):
+        decode(tmp_path / "x.jpg")
 
 
 # --- which files

@@ -18,6 +18,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor, resize
 
 from src.errors import UserError, printable
 from src.files import open_regular
+from src.predict.jpeg import scans
 
 # Pillow knows more; some of those start other programs
 FORMATS = ["PNG", "JPEG", "BMP", "GIF", "WEBP"]
@@ -104,6 +105,7 @@ def decode(path: Path) -> Image.Image:
         with warnings.catch_warnings(), open_regular(path, FILE_BYTES) as file:
             warnings.simplefilter("ignore")  # flaws of the file that Pillow can live with
             warnings.simplefilter("error", Image.DecompressionBombWarning)
+            scans(file)
             opened = Image.open(file, formats=FORMATS)
             picture = flatten(opened)
             if (noted := orientation(opened)) in TURNS:
