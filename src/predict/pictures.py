@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor, resize
 
@@ -40,6 +41,18 @@ OTHERS = (
 NAMED = 5  # files that are passed over are named up to this number
 SIDE = 28  # pixels a side that the images of FashionMNIST have
 LARGEST = 512  # pixels a side; what a picture has more than this is averaged away first
+# Megapixels that a picture has at most, so that Pillow fills 1 GB or less. It takes up to 9 bytes a
+# pixel, and up to 19 for WebP. A JPEG is decoded at a lower scale in little memory, but of one with
+# several scans up to 8 bytes a pixel are kept until the last scan.
+MEGAPIXELS = {
+    "JPEG": 500,
+    "progressive JPEG": 100,
+    "PNG": 100,
+    "BMP": 100,
+    "GIF": 100,
+    "WEBP": 50,
+}
+Image.MAX_IMAGE_PIXELS = 500_000_000  # for Pillow, which else would refuse all above 89,478,485
 FILE_BYTES = 1 << 28  # a file has at most this many bytes: some formats are read whole
 EXIF_BYTES = 1 << 17  # the notes of a camera have up to 64 KiB; Pillow copies longer ones in parts
 # how a picture becomes upright, by the orientation that the camera noted
@@ -99,26 +112,76 @@ def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
 
 
 def decode(path: Path) -> Image.Image:
-    """The first frame: RGB, upright, on white, reduced to LARGEST. Raises UserError, which says the
-    reason."""
+    """The first frame: RGB, upright, on white, at most LARGEST a side. Raises UserError, which says
+    the reason."""
     try:
         with warnings.catch_warnings(), open_regular(path, FILE_BYTES) as file:
             warnings.simplefilter("ignore")  # flaws of the file that Pillow can live with
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            scans(file)
+            found = scans(file)
             opened = Image.open(file, formats=FORMATS)
-            picture = flatten(opened)
+            check_size(opened, found)
+            picture = reduce(opened)
             if (noted := orientation(opened)) in TURNS:
                 picture = picture.transpose(TURNS[noted])
     except UnidentifiedImageError as error:
         raise UserError(f"it is empty, damaged, or none of {', '.join(FORMATS)}") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        most = Image.MAX_IMAGE_PIXELS // 10**6
+        raise UserError(f"it has more than {most} megapixels; save it smaller") from error
     except (
         Exception
     ) as error:  # a damaged file can fail anywhere in a decoder, with any kind of error
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UserError(printable(reason)) from error
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert("RGB")
+
+
+def check_size(picture: Image.Image, found: list[int]) -> None:
+    """Raises UserError for more MEGAPIXELS than can be decoded; `found` are the `scans`."""
+    kind = picture.format
+    if isinstance(picture, JpegImageFile):
+        at_once = found == [picture.layers] and not picture.info.get("progressive")
+        kind = "JPEG" if at_once else "progressive JPEG"
+    count = -(-picture.width * picture.height // 10**6)
+    if count > MEGAPIXELS[kind]:
+        raise UserError(
+            f"it has {count} megapixels; a {kind} may have at most {MEGAPIXELS[kind]}: "
+            "save it smaller"
+        )
+
+
+def reduce(picture: Image.Image) -> Image.Image:
+    """The picture in 8 bits, in mode L, LA, RGB or RGBA, at most LARGEST a side.
+
+    It has no more copies of the whole picture than it must. What is opaque has no alpha.
+    """
+    # a JPEG is decoded at a lower scale, other formats know none
+    picture.draft(None, (2 * LARGEST, 2 * LARGEST))
+    picture.load()
+    if picture.mode.startswith("I"):
+        picture = halve(picture)
+    modes = ("RGBA", "LA") if picture.has_transparency_data else ("RGB", "L")
+    if picture.mode not in modes:
+        picture = picture.convert(modes[0])
+    if picture.has_transparency_data and picture.getextrema()[-1][0] == 255:
+        picture = picture.convert(picture.mode.removesuffix("A"))
     picture.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
     return picture
+
+
+def halve(picture: Image.Image) -> Image.Image:
+    """A picture of 16 bits in 8 bits: convert() would clip it at 255."""
+    levels = np.asarray(picture)
+    key = picture.info.get("transparency")
+    # 65535 / 257 = 255; the sum has no more than 16 bits
+    grey = Image.fromarray(((np.minimum(levels, 65407) + 128) // 257).astype(np.uint8))
+    if key is None:
+        return grey
+    return Image.merge("LA", [grey, Image.fromarray((levels != key).astype(np.uint8) * 255)])
 
 
 def orientation(picture: Image.Image) -> int | None:
@@ -129,18 +192,6 @@ def orientation(picture: Image.Image) -> int | None:
         return picture.getexif().get(0x0112)
     except Exception:  # damaged notes can fail anywhere in Pillow, with any kind of error
         return None
-
-
-def flatten(picture: Image.Image) -> Image.Image:
-    """8-bit RGB of a picture in any mode, on white where it is transparent."""
-    if picture.mode.startswith("I"):  # 16 bits, which convert() would clip at 255
-        levels = np.asarray(picture).astype(np.int32)
-        levels = np.where(levels == picture.info.get("transparency", -1), 65535, levels)
-        picture = Image.fromarray(((levels + 128) // 257).astype(np.uint8))
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return picture.convert("RGB")
 
 
 def prepare(picture: Image.Image, side: int, invert: str) -> Tensor:
