@@ -475,8 +475,8 @@ def test_a_png_of_100_megapixels_is_read_in_a_gigabyte(tmp_path, mode):
 
 
 @pytest.mark.slow
-def test_a_webp_of_50_megapixels_is_read_in_a_gigabyte(tmp_path):
-    Image.new("RGBA", (10_000, 5_000)).save(tmp_path / "x.webp", lossless=True, method=0)
+def test_a_webp_of_52_megapixels_is_read_in_a_gigabyte(tmp_path):
+    Image.new("RGBA", (10_000, 5_200)).save(tmp_path / "x.webp", lossless=True, method=0)
     assert memory(tmp_path / "x.webp") < 1.1e9
 
 
@@ -496,7 +496,7 @@ def test_a_webp_of_50_megapixels_is_read_in_a_gigabyte(tmp_path):
             "101 megapixels; a GIF may have at most 100: save it smaller",
         ),
         ("bmp", {}, (20_000, 6_000), "120 megapixels; a BMP may have at most 100: save it smaller"),
-        ("webp", {}, (9_000, 6_000), "54 megapixels; a WEBP may have at most 50: save it smaller"),
+        ("webp", {}, (9_000, 6_000), "54 megapixels; a WEBP may have at most 52: save it smaller"),
         (
             "jpg",
             {"progressive": True},
@@ -531,6 +531,30 @@ def test_a_jpeg_that_is_decoded_whole_has_the_limit_of_a_progressive_one(tmp_pat
 def test_a_long_strip_is_reduced_to_the_size_of_a_photo(tmp_path, suffix, size):
     Image.new("RGB", size, "white").save(tmp_path / f"x.{suffix}")
     assert sorted(decode(tmp_path / f"x.{suffix}").size) == [1, 512]
+
+
+def in_pieces(suffix: str, count: int) -> bytes:
+    """A small picture with that many empty notes before its pixels."""
+    content = io.BytesIO()
+    Image.fromarray(ramp()).save(content, suffix)
+    whole = content.getvalue()
+    note, following = {
+        "PNG": (struct.pack(">I4sI", 0, b"noTe", zlib.crc32(b"noTe")), b"IDAT"),
+        "GIF": (b"!\xfe\1a\0", struct.pack("<BHHHH", 44, 0, 0, 60, 40)),
+        "JPEG": (b"\xff", b"\xff\xe0"),
+    }[suffix]
+    start = whole.index(following) - (4 if suffix == "PNG" else 0)  # a chunk has its length first
+    return whole[:start] + note * count + whole[start:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["PNG", "GIF", "JPEG"])
+def test_a_file_in_millions_of_pieces_is_refused(tmp_path, suffix):
+    (tmp_path / "x").write_bytes(in_pieces(suffix, 1000))
+    assert decode(tmp_path / "x").size == (60, 40)
+    (tmp_path / "x").write_bytes(in_pieces(suffix, 4_000_001))
+    with pytest.raises(UserError, match=r"^it is in more than 4,000,000 pieces; save it anew$"):
+        decode(tmp_path / "x")
 
 
 # --- costly JPEGs

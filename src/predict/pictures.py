@@ -6,6 +6,7 @@ two: here pixels are averaged, not skipped and sharpened, and the ground, which 
 white, is subtracted.
 """
 
+import io
 import os
 import warnings
 from pathlib import Path
@@ -50,10 +51,11 @@ MEGAPIXELS = {
     "PNG": 100,
     "BMP": 100,
     "GIF": 100,
-    "WEBP": 50,
+    "WEBP": 52,
 }
 Image.MAX_IMAGE_PIXELS = 500_000_000  # for Pillow, which else would refuse all above 89,478,485
 FILE_BYTES = 1 << 28  # a file has at most this many bytes: some formats are read whole
+PIECES = 4_000_000  # each costs up to 3 µs and 50 bytes, and a piece of a file can be one byte long
 EXIF_BYTES = 1 << 17  # the notes of a camera have up to 64 KiB; Pillow copies longer ones in parts
 # how a picture becomes upright, by the orientation that the camera noted
 TURNS = {
@@ -111,19 +113,30 @@ def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     return sorted(name for name in names if not any(part.startswith(".") for part in name.parts))
 
 
+class Pieces(io.BufferedReader):
+    """A file that is read in so many PIECES at most. Raises UserError for more."""
+
+    count = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.count += 1
+        if self.count > PIECES:
+            raise UserError(f"it is in more than {PIECES:,} pieces; save it anew")
+        return super().read(size)
+
+
 def decode(path: Path) -> Image.Image:
     """The first frame: RGB, upright, on white, at most LARGEST a side. Raises UserError, which says
     the reason."""
     try:
-        with warnings.catch_warnings(), open_regular(path, FILE_BYTES) as file:
+        with warnings.catch_warnings(), Pieces(open_regular(path, FILE_BYTES).detach()) as file:
             warnings.simplefilter("ignore")  # flaws of the file that Pillow can live with
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             found = scans(file)
             opened = Image.open(file, formats=FORMATS)
             check_size(opened, found)
+            turn = TURNS.get(orientation(opened))
             picture = reduce(opened)
-            if (noted := orientation(opened)) in TURNS:
-                picture = picture.transpose(TURNS[noted])
     except UnidentifiedImageError as error:
         raise UserError(f"it is empty, damaged, or none of {', '.join(FORMATS)}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -134,6 +147,8 @@ def decode(path: Path) -> Image.Image:
     ) as error:  # a damaged file can fail anywhere in a decoder, with any kind of error
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UserError(printable(reason)) from error
+    if turn is not None:
+        picture = picture.transpose(turn)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
@@ -185,7 +200,10 @@ def halve(picture: Image.Image) -> Image.Image:
 
 
 def orientation(picture: Image.Image) -> int | None:
-    """The number that the camera noted; None if there is none, or if its notes are damaged."""
+    """The number that the camera noted; None if there is none, or if its notes are damaged.
+
+    Notes of more than EXIF_BYTES are forgotten.
+    """
     if len(picture.info.get("exif", b"")) > EXIF_BYTES:
         del picture.info["exif"]
     try:
