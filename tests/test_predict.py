@@ -262,8 +262,7 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_go_on(cli, run, pict
     assert status == 1
     lines = output.splitlines()
     assert lines[:3] == [
-        "cannot read bomb.png: Image size (400000000 pixels) exceeds limit of 178956970 pixels, could be "
-        "decompression bomb DOS attack.",
+        "cannot read bomb.png: it has 400 megapixels; a PNG may have at most 100: save it smaller",
         "cannot read cut.png: image file is truncated",
         "cannot read empty.jpg: it is empty, damaged, or none of PNG, JPEG, BMP, GIF, WEBP",
     ]
@@ -285,6 +284,30 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_go_on(cli, run, pict
     with Image.open(tmp_path / "out/inputs.png") as drawing:
         assert drawing.width > 480
     assert "error: 3 of 8 pictures" in (tmp_path / "out/predict.log").read_text()
+
+
+@pytest.mark.slow
+def test_pictures_that_are_passed_over_are_named_with_what_to_do(cli, run, tmp_path):
+    (tmp_path / "photos").mkdir()
+    picture = Image.new("RGB", (90, 120), "white")
+    picture.paste((20, 60, 90), (20, 10, 70, 100))
+    for suffix in ("png", "jfif", "jpe", "tif"):
+        picture.save(tmp_path / f"photos/x.{suffix}")
+    for suffix in ("avif", "heic", "jp2"):
+        (tmp_path / f"photos/x.{suffix}").write_bytes(b"\0\0\0\x18ftyp")
+    (tmp_path / "photos/.hidden.tif").touch()
+    (tmp_path / "photos/folder.tif").mkdir()
+    (tmp_path / "photos/notes.txt").touch()
+    status, output = cli(
+        "src.predict", f"run={run.path}", "inputs=photos", "hydra.run.dir=out", data=False
+    )
+    assert status == 0
+    assert output.splitlines()[0] == (
+        "4 files passed over, as they are none of PNG, JPEG, BMP, GIF, WEBP: "
+        "x.avif, x.heic, x.jp2, x.tif; convert them to PNG"
+    )
+    rows = list(csv.DictReader((tmp_path / "out/predictions.csv").read_text().splitlines()))
+    assert [row["file"] for row in rows] == ["x.jfif", "x.jpe", "x.png"]
 
 
 def test_if_no_file_can_be_read_nothing_is_written(predicted, finished, tmp_path, caplog):

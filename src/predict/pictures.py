@@ -6,6 +6,7 @@ two: here pixels are averaged, not skipped and sharpened, and the ground, which 
 white, is subtracted.
 """
 
+import io
 import os
 import warnings
 from pathlib import Path
@@ -13,23 +14,59 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor, resize
 
 from src.errors import UserError, printable
 from src.files import open_regular
+from src.predict.jpeg import scans
 
-FORMATS = [
-    "PNG",
-    "JPEG",
-    "BMP",
-    "GIF",
-    "WEBP",
-]  # Pillow knows more; some of those start other programs
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
-SIDE = 28  # of the images of FashionMNIST
+# Pillow knows more; some of those start other programs
+FORMATS = ["PNG", "JPEG", "BMP", "GIF", "WEBP"]
+# fmt: off
+# how the names of files in these formats end
+SUFFIXES = (
+    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".bmp", ".gif",
+    ".webp",
+)
+# how the names of pictures in other formats end, those of cameras and of drawing programs
+OTHERS = (
+    ".heic", ".heif", ".hif", ".avif", ".tif", ".tiff", ".jp2", ".j2k", ".jpx", ".jxl",
+    ".jxr", ".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".pef",
+    ".srw", ".svg", ".svgz", ".psd", ".psb", ".xcf", ".kra", ".ai", ".eps", ".ico", ".icns",
+    ".cur", ".dib", ".tga", ".pcx", ".ppm", ".pgm", ".pbm", ".pnm", ".qoi", ".exr", ".hdr",
+    ".dds", ".wmf", ".emf",
+)
+# fmt: on
+NAMED = 5  # files that are passed over are named up to this number
+SIDE = 28  # pixels a side that the images of FashionMNIST have
 LARGEST = 512  # pixels a side; what a picture has more than this is averaged away first
-FILE_BYTES = 1 << 28  # of a picture, at most: some formats are read whole
+# Megapixels that a picture has at most, so that Pillow fills 1 GB or less. It takes up to 9 bytes a
+# pixel, and up to 19 for WebP. A JPEG is decoded at a lower scale in little memory, but of one with
+# several scans up to 8 bytes a pixel are kept until the last scan.
+MEGAPIXELS = {
+    "JPEG": 500,
+    "progressive JPEG": 100,
+    "PNG": 100,
+    "BMP": 100,
+    "GIF": 100,
+    "WEBP": 52,
+}
+Image.MAX_IMAGE_PIXELS = 500_000_000  # for Pillow, which else would refuse all above 89,478,485
+FILE_BYTES = 1 << 28  # a file has at most this many bytes: some formats are read whole
+PIECES = 4_000_000  # each costs up to 3 µs and 50 bytes, and a piece of a file can be one byte long
+EXIF_BYTES = 1 << 17  # the notes of a camera have up to 64 KiB; Pillow copies longer ones in parts
+# how a picture becomes upright, by the orientation that the camera noted
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 CLOSE = 0.05 * 255  # grey levels about the ground that still count as ground
 
 
@@ -43,45 +80,136 @@ def find(inputs: str) -> dict[str, Path]:
     given = Path(inputs).expanduser()
     if os.path.lexists(given) and not given.is_dir():
         return {printable(given.name): given}
-    names = (
-        path.relative_to(given) for path in given.rglob("*") if path.suffix.lower() in SUFFIXES
-    )
-    shown = sorted(name for name in names if not any(part.startswith(".") for part in name.parts))
+    shown = _files(given, SUFFIXES)
     if not shown:
         kinds = f"no file, and no folder of files that end in {' '.join(SUFFIXES)}"
-        raise UserError(f"inputs={printable(inputs)} names no picture: {kinds}")
+        details = f"; {line}" if (line := passed_over(inputs)) else ""
+        raise UserError(f"inputs={printable(inputs)} names no picture: {kinds}{details}")
     return {printable(str(name)): given / name for name in shown}
 
 
+def passed_over(inputs: str) -> str:
+    """A line about the pictures in the folder `inputs` that `find` leaves out for their format;
+    empty if there is none."""
+    folder = Path(inputs).expanduser()
+    left = [name for name in _files(folder, OTHERS) if (folder / name).is_file()]
+    if not left:
+        return ""
+    start, them = f"{len(left)} files passed over, as they are", "them"
+    if len(left) == 1:
+        start, them = "1 file passed over, as it is", "it"
+    names = [printable(str(name)) for name in left[:NAMED]]
+    if len(left) > NAMED:
+        names.append("...")
+    return f"{start} none of {', '.join(FORMATS)}: {', '.join(names)}; convert {them} to PNG"
+
+
+def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Names that end in one of the suffixes, in the folder and in the folders in it: relative to
+    it, sorted, without hidden ones."""
+    names = (
+        path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in suffixes
+    )
+    return sorted(name for name in names if not any(part.startswith(".") for part in name.parts))
+
+
+class Pieces(io.BufferedReader):
+    """A file that is read in so many PIECES at most. Raises UserError for more."""
+
+    count = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.count += 1
+        if self.count > PIECES:
+            raise UserError(f"it is in more than {PIECES:,} pieces; save it anew")
+        return super().read(size)
+
+
 def decode(path: Path) -> Image.Image:
-    """The first frame: RGB, upright, on white, reduced to LARGEST. Raises UserError, which says the
-    reason."""
+    """The first frame: RGB, upright, on white, at most LARGEST a side. Raises UserError, which says
+    the reason."""
     try:
-        with warnings.catch_warnings(), open_regular(path, FILE_BYTES) as file:
+        with warnings.catch_warnings(), Pieces(open_regular(path, FILE_BYTES).detach()) as file:
             warnings.simplefilter("ignore")  # flaws of the file that Pillow can live with
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = flatten(ImageOps.exif_transpose(Image.open(file, formats=FORMATS)))
+            found = scans(file)
+            opened = Image.open(file, formats=FORMATS)
+            check_size(opened, found)
+            turn = TURNS.get(orientation(opened))
+            picture = reduce(opened)
     except UnidentifiedImageError as error:
         raise UserError(f"it is empty, damaged, or none of {', '.join(FORMATS)}") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        most = Image.MAX_IMAGE_PIXELS // 10**6
+        raise UserError(f"it has more than {most} megapixels; save it smaller") from error
     except (
         Exception
     ) as error:  # a damaged file can fail anywhere in a decoder, with any kind of error
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UserError(printable(reason)) from error
-    picture.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
-    return picture
-
-
-def flatten(picture: Image.Image) -> Image.Image:
-    """8-bit RGB of a picture in any mode, on white where it is transparent."""
-    if picture.mode.startswith("I"):  # 16 bits, which convert() would clip at 255
-        levels = np.asarray(picture).astype(np.int32)
-        levels = np.where(levels == picture.info.get("transparency", -1), 65535, levels)
-        picture = Image.fromarray(((levels + 128) // 257).astype(np.uint8))
+    if turn is not None:
+        picture = picture.transpose(turn)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     return picture.convert("RGB")
+
+
+def check_size(picture: Image.Image, found: list[int]) -> None:
+    """Raises UserError for more MEGAPIXELS than can be decoded; `found` are the `scans`."""
+    kind = picture.format
+    if isinstance(picture, JpegImageFile):
+        at_once = found == [picture.layers] and not picture.info.get("progressive")
+        kind = "JPEG" if at_once else "progressive JPEG"
+    count = -(-picture.width * picture.height // 10**6)
+    if count > MEGAPIXELS[kind]:
+        raise UserError(
+            f"it has {count} megapixels; a {kind} may have at most {MEGAPIXELS[kind]}: "
+            "save it smaller"
+        )
+
+
+def reduce(picture: Image.Image) -> Image.Image:
+    """The picture in 8 bits, in mode L, LA, RGB or RGBA, at most LARGEST a side.
+
+    It has no more copies of the whole picture than it must. What is opaque has no alpha.
+    """
+    # a JPEG is decoded at a lower scale, other formats know none
+    picture.draft(None, (2 * LARGEST, 2 * LARGEST))
+    picture.load()
+    if picture.mode.startswith("I"):
+        picture = halve(picture)
+    modes = ("RGBA", "LA") if picture.has_transparency_data else ("RGB", "L")
+    if picture.mode not in modes:
+        picture = picture.convert(modes[0])
+    if picture.has_transparency_data and picture.getextrema()[-1][0] == 255:
+        picture = picture.convert(picture.mode.removesuffix("A"))
+    picture.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+    return picture
+
+
+def halve(picture: Image.Image) -> Image.Image:
+    """A picture of 16 bits in 8 bits: convert() would clip it at 255."""
+    levels = np.asarray(picture)
+    key = picture.info.get("transparency")
+    # 65535 / 257 = 255; the sum has no more than 16 bits
+    grey = Image.fromarray(((np.minimum(levels, 65407) + 128) // 257).astype(np.uint8))
+    if key is None:
+        return grey
+    return Image.merge("LA", [grey, Image.fromarray((levels != key).astype(np.uint8) * 255)])
+
+
+def orientation(picture: Image.Image) -> int | None:
+    """The number that the camera noted; None if there is none, or if its notes are damaged.
+
+    Notes of more than EXIF_BYTES are forgotten.
+    """
+    if len(picture.info.get("exif", b"")) > EXIF_BYTES:
+        del picture.info["exif"]
+    try:
+        return picture.getexif().get(0x0112)
+    except Exception:  # damaged notes can fail anywhere in Pillow, with any kind of error
+        return None
 
 
 def prepare(picture: Image.Image, side: int, invert: str) -> Tensor:

@@ -24,7 +24,7 @@ from src.cli.options import Options, checked
 from src.data.module import SplitDataModule
 from src.errors import UserError
 from src.maths import functional as F
-from src.predict.pictures import decode, find, pair, prepare
+from src.predict.pictures import decode, find, pair, passed_over, prepare
 from src.runs import Run, write_csv
 from src.runs.config import restore
 from src.training.figures import outputs
@@ -59,6 +59,8 @@ def predict(cfg: DictConfig, folder: Path) -> None:
         )
     file = options.decision.get("costs")
     costs = read_costs(Path(file), data.classes) if file else None
+    if paths and (line := passed_over(options.inputs)):
+        log.warning(line)
     # what the model sees of each picture that can be read; the log says why the others cannot
     seen = {}
     for name, path in paths.items():
