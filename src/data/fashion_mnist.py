@@ -92,7 +92,7 @@ class FashionMNIST(SplitDataModule):
 
     def on_after_batch_transfer(self, batch: list[Tensor], dataloader_idx: int) -> list[Tensor]:
         X, y = batch
-        return [X.float() / 255, y]
+        return [X.float().div_(255), y]
 
 
 @functools.lru_cache(maxsize=2)
@@ -104,6 +104,8 @@ def load(root: Path, part: str, side: int) -> Examples:
     start = f"{root}/FashionMNIST/raw/{part}"
     images = read_image_file(f"{start}-images-idx3-ubyte")[:, None]
     if side != images.shape[-1]:
-        chunks = images.split(1_000)  # bounds the float copies that interpolation makes
-        images = torch.cat([resize_images(chunk, [side, side]) for chunk in chunks])
+        resized = images.new_empty(len(images), 1, side, side)
+        for chunk, place in zip(images.split(100), resized.split(100), strict=True):
+            place.copy_(resize_images(chunk, [side, side]))  # its float copies are small
+        images = resized
     return Examples(images, read_label_file(f"{start}-labels-idx1-ubyte"))

@@ -2,6 +2,7 @@
 minibatches."""
 
 import logging
+from abc import ABC, abstractmethod
 
 import lightning as L
 import torch
@@ -10,10 +11,13 @@ from torch import Tensor
 from src.data.batches import BatchLoader, BatchSampler, Examples
 
 log = logging.getLogger(__name__)
-EVAL_BATCH_SIZE = 1000  # means over a split do not depend on it
+# Examples in a minibatch that is not trained on, and numbers in all of them, which bound its memory;
+# means over a split do not depend on it. The numbers are 40 MB: from 32 MB on, malloc gives memory
+# back at once, while smaller pieces can leave holes that no later one fits into.
+EVAL_BATCH_SIZE, EVAL_NUMBERS = 1000, 10_000_000
 
 
-class SplitDataModule(L.LightningDataModule):
+class SplitDataModule(L.LightningDataModule, ABC):
     """Loaders over `splits`, which a subclass fills in `setup`: name -> (examples, indices of the
     split).
 
@@ -49,6 +53,10 @@ class SplitDataModule(L.LightningDataModule):
             Examples, Examples
         ] = {}  # of the splits -> those that minibatches are made of
 
+    @abstractmethod
+    def setup(self, stage: str | None = None) -> None:
+        """Fill those of the splits that are `needed` at the stage."""
+
     def needed(self, stage: str | None) -> set[str]:
         """The splits that Lightning's stage needs and that are not there yet; without a stage, all
         of them."""
@@ -57,14 +65,18 @@ class SplitDataModule(L.LightningDataModule):
         )
         return splits - self.splits.keys()
 
+    @property
+    def eval_batch_size(self) -> int:
+        return max(1, min(EVAL_BATCH_SIZE, EVAL_NUMBERS // self.num_inputs))
+
     def train_dataloader(self) -> BatchLoader:
         return self.loader("train", self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> BatchLoader:
-        return self.loader(self.validates_on, EVAL_BATCH_SIZE)
+        return self.loader(self.validates_on, self.eval_batch_size)
 
     def test_dataloader(self) -> BatchLoader:
-        return self.loader("test", EVAL_BATCH_SIZE)
+        return self.loader("test", self.eval_batch_size)
 
     def split_examples(
         self, split: str, which: Tensor | slice = slice(None)
