@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import struct
+import subprocess
 import sys
 import tempfile
 import threading
@@ -31,7 +32,8 @@ from src.runs.config import restore
 from src.sweeps import sweep as sweeps
 from src.sweeps.summary import summarize
 from src.training.experiment import resume
-from tests.conftest import compose_config
+from tests.conftest import ROOT, compose_config
+from tests.pages import text_of
 from tests.test_foreign import configuration, evaluated, write_run
 
 pytestmark = pytest.mark.timeout(120)
@@ -899,6 +901,27 @@ def test_escapes_in_tracebacks_and_arguments_do_not_reach_the_terminal(cli, tmp_
                 assert len(output.splitlines()) == 1
 
 
+# --- a folder that one is in ----------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("safe", [True, False])
+def test_a_plugin_in_the_current_folder_is_not_loaded_with_a_safe_path(safe, start, tmp_path):
+    made = tmp_path / "made"
+    write_run(tmp_path / "run")
+    for module in ("hydra_plugins/evil.py", "sitecustomize.py", "yaml.py"):
+        path = tmp_path / module
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"open({str(made)!r}, 'w')\n")
+    if not safe:  # else the other case would show nothing; this one alone breaks no library
+        (tmp_path / "yaml.py").unlink()
+    env = {"PYTHONSAFEPATH": "1"} if safe else {}
+    command = start("src.evaluate", "run=run", data=False, fresh=True, env=env)
+    assert command.wait() == 0, command.output()
+    assert "written to run/: evaluation.json" in command.output()
+    assert made.exists() != safe
+
+
 # --- going on with a folder that is damaged -------------------------------------------------------
 
 
@@ -1098,3 +1121,44 @@ def test_the_largest_sweep_takes_a_bounded_memory_and_time(make, start, tmp_path
         print(f"{make.__name__} src.oscillation: {memory / 1e6:.0f} MB, {seconds:.1f} s")
         assert status == 0, output[-500:]
         assert (memory < MEMORY, seconds < SECONDS) == (True, True)
+
+
+# --- at random ------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_mutants_of_runs_and_sweeps_do_no_harm(data_root):
+    arguments = [sys.executable, "-m", "tests.tools.fuzz_folders", "40", "7"]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("40 of 40 passed, seed 7; they ended ")
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+
+def test_the_page_states_the_limits_of_the_code():
+    from src.data.synthetic import MOST_NUMBERS
+    from src.models.grid import MOST_MEMBERS, MOST_WEIGHTS
+    from src.runs import checkpoint, folder
+    from src.tables import WIDEST
+
+    rows = [line for line in text_of("docs/trust.md").splitlines() if line.startswith("| ")]
+    page = "\n".join(rows)
+    MB = 1 << 20
+    for limit in (
+        f"| {files.ENTRIES:,} files, {files.LEVELS} levels deep",
+        f"| {files.TEXT // MB} MB, {files.NODES:,} values, {files.DEPTH} levels deep",
+        f"{files.CHARACTERS:,} characters a value",
+        f"| {files.TABLE // MB} MB, {files.ROWS:,} epochs, {files.COLUMNS} columns",
+        f"{files.CELLS:,} values |",
+        f"| {LARGEST // MB} MB; its pickle {checkpoint.PICKLE // MB} MB",
+        f"{checkpoint.INSTRUCTIONS:,} instructions, {checkpoint.TENSORS:,} tensors",
+        f"| {sweeps.MOST_JOBS:,} jobs that differ in {sweeps.MOST_AXES} keys",
+        f"{sweeps.RECORDS // MB} MB together",
+        f"| {folder.MOST_METRICS} names, numbers up to {folder.LARGEST_METRIC:g}".replace("+", ""),
+        f"{MOST_NUMBERS:,} numbers",
+        f"| {MOST_MEMBERS:,} members, {MOST_WEIGHTS:,} weights",
+        f"| {WIDEST} characters, {LONGEST:,} characters",
+    ):
+        assert limit in page

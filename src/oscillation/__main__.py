@@ -83,13 +83,12 @@ def main() -> None:
 
     rows = measure(sweep)
     means = groups(rows, sweep.axes, MEASURED)
-    say(table(means))
     write_csv(sweep.path / "oscillation.csv", rows)
     written = "oscillation.csv"
     if len(means) <= MOST_POINTS:
         draw(means, sweep.path / "oscillation.png")
         written += " oscillation.png"
-    say(f"written to {pasteable(sweep.path)}/: {written}")
+    say(f"{table(means)}\nwritten to {pasteable(sweep.path)}/: {written}")
 
 
 if __name__ == "__main__":
