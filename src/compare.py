@@ -40,13 +40,11 @@ def compare(runs: list[Run], folder: Path) -> str:
     from src.runs.config import restore
 
     settings = [run.recorded() for run in runs]
-    data, models = zip(
-        *(
-            restore(each, run.best, within=run.path)
-            for each, run in zip(settings, runs, strict=True)
-        ),
-        strict=True,
-    )
+    classes, W = [], []
+    for each, run in zip(settings, runs, strict=True):  # no more than one model is in memory
+        data, model = restore(each, run.best, within=run.path)
+        classes.append(data.classes)
+        W.append((model.weights() or [None])[0])
     found = map(experiment, settings)  # dotted key -> value; `model` becomes its class
     chosen = [
         {"model": ".".join(each.pop("model._target_").split(".")[-2:]), **each} for each in found
@@ -74,14 +72,12 @@ def compare(runs: list[Run], folder: Path) -> str:
 
     write_csv(folder / "comparison.csv", rows)
     save(compared(curves), folder / "curves.png")
-    classes = data[0].classes
     if (
-        classes
-        and all(each.classes == classes for each in data)
-        and all(model.weights() for model in models)
+        classes[0]
+        and all(each == classes[0] for each in classes)
+        and all(each is not None for each in W)
     ):
-        W = {name: model.weights()[0] for name, model in zip(curves, models, strict=True)}
-        save(weights(W, classes), folder / "weights.png")
+        save(weights(dict(zip(curves, W, strict=True)), classes[0]), folder / "weights.png")
     return table(rows)
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from unicodedata import category
 
+LONGEST = 2_000  # characters of a line of a message; a value in it may have a million
+
 
 class UserError(Exception):
     """A mistake or a circumstance that the user can put right: the message says what is wrong and
@@ -18,12 +20,19 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         lines = [str(self.args[0]), *self.details]
-        return "\n  - ".join(printable(line) for line in lines)
+        return "\n  - ".join(_cut(printable(line)) for line in lines)
+
+
+def _cut(line: str) -> str:
+    half = LONGEST // 2
+    return line if len(line) <= LONGEST else f"{line[:half]} ... {line[-half:]}"
 
 
 def printable(text: str, keep: str = "") -> str:
     """The text with escapes for everything that a terminal would obey, not print; `keep` stays as
     it is."""
+    if text.isprintable():
+        return text
     escapes = {}
     for character in set(text):
         harmless = (

@@ -1,8 +1,8 @@
 """Files that are read with suspicion, because anybody may have made them, and files that are
 written in one step.
 
-What is read is small: a text of a run has at most TEXT bytes, a table TABLE bytes. So no file that
-is a few lines long can take all memory, and none without an end is waited for.
+What is read is small, and parsed once into plain values of bounded size and number. So no short
+file can take all memory, and none without an end is waited for.
 """
 
 import contextlib
@@ -10,6 +10,7 @@ import csv
 import errno
 import glob
 import io
+import itertools
 import json
 import os
 import stat
@@ -24,18 +25,14 @@ from src.errors import UserError
 
 KEPT = "what was there is kept"
 TEXT = 1 << 20  # bytes of a text, as a config or a record; ours have a few thousand
-TABLE = 1 << 25  # bytes of metrics.csv, which has at most 100,000 rows
-NODES, DEPTH = 100_000, 32  # of a YAML file: values, and levels of nesting
-CHARACTERS = 10_000  # of a single value
+NODES, DEPTH = 100_000, 32  # values of a text, and levels of nesting
+CHARACTERS = 10_000  # characters of a single value
+TABLE = 1 << 23  # bytes of metrics.csv
+ROWS, COLUMNS, CELLS = 20_000, 200, 500_000  # of metrics.csv, which has a row for each epoch
 ENTRIES, LEVELS = 100_000, 16  # of a folder: files and folders in it, and how deep they are nested
-SPREADSHEET = (
-    "=",
-    "+",
-    "-",
-    "@",
-    "\t",
-    "\r",
-)  # how a cell begins that a spreadsheet takes for a formula
+# A spreadsheet takes a cell that begins like this for a formula.
+SPREADSHEET = ("=", "+", "-", "@", "\t", "\r")
+SCALARS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str"))
 YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # that in C is ten times as fast
 
 
@@ -64,8 +61,10 @@ def open_regular(path: Path, most: int, within: Path | None = None) -> BinaryIO:
             else _open_below(within, path)
         )
     except OSError as error:
-        if error.errno == errno.ENXIO or (within and _is_link(path)):
+        if error.errno == errno.ENXIO or (within and error.errno == errno.ELOOP):
             raise UserError(f"{path} is a link or a device, not a file") from error
+        if within and error.errno == errno.ENOTDIR:
+            raise UserError(f"{path} is no file: {path.parent} is no folder, or a link") from error
         raise
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
@@ -92,10 +91,6 @@ def _open_below(folder: Path, path: Path) -> int:
         os.close(current)
 
 
-def _is_link(path: Path) -> bool:
-    return any(each.is_symlink() for each in (path, path.parent))
-
-
 def refuse_links(folder: Path, kind: str) -> None:
     """Raises UserError if there is a link in the folder, through which others could be written to,
     or a device, which has no end; and if a folder in it cannot be listed, or there is far more than
@@ -110,20 +105,18 @@ def refuse_links(folder: Path, kind: str) -> None:
                 raise UserError(
                     f"{folder} has more than {ENTRIES:,} files, or more than {LEVELS} levels"
                 )
-            if entry.is_symlink() or not (
-                entry.is_dir(follow_symlinks=False) or _is_file_or_gone(entry)
-            ):
+            if entry.is_dir(follow_symlinks=False):
+                folders.append((Path(entry.path), level + 1))
+            elif not _is_file_or_gone(entry):
                 raise UserError(
                     f"{entry.path} is a link or a device; a {kind} must hold files and folders"
                 )
-            if entry.is_dir(follow_symlinks=False):
-                folders.append((Path(entry.path), level + 1))
 
 
 def _list(folder: Path, kind: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            return list(entries)
+            return list(itertools.islice(entries, ENTRIES + 1))
     except FileNotFoundError:  # its writer has removed it meanwhile
         return []
     except OSError as error:
@@ -152,38 +145,60 @@ def read(path: Path, most: int = TEXT, within: Path | None = None) -> str:
 
 
 def read_yaml(path: Path, within: Path | None = None, interpolations: bool = False) -> Any:
-    """Dicts with names as keys, lists and plain values, of no more than NODES nodes.
+    """Plain values, as `check_plain` has them.
 
     Raises FileNotFoundError, and UserError if the file is damaged or holds anything else: without
     `interpolations`, also a text that OmegaConf would follow.
     """
     text = read(path, within=within)
     try:
-        _check_events(text)
-        content = yaml.load(text, YamlLoader)
+        content = _parse_yaml(text)
         check_plain(content)
         if "${" in text and not interpolations and "${" in json.dumps(content):
             raise ValueError("it holds an interpolation")
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ArithmeticError, ValueError) as error:
         raise UserError(f"{path} is damaged: {' '.join(str(error).split())}") from error
     return content
 
 
-def _check_events(text: str) -> None:
-    """Raises ValueError for a YAML text that stands for more than it shows, or is too large."""
+def _parse_yaml(text: str) -> Any:
+    """The values of a YAML text. Raises ValueError for one that stands for more than it shows."""
     depth = 0
     for number, event in enumerate(yaml.parse(text, YamlLoader)):
         if isinstance(event, yaml.AliasEvent):
             raise ValueError("it holds an alias")
         if getattr(event, "tag", None):
             raise ValueError(f"it holds a tag, {event.tag}")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
-            event, yaml.CollectionEndEvent
-        )
+        if isinstance(event, yaml.ScalarEvent):
+            _check_length(event.value)
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > DEPTH or number > NODES:
             raise ValueError(
                 f"it has more than {NODES:,} values, or is nested deeper than {DEPTH} levels"
             )
+    loader = YamlLoader(text)
+    try:
+        root = loader.get_single_node()
+        return None if root is None else _value(root, loader)
+    finally:
+        loader.dispose()
+
+
+def _value(node: yaml.Node, loader: yaml.SafeLoader) -> Any:
+    """What the node stands for; dates, and keys that are no text, stand for nothing here."""
+    if isinstance(node, yaml.MappingNode):
+        found = {}
+        for key, value in node.value:
+            if key.tag != SCALARS[-1]:
+                raise ValueError(f"{key.value!r} is no name of a setting")
+            found[key.value] = _value(value, loader)
+        return found
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(each, loader) for each in node.value]
+    if node.tag not in SCALARS:
+        raise ValueError(f"{node.value!r} is no plain value")
+    return loader.construct_object(node)
 
 
 def read_json(path: Path, within: Path | None = None) -> Any:
@@ -197,8 +212,8 @@ def read_json(path: Path, within: Path | None = None) -> Any:
 
 
 def check_plain(content: Any, depth: int = 0) -> None:
-    """Raises ValueError for what is not None, bool, int, float, text, or a list or a dict with
-    names of these."""
+    """Raises ValueError for what is not None, bool, an int of 64 bits, float, a text of a few lines
+    that can be written in UTF-8, or a list or a dict with names of these."""
     if depth > DEPTH:
         raise ValueError(f"it is nested deeper than {DEPTH} levels")
     if isinstance(content, dict):
@@ -211,10 +226,8 @@ def check_plain(content: Any, depth: int = 0) -> None:
         for value in content:
             check_plain(value, depth + 1)
     elif isinstance(content, str):
-        if len(content) > CHARACTERS:
-            raise ValueError(
-                f"it has a text of {len(content):,} characters, more than {CHARACTERS:,}"
-            )
+        _check_length(content)
+        content.encode()  # raises UnicodeEncodeError, a ValueError, for half a character
     elif isinstance(content, int):
         if abs(content) >= 1 << 63:
             raise ValueError("it has an integer of more than 64 bits")
@@ -222,18 +235,31 @@ def check_plain(content: Any, depth: int = 0) -> None:
         raise ValueError(f"it has a {type(content).__name__}, which is no plain value")
 
 
+def _check_length(text: str) -> None:
+    if len(text) > CHARACTERS:
+        raise ValueError(f"it has a text of {len(text):,} characters, more than {CHARACTERS:,}")
+
+
 def read_rows(path: Path, within: Path | None = None) -> list[dict[str, float]]:
     """The rows of a table of numbers, as metrics.csv is; what a row does not have is left out."""
-    text = read(path, TABLE, within)
-    if text.count("\n") > 100_001 or text.count(",") > 3_000_000:
-        raise UserError(f"{path} is too large: it has more than 100,000 rows, or 3,000,000 values")
+    rows: list[dict[str, float]] = []
     try:
-        return [
-            {name: float(value) for name, value in row.items()}
-            for row in csv.DictReader(io.StringIO(text))
-        ]
-    except (TypeError, ValueError, csv.Error) as error:
+        with TextIOWrapper(open_regular(path, TABLE, within), "utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            columns = next(reader, [])
+            most = min(ROWS, CELLS // max(len(columns), 1))
+            for cells in reader:
+                if len(rows) == most or len(columns) > COLUMNS:
+                    raise ValueError(
+                        f"it has more than {ROWS:,} rows, {COLUMNS} columns or {CELLS:,} values"
+                    )
+                if len(cells) != len(columns):
+                    raise ValueError(f"row {len(rows) + 1} does not have {len(columns)} cells")
+                named = zip(columns, cells, strict=True)
+                rows.append({name: float(cell) for name, cell in named if cell})
+    except (ValueError, csv.Error) as error:
         raise UserError(f"{path} is damaged: {error}") from error
+    return rows
 
 
 # --- writing --------------------------------------------------------------------------------------

@@ -1,12 +1,9 @@
 """The one way in which tables are written: on the terminal, in notebooks, in files of Markdown."""
 
-import io
 import re
 from collections.abc import Iterable
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from rich.cells import cell_len
 
 from src.errors import printable
 
@@ -21,19 +18,18 @@ def table(rows: Iterable[dict[str, object]]) -> str:
     """
     rows = list(rows)
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    drawn = Table(*map(_cell, columns), box=box.MARKDOWN)
+    if not columns:
+        return ""
+    lines = [[_cell(name) for name in columns]]
     for row in rows:
-        drawn.add_row(*(_cell(row.get(key)) for key in columns))
-    plain = {
-        "color_system": None,
-        "force_jupyter": False,
-        "markup": False,
-        "emoji": False,
-        "highlight": False,
-    }
-    page = Console(file=io.StringIO(), width=10_000, **plain)
-    page.print(drawn)
-    return "\n".join(line.strip() for line in page.file.getvalue().strip().splitlines())
+        lines.append([_cell(row.get(key)) for key in columns])
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    drawn = []
+    for line in lines:
+        padded = [text + " " * (n - cell_len(text)) for text, n in zip(line, widths, strict=True)]
+        drawn.append(f"| {' | '.join(padded)} |")
+    drawn.insert(1, f"|{'|'.join('-' * (width + 2) for width in widths)}|")
+    return "\n".join(drawn)
 
 
 def markdown(text: str) -> str:

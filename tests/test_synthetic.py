@@ -77,7 +77,8 @@ def test_values_out_of_range_are_refused(bad):
 
 def test_examples_that_do_not_fit_into_memory_are_refused():
     with pytest.raises(
-        UserError, match=r"^data\.train_size=10000000: .* are more than 200,000,000 numbers$"
+        UserError,
+        match=r"^data\.train_size=10000000 .* are 210,042,000 numbers; at most 100,000,000$",
     ):
         made("data", SyntheticRegression, {"w": [1.0] * 21, "train_size": 10_000_000})
 

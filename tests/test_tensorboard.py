@@ -115,6 +115,8 @@ def test_hyperparameters_are_plain_values_of_the_recipe(trained):
         "lr": 0.2,
         "gamma": 0.9,
         "sigma": 0.01,
+        "optimizer.name": "SGD",
+        "scheduler.name": "ExponentialLR",
     }
     data = {"_target_": "src.data.fashion_mnist.FashionMNIST", "batch_size": 200, "train_size": 200}
     expected = {f"model.{key}": value for key, value in (model | {"weight_decay": 0.0}).items()}

@@ -85,7 +85,7 @@ class FashionMNIST(SplitDataModule):
             self.splits["test"] = test, torch.arange(len(test))
 
     def scale(self, X: Tensor) -> Tensor:
-        return X.float() / 255
+        return X.float().div_(255)
 
 
 @functools.lru_cache(maxsize=2)
@@ -97,6 +97,8 @@ def load(root: Path, part: str, side: int) -> Examples:
     start = f"{root}/FashionMNIST/raw/{part}"
     images = read_image_file(f"{start}-images-idx3-ubyte")[:, None]
     if side != images.shape[-1]:
-        chunks = images.split(1_000)  # bounds the float copies that interpolation makes
-        images = torch.cat([resize_images(chunk, [side, side]) for chunk in chunks])
+        resized = images.new_empty(len(images), 1, side, side)
+        for chunk, place in zip(images.split(100), resized.split(100), strict=True):
+            place.copy_(resize_images(chunk, [side, side]))  # its float copies are small
+        images = resized
     return Examples(images, read_label_file(f"{start}-labels-idx1-ubyte"))

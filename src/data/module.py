@@ -1,6 +1,7 @@
 """What the data modules share: three splits of examples in memory, and loaders of minibatches."""
 
 import logging
+from abc import ABC, abstractmethod
 
 import lightning as L
 import torch
@@ -9,10 +10,13 @@ from torch import Tensor
 from src.data.batches import BatchLoader, BatchSampler, Examples
 
 log = logging.getLogger(__name__)
-EVAL_BATCH_SIZE = 1000  # means over a split do not depend on it
+# Examples in a minibatch that is not trained on, and numbers in all of them, which bound its memory;
+# means over a split do not depend on it. The numbers are 40 MB: from 32 MB on, malloc gives memory
+# back at once, while smaller pieces can leave holes that no later one fits into.
+EVAL_BATCH_SIZE, EVAL_NUMBERS = 1000, 10_000_000
 
 
-class SplitDataModule(L.LightningDataModule):
+class SplitDataModule(L.LightningDataModule, ABC):
     """Loaders over `splits`, which a subclass fills in `setup`.
 
     A subclass also has the width of its models: `num_inputs` features, and `num_outputs` classes or
@@ -43,6 +47,10 @@ class SplitDataModule(L.LightningDataModule):
         # the examples of the splits -> their copies on the device, which minibatches are made of
         self.on_device: dict[Examples, Examples] = {}
 
+    @abstractmethod
+    def setup(self, stage: str | None = None) -> None:
+        """Fill those of the splits that are `needed` at the stage."""
+
     def needed(self, stage: str | None) -> set[str]:
         """The splits that Lightning's stage needs and that are not there yet; all without one."""
         splits = {"train", "val", "test"}
@@ -55,6 +63,11 @@ class SplitDataModule(L.LightningDataModule):
     def scale(self, X: Tensor) -> Tensor:
         """Examples as the model sees them, made of examples as they are kept; here the same."""
         return X
+
+    @property
+    def eval_batch_size(self) -> int:
+        """Examples in a minibatch that is not trained on."""
+        return max(1, min(EVAL_BATCH_SIZE, EVAL_NUMBERS // self.num_inputs))
 
     def split_examples(
         self, split: str, which: Tensor | slice = slice(None)
@@ -70,10 +83,10 @@ class SplitDataModule(L.LightningDataModule):
         return self.loader("train", self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> BatchLoader:
-        return self.loader(self.validates_on, EVAL_BATCH_SIZE)
+        return self.loader(self.validates_on, self.eval_batch_size)
 
     def test_dataloader(self) -> BatchLoader:
-        return self.loader("test", EVAL_BATCH_SIZE)
+        return self.loader("test", self.eval_batch_size)
 
     def on_after_batch_transfer(self, batch: list[Tensor], dataloader_idx: int) -> list[Tensor]:
         X, y = batch

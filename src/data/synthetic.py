@@ -13,7 +13,7 @@ from src.errors import UserError
 Size = Annotated[int, Field(ge=0, le=10_000_000)]  # examples
 Positive = Annotated[Size, Field(gt=0)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-MOST_NUMBERS = 200_000_000  # examples times features of a split: 800 MB
+MOST_NUMBERS = 100_000_000  # examples times features, of all splits: 400 MB
 
 
 class SyntheticRegression(SplitDataModule):
@@ -40,12 +40,13 @@ class SyntheticRegression(SplitDataModule):
         self.w, self.b, self.noise = torch.tensor(w)[:, None], torch.tensor([b]), noise
         self.truth = self.w, self.b  # (d, 1), (1,)
         self.sizes = {"train": train_size, "val": val_size, "test": test_size}
-        for name, size in self.sizes.items():
-            if size * len(w) > MOST_NUMBERS:
-                numbers = f"{size:,} examples of {len(w):,} features"
-                raise UserError(
-                    f"data.{name}_size={size}: {numbers} are more than {MOST_NUMBERS:,} numbers"
-                )
+        numbers = sum(self.sizes.values()) * self.num_inputs
+        if numbers > MOST_NUMBERS:
+            sizes = " ".join(f"data.{name}_size={size}" for name, size in self.sizes.items())
+            raise UserError(
+                f"{sizes} with {self.num_inputs:,} features are {numbers:,} numbers; "
+                f"at most {MOST_NUMBERS:,}"
+            )
 
     def setup(self, stage: str | None = None) -> None:
         for stream, (name, n) in enumerate(self.sizes.items()):

@@ -5,7 +5,6 @@ import logging
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 import torchmetrics.functional as tm
 from omegaconf import DictConfig
 from torch import Tensor
@@ -14,10 +13,10 @@ from src.cli.console import pasteable
 from src.cli.options import Options, checked
 from src.maths import functional as F
 from src.runs import Run, write
-from src.runs.checkpoint import load_checkpoint
-from src.runs.config import restore
+from src.runs.config import load_weights, rebuild
 from src.signatures import arguments
 from src.tables import table
+from src.training.figures import outputs
 from src.training.history import logged
 from src.training.trainer import Accelerator, build_trainer
 
@@ -39,9 +38,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     checkpoint, within = Path(options.checkpoint), None
     if options.checkpoint in ("best", "last"):
         checkpoint, within = getattr(run, options.checkpoint), run.path
-    data, model = restore(settings, checkpoint, options.data.get("root"), within)
-    outputs: list[Tensor] = []  # of the minibatches, which keep the order of the test split
-    model.register_forward_hook(lambda module, inputs, output: outputs.append(output.cpu()))
+    data, model = rebuild(settings, options.data.get("root"))
+    epoch = load_weights(model, checkpoint, within)
     # one device, also if several have trained it, and nothing else that the run says of its trainer
     accelerator = options.trainer.get("accelerator") or settings["trainer"].get(
         "accelerator", "cpu"
@@ -51,14 +49,9 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     trainer.test(model, data, verbose=False)
     metrics = logged(trainer)
 
-    result = {
-        "checkpoint": str(checkpoint),
-        "epoch": load_checkpoint(checkpoint, within)["epoch"] + 1,
-        **metrics,
-    }
+    result = {"checkpoint": str(checkpoint), "epoch": epoch, **metrics}
     if model.classifies:
-        examples, indices = data.splits["test"]
-        result |= classification(torch.cat(outputs), examples.y[indices], data.classes)
+        result |= classification(*outputs(model, data), data.classes)
     write(run.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
     log.info(
         "\n%s\n",

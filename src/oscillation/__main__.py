@@ -5,6 +5,7 @@ between the minibatches of the last one (train/swing), and between those under w
 (train/rest): noise alone.
 """
 
+import math
 from pathlib import Path
 
 from src import signals
@@ -12,7 +13,7 @@ from src.cli import exit
 from src.cli.console import pasteable, say
 from src.cli.options import Parser
 from src.errors import UserError
-from src.runs import Run, write_csv
+from src.runs import write_csv
 from src.sweeps.sweep import Row, Sweep
 from src.tables import table
 
@@ -28,10 +29,12 @@ def measure(sweep: Sweep) -> list[Row]:
         from src.training.loss_movement import mean_change  # torch: --help needs none
 
     rows = [row for row in sweep.rows() if row["status"] == "finished"]
+    sweep.check_sizes("metrics.csv")
     for row in rows:
-        run = Run(row["folder"])
+        run = sweep.run(row["job"])
         epochs = run.rows()[-LAST:]
-        if len(epochs) < LAST or not epochs[-1].keys() >= {*NEEDED}:
+        needed = [epoch.get(name, math.nan) for epoch in epochs for name in NEEDED]
+        if len(epochs) < LAST or not all(map(math.isfinite, needed)):
             raise UserError(
                 f"{run.path} lacks {', '.join(NEEDED)} or {LAST} epochs; run sweep=lr_gamma"
             )
@@ -47,24 +50,23 @@ def measure(sweep: Sweep) -> list[Row]:
 def draw(means: list[Row], path: Path) -> None:
     """Draw how much the loss moves at each setting, and how good the model is, as the file
     `path`."""
-    from src.charts import CYCLE, figure, save  # matplotlib: --help needs none
+    from src.charts import CYCLE, figure, literal, save  # matplotlib: --help needs none
 
     panel = figure(10, 4.2)
     left, right = panel.subplots(1, 2)
-    ticks = [
-        " ".join(f"{key.rpartition('.')[2]}={row[key]}" for key in row if "." in key)
-        for row in means
-    ]
-    for name, ax, colour, marker in zip(
-        MEASURED, (left, left, left, right), CYCLE, "oxoo", strict=False
-    ):
-        ax.plot(ticks, [row[name][0] for row in means], marker, label=name, color=colour)
+    labels = []
+    for row in means:
+        places = (f"{key.rpartition('.')[2]}={row[key]}" for key in row if "." in key)
+        labels.append(literal(" ".join(places)))
+    panels = zip(MEASURED, (left, left, left, right), CYCLE, "oxoo", strict=False)
+    for name, ax, colour, marker in panels:
+        ax.plot([row[name][0] for row in means], marker, label=name, color=colour)
     left.set(
         title="how much the training loss moves", yscale="log", ylabel="mean |change| of the loss"
     )
     right.set(title="accuracy after the last epoch", ylabel="val/acc")
     for ax in (left, right):
-        ax.tick_params(axis="x", rotation=90)
+        ax.set_xticks(range(len(labels)), labels, rotation=90)
         ax.grid(alpha=0.3)
     panel.legend(loc="outside upper left", ncols=4, frameon=False)
     save(panel, path)
@@ -79,14 +81,16 @@ def main() -> None:
     parser.add_argument("sweep", type=Path, help="folder of a sweep, outputs/sweeps/NAME")
     sweep = Sweep(parser.parse_args().sweep)
     with signals.held():
-        from src.sweeps.summary import groups  # matplotlib
+        from src.sweeps.summary import MOST_POINTS, groups  # matplotlib
 
     rows = measure(sweep)
     means = groups(rows, sweep.axes, MEASURED)
-    say(table(means))
     write_csv(sweep.path / "oscillation.csv", rows)
-    draw(means, sweep.path / "oscillation.png")
-    say(f"written to {pasteable(sweep.path)}/: oscillation.csv oscillation.png")
+    written = "oscillation.csv"
+    if len(means) <= MOST_POINTS:
+        draw(means, sweep.path / "oscillation.png")
+        written += " oscillation.png"
+    say(f"{table(means)}\nwritten to {pasteable(sweep.path)}/: {written}")
 
 
 if __name__ == "__main__":

@@ -104,21 +104,38 @@ def restore(
     """The data of a run, not yet loaded, and its model as it was at the checkpoint, in the run
     folder `within`.
 
+    Raises UserError for settings or a checkpoint that cannot be used.
+    """
+    data, model = rebuild(settings, root)
+    load_weights(model, checkpoint, within)
+    return data, model
+
+
+def rebuild(
+    settings: dict[str, Any], root: str | None = None
+) -> tuple[L.LightningDataModule, L.LightningModule]:
+    """The data of a run, not yet loaded, and its model, untrained.
+
     Where the data come from is never taken from the settings, which may be a stranger's: the folder
-    is `root`, or that of conf/data, which if relative is in this project. Raises UserError for
-    settings or a checkpoint that cannot be used.
+    is `root`, or that of conf/data, which if relative is in this project.
     """
     node = {name: value for name, value in settings["data"].items() if name not in INCIDENTAL}
     data = build("data", node | _sources(node.get("_target_"), root))
-    model = build_model(settings, data)
-    state = load_checkpoint(checkpoint, within)["state_dict"]
-    found, expected = (_described(each) for each in (state, model.state_dict()))
+    return data, build_model(settings, data)
+
+
+def load_weights(model: L.LightningModule, checkpoint: Path, within: Path | None = None) -> int:
+    """Let the model be as it was at the checkpoint, ready for use; returns how many epochs it had
+    then. Raises UserError if the checkpoint is of another model."""
+    content = load_checkpoint(checkpoint, within)
+    found, expected = (_described(each) for each in (content["state_dict"], model.state_dict()))
     if found != expected:
         raise UserError(
             f"{checkpoint} is of another model: it has {found}, the model of this run {expected}"
         )
-    model.load_state_dict(state)
-    return data, model.eval()
+    model.load_state_dict(content["state_dict"])
+    model.eval()
+    return content["epoch"] + 1
 
 
 def _sources(target: Any, root: str | None) -> dict[str, Any]:

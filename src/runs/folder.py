@@ -5,6 +5,7 @@ import fcntl
 import functools
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ from src.tables import table
 # What a run may leave before it has begun; a folder that holds nothing else is nobody's.
 EARLY = {".hydra", "train.log", "metrics.json", "metrics.csv", "checkpoints", "figures"}
 ALL_EPOCHS = "all epochs"  # how a run has ended, if nothing ended it early
+MOST_METRICS = 200  # names of metrics in a record, of all runs of a sweep together
+LARGEST_METRIC = 1e100  # but for nan and inf; sums of squares of such numbers are still finite
 PART = re.compile(r"(\.\d+)?\.part$")  # how a file ends that a killed process was writing
 
 
@@ -62,10 +65,14 @@ RESULTS = pydantic.TypeAdapter(Results)
 
 class Run:
     """A run: the paths and records of its folder, and what it has made, `metrics`, `model` and
-    `data`."""
+    `data`.
 
-    def __init__(self, path: str | Path):
+    `within` is the folder below which no link is followed: its own, or that of its sweep.
+    """
+
+    def __init__(self, path: str | Path, within: Path | None = None):
         self.path = files.expanded(path)
+        self.within = within or self.path
         self.config = self.path / ".hydra" / "config.yaml"
         self.best = self.path / "checkpoints" / "best.ckpt"
         self.last = self.path / "checkpoints" / "last.ckpt"
@@ -122,7 +129,7 @@ class Run:
     def in_use(self) -> bool:
         try:
             with files.open_regular(
-                self.config.with_name("lock"), files.TEXT, within=self.path
+                self.config.with_name("lock"), files.TEXT, within=self.within
             ) as file:
                 fcntl.flock(
                     file, fcntl.LOCK_SH | fcntl.LOCK_NB
@@ -142,7 +149,7 @@ class Run:
     def overrides(self) -> list[str]:
         """The overrides that made the settings. Raises UserError if their file is damaged."""
         path = self.config.with_name("overrides.yaml")
-        found = files.read_yaml(path, within=self.path, interpolations=True)
+        found = files.read_yaml(path, within=self.within, interpolations=True)
         if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
             raise UserError(f"{path} is damaged: it is no list of overrides")
         return found
@@ -156,7 +163,7 @@ class Run:
                 f"{self.path} {what}: it has no .hydra/config.yaml; try outputs/runs/NAME"
             )
         files.refuse_links(self.path, "run folder")
-        settings = files.read_yaml(self.config, within=self.path)
+        settings = files.read_yaml(self.config, within=self.within)
         groups = settings if isinstance(settings, dict) else {}
         seeded = type(groups.get("seed")) is int
         if not seeded or not all(isinstance(groups.get(name), dict) for name in GROUPS):
@@ -207,11 +214,9 @@ class Run:
         """metrics.json, {} if there is none yet: the status of the run, its results, what they
         depend on."""
         try:
-            content = files.read_json(self.metrics_json, within=self.path)
+            content = files.read_json(self.metrics_json, within=self.within)
             record = RESULTS.validate_python(content)
-            for name, value in record.items():
-                if "/" in name and (isinstance(value, bool) or not isinstance(value, float | int)):
-                    raise ValueError(f"{name} is no number")
+            check_metrics({name: value for name, value in record.items() if "/" in name})
         except FileNotFoundError:
             return {}
         except pydantic.ValidationError as error:
@@ -224,10 +229,27 @@ class Run:
 
     def rows(self) -> list[dict[str, float]]:
         """metrics.csv: the metrics of each epoch. Raises UserError if it is damaged."""
-        rows = files.read_rows(self.metrics_csv, within=self.path)
-        if not all("epoch" in row for row in rows):
-            raise UserError(f"{self.metrics_csv} is damaged: it has no column epoch")
+        rows = files.read_rows(self.metrics_csv, within=self.within)
+        try:
+            for row in rows:
+                check_metrics(row)
+                if not 1 <= row.get("epoch", 0) <= files.ROWS:
+                    raise ValueError("a row has no epoch")
+        except ValueError as error:
+            raise UserError(f"{self.metrics_csv} is damaged: {error}") from error
         return rows
+
+
+def check_metrics(metrics: dict[str, Any]) -> None:
+    """Raises ValueError for values that are no numbers, or larger than those of any metric, and for
+    too many."""
+    if len(metrics) > MOST_METRICS:
+        raise ValueError(f"it has {len(metrics):,} metrics, more than {MOST_METRICS}")
+    for name, value in metrics.items():
+        if isinstance(value, bool) or not isinstance(value, float | int):
+            raise ValueError(f"{name} is no number")
+        if LARGEST_METRIC < abs(value) < math.inf:
+            raise ValueError(f"{name} is {value:g}, more than {LARGEST_METRIC:g}")
 
 
 def lock(path: Path, subject: str) -> AcquireReturnProxy:

@@ -121,12 +121,17 @@ def chart(means: list[Row], axes: list[str]) -> Figure:
     ax.set_xscale(scale(x))
     ax.set_xticks(x, names, rotation=90 * upright)
     ax.minorticks_off()
-    for label, points in lines.items():
-        ax.errorbar(
-            *zip(*points, strict=True), label=literal(label), marker="o", linestyle=":", capsize=3
+    drawn = []
+    for points in lines.values():
+        drawn.append(ax.errorbar(*zip(*points, strict=True), marker="o", linestyle=":", capsize=3))
+    if len(axes) > 1:  # the labels are given here: those of lines are left out if they begin with _
+        ax.figure.legend(
+            drawn,
+            [literal(label) for label in lines],
+            loc="outside right upper",
+            title=literal(axes[1]),
+            frameon=False,
         )
-    if len(axes) > 1:
-        ax.figure.legend(loc="outside right upper", title=literal(axes[1]), frameon=False)
     what = "mean ± sd over the runs" if any(group["n"] > 1 for group in means) else "one run each"
     ax.set(title=f"validation loss, {what}", xlabel=literal(axes[0]), ylabel=SELECTED)
     ax.grid(alpha=0.3)

@@ -1,6 +1,7 @@
 """The folder of a sweep, which may be anybody's: read as plain text."""
 
-import sys
+import contextlib
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,9 +12,11 @@ from src.cli.options import Options
 from src.errors import UserError, printable
 from src.files import expanded, read_yaml, refuse_links
 from src.runs import Run
+from src.runs.folder import MOST_METRICS
 
 SELECTED = "val/loss"  # the lowest is the best; without a validation split nothing is selected
 MOST_JOBS, MOST_AXES = 10_000, 50
+RECORDS = 1 << 24  # bytes of the records, or the tables, of all jobs; a record has about 1,300
 # What a row has besides the axes; an axis must not be called like it.
 COLUMNS = ("job", "n", "best_epoch", "epochs", "seconds", "status", "reason", "overrides", "folder")
 STAGES = ("train/", "val/", "test/", "error/", "norm/")
@@ -67,13 +70,33 @@ class Sweep:
         job = self.jobs[number]
         return " ".join(f"{key.rpartition('.')[2]}={job[key]}" for key in self.axes if key in job)
 
+    def run(self, number: int) -> Run:
+        return Run(self.path / str(number), within=self.path)
+
+    def check_sizes(self, name: str) -> None:
+        """Raises UserError if the files of that name, one of each job, are too large to read them
+        all."""
+        size = 0
+        for number in range(len(self.jobs)):
+            with contextlib.suppress(OSError):
+                size += (self.path / str(number) / name).lstat().st_size
+        if size > RECORDS:
+            raise UserError(
+                f"{self.path}/*/{name} are too large: {size:,} bytes, more than {RECORDS:,}"
+            )
+
     def rows(self) -> list[Row]:
         """One per job, in their order: its place on the axes, final metrics, status, time,
         folder."""
-        return [self.row(number) for number in range(len(self.jobs))]
+        self.check_sizes("metrics.json")
+        rows = [self.row(number) for number in range(len(self.jobs))]
+        columns = {name for row in rows for name in row}
+        if len(columns) > MOST_METRICS + MOST_AXES + len(COLUMNS):
+            raise UserError(f"{self.path} has runs with more than {MOST_METRICS} kinds of metrics")
+        return rows
 
     def row(self, number: int) -> Row:
-        job, run = self.jobs[number], Run(self.path / str(number))
+        job, run = self.jobs[number], self.run(number)
         try:
             record = {"status": "not started"} | run.record()
         except UserError as error:
@@ -81,7 +104,7 @@ class Sweep:
         row: Row = {"job": number}
         row |= {key: job.get(key, "") for key in self.axes}
         for name, value in record.items():
-            if "/" in name and abs(value) <= sys.float_info.max:  # without nan and inf
+            if "/" in name and math.isfinite(value):
                 row[printable(name)] = value
         for name in ("best_epoch", "epochs", "seconds", "status", "reason"):
             row[name] = printable(" ".join(str(record.get(name, "")).split()))

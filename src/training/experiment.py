@@ -208,9 +208,9 @@ def resume(
         if earlier.get("status") == "finished" and not (
             changed and max_epochs > earlier.get("epochs", 0)
         ):
-            text = "run %s is finished, %d epochs; nothing is left to do. To train on: "
-            text += "trainer.max_epochs=N"
-            log.info(text, run.path, earlier.get("epochs", 0))
+            trained = f", {earlier['epochs']} epochs" if "epochs" in earlier else ""
+            text = "run %s is finished%s; nothing is left to do. To train on: trainer.max_epochs=N"
+            log.info(text, run.path, trained)
             return run
         if not run.last.exists():
             raise UserError(
@@ -219,7 +219,10 @@ def resume(
 
         restore(settings, run.last, within=run.path)
         checkpoint = load_checkpoint(run.last, run.path)
-        epochs, steps = len(checkpoint["callbacks"]["History"]["rows"]), checkpoint["global_step"]
+        kept = checkpoint["callbacks"].get("History")
+        if not isinstance(kept, dict) or not isinstance(kept.get("rows"), list):
+            raise UserError(f"{run.last} is no checkpoint of a run: it has no history")
+        epochs, steps = len(kept["rows"]), checkpoint["global_step"]
         if max_epochs < epochs:
             raise UserError(
                 f"trainer.max_epochs={max_epochs}, but run {run.path} has {epochs} epochs already"

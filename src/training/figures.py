@@ -70,12 +70,19 @@ class Figures(Checkpoint):
 @torch.inference_mode()
 def outputs(model: L.LightningModule, data: L.LightningDataModule) -> tuple[Tensor, Tensor]:
     """What the model makes of the test split (n, q), and its targets, both on the CPU."""
-    # a part at a time: to allocate the whole split as float32 can take longer than to compute with
-    # it
-    parts = torch.arange(len(data.splits["test"][1])).split(1000)
-    examples = (data.split_examples("test", part) for part in parts)
-    output, y = zip(*((model(X.to(model.device)).cpu(), y) for X, y in examples), strict=True)
-    return torch.cat(output), torch.cat(y)
+    # A part at a time: to allocate the whole split as float32 can take longer than to compute with
+    # it. The results have their place from the start: small ones that are kept, between large ones
+    # that are freed, would keep the allocator from using their memory again.
+    places = torch.arange(len(data.splits["test"][1]))
+    output = y = torch.empty(0)
+    for part in places.split(data.eval_batch_size):
+        inputs, targets = data.split_examples("test", part)
+        predicted = model(inputs.to(model.device)).cpu()
+        if part[0] == 0:
+            output = predicted.new_empty(len(places), *predicted.shape[1:])
+            y = targets.new_empty(len(places), *targets.shape[1:])
+        output[part], y[part] = predicted, targets
+    return output, y
 
 
 def pictures(model: L.LightningModule, data: L.LightningDataModule) -> dict[str, Figure]:

@@ -13,8 +13,9 @@ from lightning.pytorch.callbacks import Checkpoint
 from pydantic import PositiveInt
 
 from src import signals
+from src.errors import UserError
 from src.runs import Run, write
-from src.runs.checkpoint import load_checkpoint
+from src.runs.checkpoint import LARGEST, load_checkpoint
 
 AGREE = 10  # minibatches between the moments at which several processes ask each other for a signal
 
@@ -79,6 +80,10 @@ class CheckpointIO(TorchCheckpointIO):
     ) -> None:
         content = io.BytesIO()
         torch.save(checkpoint, content)
+        if content.tell() > LARGEST:
+            raise UserError(
+                f"the checkpoint of this model has {content.tell():,} bytes, more than {LARGEST:,}"
+            )
         write(Path(path), content.getbuffer())
 
     def load_checkpoint(

@@ -22,12 +22,13 @@ from pydantic import Field, PositiveInt
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from src.errors import UserError
+from src.files import ROWS
 from src.processes import main_process
 from src.training.saving import CheckpointIO
 
 Accelerator = Literal["cpu", "gpu", "auto"]  # auto: gpu if there is one
 CORES = os.cpu_count() or 1
-MOST_EPOCHS = 100_000  # whose metrics can be read again
+MOST_EPOCHS = ROWS  # whose metrics can be read again
 NOTHING = contextlib.nullcontext()
 IGNORED = [  # warnings of Lightning's
     ".*LeafSpec.*",  # its own use of a torch name that is on its way out
