@@ -32,6 +32,8 @@ from omegaconf import DictConfig, OmegaConf
 # a shell starts what is to run in the background with Ctrl-C ignored; tests send it all the same
 signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = Path(__file__).parent.parent
+# How messages name this Python in a command to paste: shorter, if the environment is activated.
+PYTHON = "python" if shutil.which("python") == sys.executable else sys.executable
 Plugins.instance()  # Hydra looks for its plugins once, and not in every command that is forked from here
 
 

@@ -36,7 +36,7 @@ from src.sweeps.__main__ import main, resume
 from src.sweeps.report import Report
 from src.sweeps.summary import chart, groups, summarize
 from src.sweeps.sweep import Sweep
-from tests.conftest import ROOT, Command, Finished
+from tests.conftest import PYTHON, ROOT, Command, Finished
 
 pytestmark = pytest.mark.slow  # real commands
 
@@ -180,7 +180,7 @@ def test_a_failing_job_is_a_row_and_stops_nothing(troubled):
     assert "Traceback" not in finished.output
     assert finished.output.splitlines()[-1] == "error: 2 of 3 jobs did not finish"
     assert states(folder) == ["finished", "failed", "diverged"]
-    reason = "model.lr: input should be greater than 0, got -1; try model.lr=0.1"
+    reason = "model.lr: input should be greater than 0, got -1; try model.lr=0.03"
     assert table(folder)[1]["reason"] == reason
     assert reason in (folder / "summary.md").read_text()
     log = (folder / "1/train.log").read_text()
@@ -298,7 +298,7 @@ def test_a_killed_worker_is_a_row_and_resume_finishes_its_job(whole, start, resu
     assert command.wait(60) == 1, command.output()
     assert "Traceback" not in command.output()
     assert states(folder) == ["interrupted", *["finished"] * 3]
-    reason = f"process {victim} SIGKILL; to go on: {sys.executable} -m src.sweeps resume sweep"
+    reason = f"process {victim} SIGKILL; to go on: {PYTHON} -m src.sweeps resume sweep"
     assert table(folder)[0]["reason"] == reason
     assert reason in (folder / "summary.md").read_text()
     assert command.output().count(" s left") == 4
@@ -313,7 +313,7 @@ def test_a_killed_worker_is_a_row_and_resume_finishes_its_job(whole, start, resu
     ("signum", "status"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)]
 )
 def test_workers_end_with_their_sweep(start, tmp_path, signum, status):
-    jobs = [*SMALL, "seed=0,1,2", "trainer.max_epochs=100000", *BESIDE]
+    jobs = [*SMALL, "seed=0,1,2", "trainer.max_epochs=20000", *BESIDE]
     command = start("src.train", "-m", *jobs, "hydra.sweep.dir=sweep", data=False)
     runs = [Run(tmp_path / f"sweep/{number}") for number in range(2)]
     for run in runs:

@@ -23,7 +23,7 @@ from src.runs import Run
 from src.runs.checkpoint import load_checkpoint
 from src.tables import table
 from src.training.experiment import train
-from tests.conftest import ROOT
+from tests.conftest import PYTHON, ROOT
 
 QUICK = ["data=synthetic", "model=linear_scratch", "data.train_size=50", "trainer.max_epochs=1"]
 ENDLESS = [*QUICK, "trainer.max_epochs=100000", "~callbacks.figures"]
@@ -187,7 +187,7 @@ def test_a_signal_ends_the_run_with_its_status_and_the_last_checkpoint(cli, tmp_
     (folder,) = runs(tmp_path)
     run = Run(folder)
     assert run.record()["status"] == "interrupted"
-    again = f"to go on: {sys.executable} -m src.resume run={folder.relative_to(tmp_path)}"
+    again = f"to go on: {PYTHON} -m src.resume run={folder.relative_to(tmp_path)}"
     assert output.splitlines()[-1] == f"interrupted by SIGTERM; {again}"
     assert load_checkpoint(run.last)["global_step"] >= 2 * 5
 
