@@ -28,7 +28,7 @@ test-cluster: setup  ## test on a real Slurm and PostgreSQL, which it installs a
 
 bench: setup  ## measure against plain loops, then check that no ratio has become much worse
 	$(VENV)/bin/python -m src.benchmark
-	$(VENV)/bin/python -m pytest -o faulthandler_timeout=3600 tests/guard_benchmark.py
+	$(VENV)/bin/python -m pytest -o faulthandler_timeout=3600 tests/tools/guard_benchmark.py
 
 reproduce: setup  ## run every recipe of the notes, check it against its yardstick, write docs/results.md (9 minutes)
 	$(VENV)/bin/python -m src.reproduce hydra.run.dir=$(REPRODUCED)
@@ -48,5 +48,5 @@ tensorboard: setup  ## look at the runs, http://127.0.0.1:6006
 	$(VENV)/bin/tensorboard --host 127.0.0.1 --logdir outputs
 
 clean:  ## remove .venv and caches; data and outputs stay
-	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache *.egg-info
 	find src tests -name __pycache__ -type d -exec rm -rf {} +

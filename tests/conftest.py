@@ -145,7 +145,7 @@ class Finished(NamedTuple):
 # real exit statuses and real signals at a hundredth of the start-up time. No command itself is
 # among them: it must run.
 PRELOADED = [
-    *("tests.server", "tests.conftest", "src.training.experiment", "src.training.figures"),
+    *("tests.tools.server", "tests.conftest", "src.training.experiment", "src.training.figures"),
     *(
         "src.training.tensorboard",
         "src.data.fashion_mnist",

@@ -11,8 +11,8 @@ from src.models.by_name import REFUSED
 from src.runs import Run
 from src.training.experiment import resume, train
 from tests.conftest import build
-from tests.faults import differences
 from tests.test_models import fit
+from tests.tools.faults import differences
 
 SMALL = ["model=concise", "data.train_size=1000", "data.val_size=200", "data.batch_size=64"]
 SMALL += ["trainer.max_epochs=3", "~callbacks.figures"]

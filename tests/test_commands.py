@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 SYNTHETIC = [
     "data=synthetic",
     "model=linear_scratch",
-    "trainer.max_epochs=100000",
+    "trainer.max_epochs=20000",
     "~callbacks.figures",
 ]
 

@@ -17,7 +17,7 @@ from src.runs import Run
 from src.runs.checkpoint import load_checkpoint
 from src.training.experiment import resume, train
 from tests.conftest import build, compose_config, made
-from tests.faults import differences
+from tests.tools.faults import differences
 
 SIZES = {"num_inputs": 784, "num_outputs": 10}
 SMALL = ["data.train_size=2000", "data.val_size=500", "~callbacks.figures", "trainer.max_epochs=2"]

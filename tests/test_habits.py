@@ -22,11 +22,11 @@ from src.training.experiment import resume, train
 from src.training.tensorboard import order_events, second
 from src.training.trainer import launched
 from tests.conftest import ROOT
-from tests.faults import curves
+from tests.tools.faults import curves
 
 QUICK = ["data=synthetic", "model=linear_scratch", "data.train_size=50", "trainer.max_epochs=1"]
 QUICK += ["~callbacks.figures"]
-ENDLESS = [*QUICK, "trainer.max_epochs=100000"]
+ENDLESS = [*QUICK, "trainer.max_epochs=20000"]
 
 
 def error_line(output: str) -> str:

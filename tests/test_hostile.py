@@ -33,8 +33,8 @@ from src.sweeps import sweep as sweeps
 from src.sweeps.summary import summarize
 from src.training.experiment import resume
 from tests.conftest import ROOT, compose_config
-from tests.pages import text_of
 from tests.test_foreign import configuration, evaluated, write_run
+from tests.tools.pages import text_of
 
 pytestmark = pytest.mark.timeout(120)
 

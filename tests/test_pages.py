@@ -7,7 +7,7 @@ import textwrap
 import pytest
 
 from tests.conftest import ROOT, compose_config
-from tests.pages import (
+from tests.tools.pages import (
     COMMANDS,
     FENCED,
     MANUAL,
@@ -107,7 +107,7 @@ SAME = {
         r"weights agree within (1e-\d+)",
     ],
     "runs killed": [
-        r"tests\.faults (\d+)",
+        r"tests\.tools\.faults (\d+)",
         r"(\d+) of \d+ were identical",
         r"\d+ of (\d+) were identical",
     ],

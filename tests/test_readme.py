@@ -13,7 +13,7 @@ from PIL import Image
 from src.runs import Run
 from src.training.experiment import train
 from tests.conftest import ROOT, Command, compose_config, own_parts
-from tests.pages import COMMANDS, files
+from tests.tools.pages import COMMANDS, files
 
 OWN = [text for text in COMMANDS if re.search("svm|stripes|patient", text)]  # need files first
 # A sweep that is resumed starts an interpreter; tests/test_sweeps.py runs the same command.

@@ -215,7 +215,7 @@ def test_a_recipe_without_a_check_is_refused(cli):
 
 @pytest.mark.slow
 def test_a_signal_ends_the_runs_too(start, tmp_path):
-    long = ["recipes=[linear_l1,linear_huber]", "overrides=['trainer.max_epochs=100000']"]
+    long = ["recipes=[linear_l1,linear_huber]", "overrides=['trainer.max_epochs=20000']"]
     command = start("src.reproduce", *long, "hydra.run.dir=out", data=False)
     run = Run(tmp_path / "out/linear_l1/seed0")
     command.until(run.last.exists)

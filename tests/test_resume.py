@@ -23,7 +23,7 @@ from src.signals import Stopped
 from src.training.experiment import resume, train
 from src.training.history import History
 from src.training.saving import Last
-from tests.faults import campaign, curves, differences
+from tests.tools.faults import campaign, curves, differences
 
 IMAGES = ["data.train_size=700", "data.val_size=300", "trainer.max_epochs=3", "~callbacks.figures"]
 SYNTHETIC = ["data=synthetic", "data.train_size=35", "data.val_size=20", *IMAGES[2:]]
@@ -325,7 +325,7 @@ def test_what_cannot_be_resumed_is_said_in_one_line(cli, finished, arguments, co
 @pytest.mark.slow
 def test_two_processes_cannot_have_the_same_run(start, cli):
     command = start(
-        "src.train", *LINEAR, "trainer.max_epochs=100000", "hydra.run.dir=run", data=False
+        "src.train", *LINEAR, "trainer.max_epochs=20000", "hydra.run.dir=run", data=False
     )
     for _ in range(2):  # the first time it is src.train that has it, then src.resume
         command.until("epoch 1")

@@ -18,7 +18,7 @@ from src.runs.checkpoint import load_checkpoint
 from src.runs.config import build, build_model, restore
 from src.training.experiment import plain, resume, train
 from tests.conftest import compose_config
-from tests.faults import differences
+from tests.tools.faults import differences
 
 SMALL = ["data.train_size=500", "data.val_size=300", "trainer.max_epochs=2", "~callbacks.figures"]
 

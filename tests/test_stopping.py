@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from src.runs import Run
 from src.training.experiment import resume, train
 from src.training.stopping import Ending
-from tests.faults import differences
+from tests.tools.faults import differences
 
 SMALL = ["data=synthetic", "model=linear_scratch", "data.train_size=50", "data.val_size=20"]
 SMALL += ["trainer.max_epochs=8", "~callbacks.figures"]
@@ -106,7 +106,7 @@ def test_a_run_that_was_killed_between_its_stop_and_its_test_only_tests(
 
 @pytest.mark.slow
 def test_a_signal_is_how_a_run_ended_and_the_terminal_and_the_log_say_so(cli, tmp_path):
-    endless = [*SMALL, "trainer.max_epochs=100000", "hydra.run.dir=run"]
+    endless = [*SMALL, "trainer.max_epochs=20000", "hydra.run.dir=run"]
     cli("src.train", *endless, interrupt=signal.SIGTERM, data=False)
     assert Run(tmp_path / "run").record()["ended"] == "signal SIGTERM"
 

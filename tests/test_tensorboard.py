@@ -26,7 +26,7 @@ from src.runs.checkpoint import load_checkpoint
 from src.training.experiment import resume, train
 from src.training.saving import Last
 from tests.conftest import Command
-from tests.faults import curves
+from tests.tools.faults import curves
 
 SMALL = ["data.train_size=200", "data.batch_size=200", "data.val_size=300", "trainer.max_epochs=2"]
 LINEAR = ["data=synthetic", "data.train_size=50", "data.val_size=20", "trainer.max_epochs=2"]

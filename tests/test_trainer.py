@@ -2,7 +2,7 @@
 
 from src.runs import Run
 from src.training.experiment import train
-from tests.faults import differences
+from tests.tools.faults import differences
 
 SMALL = ["data=synthetic", "model=linear_scratch", "data.train_size=50", "trainer.max_epochs=2"]
 

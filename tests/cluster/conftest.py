@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.servers import Postgres, Slurm, install
+from tests.tools.cluster_servers import Postgres, Slurm, install
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """A Slurm cluster and a PostgreSQL server on this machine, each in a folder of its own.
 
-python -m tests.cluster.servers    installs what is missing: Debian's packages, as root
+python -m tests.tools.cluster_servers    installs what is missing: Debian's packages, as root
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Kill runs, finish them, and compare them to the bit: python -m tests.faults [N] [SEED] [early]
+"""Kill runs, finish them, and compare them to the bit: python -m tests.tools.faults [N] [SEED] [early]
 
 Each fault is a real signal to a real process or to its process group: at a random moment, in the
 first seconds, while a checkpoint is written, or in the test; in the run, and in what finishes it.
