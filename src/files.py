@@ -36,6 +36,11 @@ SCALARS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", 
 YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # that in C is ten times as fast
 
 
+def expand(path: str | Path) -> Path:
+    """The path, with ~ and ~NAME as home folders; as it is, if there is no such user."""
+    return Path(os.path.expanduser(path))
+
+
 # --- reading --------------------------------------------------------------------------------------
 
 
@@ -53,7 +58,7 @@ def open_regular(path: Path, most: int, within: Path | None = None) -> BinaryIO:
             else _open_below(within, path)
         )
     except OSError as error:
-        if error.errno in (errno.ENXIO, errno.ELOOP):
+        if error.errno == errno.ENXIO or (within and error.errno == errno.ELOOP):
             raise UserError(f"{path} is a link or a device, not a file") from error
         if within and error.errno == errno.ENOTDIR:
             raise UserError(f"{path} is no file: {path.parent} is no folder, or a link") from error

@@ -16,6 +16,7 @@ from src.data import sources
 from src.data.batches import Examples
 from src.data.module import SplitDataModule
 from src.errors import UserError
+from src.files import expand
 
 # by label
 CLASSES = [
@@ -68,7 +69,7 @@ class FashionMNIST(SplitDataModule):
                 f"data.train_size must be at most {most} beside data.{val_size=}, got {train_size}"
             )
         self.train_size = train_size or most
-        self.root, self.resize, self.num_inputs = Path(root).expanduser(), resize, resize**2
+        self.root, self.resize, self.num_inputs = expand(root), resize, resize**2
         self.origin = {
             "system_copies": system_copies,
             "mirrors": mirrors,

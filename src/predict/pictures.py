@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor, resize
 
 from src.errors import UserError, printable
-from src.files import open_regular
+from src.files import expand, open_regular
 
 FORMATS = [
     "PNG",
@@ -40,7 +40,7 @@ def find(inputs: str) -> dict[str, Path]:
     Hidden ones are left out. Names are relative to it, and fit on one line. Raises UserError if
     there is none.
     """
-    given = Path(inputs).expanduser()
+    given = expand(inputs)
     if os.path.lexists(given) and not given.is_dir():
         return {printable(given.name): given}
     names = (

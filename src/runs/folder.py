@@ -71,7 +71,7 @@ class Run:
     """
 
     def __init__(self, path: str | Path, within: Path | None = None):
-        self.path = Path(path).expanduser()
+        self.path = files.expand(path)
         self.within = within or self.path
         self.config = self.path / ".hydra" / "config.yaml"
         self.best = self.path / "checkpoints" / "best.ckpt"

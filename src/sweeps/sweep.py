@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from src.cli.options import Options
 from src.errors import UserError, printable
-from src.files import read_yaml, refuse_links
+from src.files import expand, read_yaml, refuse_links
 from src.runs import Run
 from src.runs.folder import MOST_METRICS
 
@@ -37,7 +37,7 @@ class Sweep:
     is none."""
 
     def __init__(self, path: str | Path):
-        self.path = path = Path(path).expanduser()
+        self.path = path = expand(path)
         file = path / "sweep.yaml"
         if not file.exists():
             raise UserError(
