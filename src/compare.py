@@ -35,7 +35,7 @@ def find(paths: list[Path]) -> list[Run]:
 def compare(runs: list[Run], folder: Path) -> str:
     """Write the comparison of the runs, as `find` finds them, into `folder`; returns the table."""
     from src.charts import literal, save  # matplotlib and torch: --help needs none
-    from src.charts.curves import compared
+    from src.charts.curves import compared, shown
     from src.charts.images import weights
     from src.runs.config import restore
 
@@ -68,7 +68,10 @@ def compare(runs: list[Run], folder: Path) -> str:
             for key in shared
         )
         name = text if 0 < len(text) <= 33 else run.path.name
-        curves[literal(f"{letter}: {printable(name)}")] = run.rows()
+        epochs = run.rows()
+        if not shown(epochs):
+            raise UserError(f"{run.path} has no epoch to compare yet")
+        curves[literal(f"{letter}: {printable(name)}")] = epochs
 
     write_csv(folder / "comparison.csv", rows)
     save(compared(curves), folder / "curves.png")

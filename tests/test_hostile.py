@@ -26,6 +26,7 @@ from src import compare, files
 from src.cli.options import Parser
 from src.errors import LONGEST, UserError
 from src.oscillation import __main__ as oscillation
+from src.predict.pictures import find
 from src.runs import Run
 from src.runs.checkpoint import LARGEST, load_checkpoint
 from src.runs.config import restore
@@ -638,8 +639,8 @@ def test_long_values_are_cut_in_tables_and_pictures(tmp_path):
     assert (folder / "oscillation.png").stat().st_size < 200_000
 
 
-@pytest.mark.parametrize("value", [r"$\frac$", r"\$\frac$", r"$$\frac$$", "_hidden", "a\\$b$"])
-def test_no_value_is_a_formula_in_a_picture(value, tmp_path):
+@pytest.mark.parametrize("value", [r"$\frac$", r"\$\frac$", r"$$\frac$$", "_hidden", "a\\$b$", "实验"])
+def test_no_value_is_a_formula_or_a_warning_in_a_picture(value, tmp_path):
     jobs = [[f"model.{value}={value}{n}", f"model.b={value}{n}"] for n in range(2)]
     folder = write_sweep(tmp_path / "s", jobs)
     for number in range(2):
@@ -667,6 +668,38 @@ def test_losses_as_large_as_a_metric_can_be_are_summed(tmp_path):
     _, text = summarize(folder)
     assert "± 0.0000" in text
     assert (folder / "summary.png").exists()
+
+
+@pytest.mark.parametrize(
+    "values", [("5e-324", "1e308"), ("1e-320", "0.1"), ("nan", "inf"), ("0", "9")]
+)
+def test_values_of_any_size_have_a_place_in_a_picture(values, tmp_path):
+    jobs = [[f"a={value}"] for value in values]
+    folder = write_sweep(tmp_path / "s", jobs, **{"val/loss": 5e-324})
+    summarize(folder)
+    assert (folder / "summary.png").exists()
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, 5e-324, 1e100, math.nan, math.inf])
+def test_metrics_of_any_size_are_drawn(value, run, tmp_path):
+    # warnings of matplotlib's, as of a logarithmic axis without a value above 0, are errors here
+    names = ["lr", "train/loss", "val/loss", "val/acc", "error/w"]
+    rows = [f"{epoch}," + ",".join([str(value)] * len(names)) for epoch in (1, 2)]
+    run.metrics_csv.write_text("\n".join([f"epoch,{','.join(names)}", *rows]) + "\n")
+    other = write_run(tmp_path / "other")
+    compare.compare(compare.find([run.path, other.path]), tmp_path / "out")
+    assert (tmp_path / "out/curves.png").exists()
+
+
+@pytest.mark.parametrize("table", ["", "epoch\n", "epoch\n1\n", "epoch,val/loss\n1,\n"])
+def test_a_run_without_a_metric_is_not_compared(table, run, tmp_path):
+    other = write_run(tmp_path / "other")
+    run.metrics_csv.write_text(table)
+    refused(
+        lambda: compare.compare(compare.find([other.path, run.path]), tmp_path / "out"),
+        "/run has no epoch to compare yet$",
+    )
+    assert not (tmp_path / "out").exists()
 
 
 # --- links ----------------------------------------------------------------------------------------
@@ -849,6 +882,12 @@ def test_a_run_may_have_any_name(name, tmp_path):
     assert "2 finished" in text
     (run.best).write_bytes(b"")
     refused(lambda: evaluate(cfg), "best.ckpt is damaged")
+
+
+def test_the_home_folder_of_nobody_is_a_name_like_others(run):
+    refused(lambda: compare.find([run.path, Path("~nobody-of-this-name/run")]), "is no run folder")
+    refused(lambda: sweeps.Sweep("~nobody-of-this-name/sweep"), "is no sweep folder")
+    refused(lambda: find("~nobody-of-this-name/x.png"), "names no picture")
 
 
 def test_a_link_to_ones_own_run_may_be_named(run, tmp_path):
