@@ -639,7 +639,9 @@ def test_long_values_are_cut_in_tables_and_pictures(tmp_path):
     assert (folder / "oscillation.png").stat().st_size < 200_000
 
 
-@pytest.mark.parametrize("value", [r"$\frac$", r"\$\frac$", r"$$\frac$$", "_hidden", "a\\$b$", "实验"])
+@pytest.mark.parametrize(
+    "value", [r"$\frac$", r"\$\frac$", r"$$\frac$$", "_hidden", "a\\$b$", "实验"]
+)
 def test_no_value_is_a_formula_or_a_warning_in_a_picture(value, tmp_path):
     jobs = [[f"model.{value}={value}{n}", f"model.b={value}{n}"] for n in range(2)]
     folder = write_sweep(tmp_path / "s", jobs)
@@ -842,16 +844,26 @@ def test_a_file_that_is_swapped_for_a_link_all_the_time_is_never_followed(run, v
 # --- names ----------------------------------------------------------------------------------------
 
 
-def test_folders_990_deep_are_refused(run):
-    here = os.getcwd()
-    os.chdir(run.path)
-    try:
-        for _ in range(990):
-            os.mkdir("deeper")
-            os.chdir("deeper")
-    finally:
-        os.chdir(here)
-    refused(run.recorded, "more than 16 levels")
+@pytest.fixture
+def deep(run):
+    """The run, with 990 folders one within the other: no path is long enough to name the last."""
+    current = os.open(run.path, os.O_RDONLY)
+    for _ in range(990):
+        os.mkdir("d", dir_fd=current)
+        below = os.open("d", os.O_RDONLY, dir_fd=current)
+        os.close(current)
+        current = below
+    yield run
+    for _ in range(990):
+        above = os.open("..", os.O_RDONLY, dir_fd=current)
+        os.close(current)
+        os.rmdir("d", dir_fd=above)
+        current = above
+    os.close(current)
+
+
+def test_folders_990_deep_are_refused(deep):
+    refused(deep.recorded, "more than 16 levels")
 
 
 def test_a_folder_of_very_many_files_is_refused(run, monkeypatch):

@@ -474,7 +474,7 @@ def add_file(rng: random.Random, path: Path) -> str:
     names = [b"hydra_plugins/evil.py", b"src/__init__.py", b"sitecustomize.py", b"matplotlibrc"]
     names += [b".env", b"conf/train.yaml", b"evaluation.json/x", b"summary.md/x", b"figures/x"]
     names += [b"evaluation.json.1.part", b"summary.csv.-1.part/x", b"oscillation.png/x"]
-    names += [b"/".join([b"d"] * 300), *NAMES]
+    names += [b"/".join([b"d"] * 100), *NAMES]
     name = rng.choice(names)
     path = os.path.join(os.fsencode(rng.choice([path.parent, path.parent.parent])), name)
     with contextlib.suppress(OSError):
