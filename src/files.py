@@ -29,7 +29,8 @@ NODES, DEPTH = 100_000, 32  # values of a text, and levels of nesting
 CHARACTERS = 10_000  # characters of a single value
 TABLE = 1 << 23  # bytes of metrics.csv
 ROWS, COLUMNS, CELLS = 20_000, 200, 500_000  # of metrics.csv, which has a row for each epoch
-ENTRIES, LEVELS = 100_000, 16  # of a folder: files and folders in it, and how deep they are nested
+ENTRIES = {"run folder": 10_000, "sweep folder": 200_000}  # files and folders in it
+LEVELS = 16  # of a folder: how deep those in it are nested
 # A spreadsheet takes a cell that begins like this for a formula.
 SPREADSHEET = ("=", "+", "-", "@", "\t", "\r")
 SCALARS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str"))
@@ -91,16 +92,16 @@ def _open_below(folder: Path, path: Path) -> int:
 def refuse_links(folder: Path, kind: str) -> None:
     """Raises UserError if there is a link in the folder, through which others could be written to,
     or a device, which has no end; and if a folder in it cannot be listed, or there is far more than
-    a `kind` has.
+    a folder of the `kind` has.
     """
-    folders, count = [(folder, 0)], 0
+    folders, count, most = [(folder, 0)], 0, ENTRIES[kind]
     while folders:
         current, level = folders.pop()
         for entry in _list(current, kind):
             count += 1
-            if count > ENTRIES or level > LEVELS:
+            if count > most or level > LEVELS:
                 raise UserError(
-                    f"{folder} has more than {ENTRIES:,} files, or more than {LEVELS} levels"
+                    f"{folder} has more than {most:,} files, or more than {LEVELS} levels"
                 )
             if entry.is_dir(follow_symlinks=False):
                 folders.append((Path(entry.path), level + 1))
@@ -113,7 +114,7 @@ def refuse_links(folder: Path, kind: str) -> None:
 def _list(folder: Path, kind: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            return list(itertools.islice(entries, ENTRIES + 1))
+            return list(itertools.islice(entries, ENTRIES[kind] + 1))
     except FileNotFoundError:  # its writer has removed it meanwhile
         return []
     except OSError as error:

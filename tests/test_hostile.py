@@ -867,7 +867,7 @@ def test_folders_990_deep_are_refused(deep):
 
 
 def test_a_folder_of_very_many_files_is_refused(run, monkeypatch):
-    monkeypatch.setattr(files, "ENTRIES", 20)
+    monkeypatch.setitem(files.ENTRIES, "run folder", 20)
     for number in range(21):
         (run.path / str(number)).touch()
     refused(run.recorded, "has more than 20 files")
@@ -1198,7 +1198,8 @@ def test_the_page_states_the_limits_of_the_code():
     page = "\n".join(rows)
     MB = 1 << 20
     for limit in (
-        f"| {files.ENTRIES:,} files, {files.LEVELS} levels deep",
+        f"| {files.ENTRIES['run folder']:,} files, {files.ENTRIES['sweep folder']:,} files",
+        f"; {files.LEVELS} levels deep",
         f"| {files.TEXT // MB} MB, {files.NODES:,} values, {files.DEPTH} levels deep",
         f"{files.CHARACTERS:,} characters a value",
         f"| {files.TABLE // MB} MB, {files.ROWS:,} epochs, {files.COLUMNS} columns",
