@@ -160,7 +160,8 @@ def read_yaml(path: Path, within: Path | None = None, interpolations: bool = Fal
 
 
 def _parse_yaml(text: str) -> Any:
-    """The values of a YAML text. Raises ValueError for one that stands for more than it shows."""
+    """The values of a YAML text. Raises ValueError for one that stands for more than it shows, or
+    for too many."""
     depth = 0
     for number, event in enumerate(yaml.parse(text, YamlLoader)):
         if isinstance(event, yaml.AliasEvent):
@@ -181,6 +182,18 @@ def _parse_yaml(text: str) -> Any:
         return None if root is None else _value(root, loader)
     finally:
         loader.dispose()
+
+
+def dump_yaml(content: Any) -> str:
+    """A YAML text of plain values. Raises ValueError if it could not be read again."""
+    text = yaml.safe_dump(content)
+    if len(text) > TEXT:
+        raise ValueError(f"it has {len(text):,} characters, more than {TEXT:,}")
+    try:
+        _parse_yaml(text)
+    except yaml.YAMLError as error:  # as of half a character
+        raise ValueError(str(error)) from error
+    return text
 
 
 def _value(node: yaml.Node, loader: yaml.SafeLoader) -> Any:
