@@ -28,9 +28,9 @@ TEXT = 1 << 20  # bytes of a text, as a config or a record; ours have a few thou
 NODES, DEPTH = 100_000, 32  # values of a text, and levels of nesting
 CHARACTERS = 10_000  # characters of a single value
 TABLE = 1 << 23  # bytes of metrics.csv
-ROWS, COLUMNS, CELLS = 20_000, 200, 500_000  # of metrics.csv, which has a row for each epoch
+ROWS, COLUMNS, CELLS = 20_000, 200, 500_000  # metrics.csv has a row for each epoch
 ENTRIES = {"run folder": 10_000, "sweep folder": 200_000}  # files and folders in it
-LEVELS = 16  # of a folder: how deep those in it are nested
+LEVELS = 16  # how deep folders are nested
 # A spreadsheet takes a cell that begins like this for a formula.
 SPREADSHEET = ("=", "+", "-", "@", "\t", "\r")
 SCALARS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str"))

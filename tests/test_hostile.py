@@ -39,7 +39,7 @@ from tests.test_foreign import configuration, evaluated, write_run
 
 pytestmark = pytest.mark.timeout(120)
 
-MEMORY, SECONDS = 1.5e9, 20  # what a stranger's folder may cost, docs/trust.md
+MEMORY, SECONDS = 1.5e9, 20  # a stranger's folder costs no more, docs/trust.md
 SECRET = "the diary of the user"
 
 

@@ -355,7 +355,7 @@ def change_checkpoint(rng: random.Random, path: Path) -> str:
     for _ in range(rng.choice([1, 1, 2, 4])):
         within = {"": holder[""], "state_dict": holder[""].get("state_dict")}.get(part, holder)
         what = change_value(rng, within, new, deep=part == "everything")
-    with contextlib.suppress(Exception):  # what cannot be saved is left as it was
+    with contextlib.suppress(Exception):  # the file is left as it was if this cannot be saved
         content = io.BytesIO()
         torch.save(holder.get(""), content)
         path.write_bytes(content.getvalue())
