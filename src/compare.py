@@ -44,10 +44,12 @@ def compare(runs: list[Run], folder: Path) -> str:
     for each, run in zip(settings, runs, strict=True):  # no more than one model is in memory
         data, model = restore(each, run.best, within=run.path)
         classes.append(data.classes)
-        W.append((model.weights() or [None])[0])
-    found = map(experiment, settings)  # dotted key -> value; `model` becomes its class
+        found = model.weights()
+        W.append(found[0] if found and found[0].isfinite().all() else None)
+    experiments = map(experiment, settings)  # dotted key -> value; `model` becomes its class
     chosen = [
-        {"model": ".".join(each.pop("model._target_").split(".")[-2:]), **each} for each in found
+        {"model": ".".join(each.pop("model._target_").split(".")[-2:]), **each}
+        for each in experiments
     ]
     keys = dict.fromkeys(key for each in chosen for key in each)
     keys = [key for key in keys if any(each.get(key) != chosen[0].get(key) for each in chosen)]

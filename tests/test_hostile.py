@@ -27,6 +27,7 @@ from src.cli.options import Parser
 from src.errors import LONGEST, UserError
 from src.oscillation import __main__ as oscillation
 from src.predict.pictures import find
+from src.predict.prediction import predict
 from src.runs import Run
 from src.runs.checkpoint import LARGEST, load_checkpoint
 from src.runs.config import restore
@@ -566,6 +567,25 @@ def test_numbers_at_the_end_of_their_range_are_evaluated_or_diverge(run, key, va
         assert math.isfinite(evaluated(run)["test/loss"])
     else:
         refused(lambda: evaluated(run), loss)
+
+
+def test_a_classifier_of_values_is_no_classifier(run, tmp_path):
+    config = configuration()
+    config["model"]["_target_"] = "src.models.scratch.SoftmaxRegression"
+    run.config.write_text(yaml.safe_dump(config))
+    refused(lambda: evaluated(run), "the model predicts labels, but the targets are values")
+    cfg = compose_config("predict", f"run={run.path}")
+    refused(lambda: predict(cfg, tmp_path / "out"), "is no classifier")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 3e38, 0.0])
+def test_weights_of_any_size_are_compared(value, tmp_path):
+    runs = []
+    for name, each in (("one", value), ("other", 0.5)):
+        state = {"W": torch.full((10, 784), each).T, "b": torch.zeros(10)}
+        runs.append(fashion_run(tmp_path / name, SCRATCH, {}, **state).path)
+    compare.compare(compare.find(runs), tmp_path / "out")
+    assert (tmp_path / "out/weights.png").exists() == math.isfinite(value)
 
 
 # --- sweeps ---------------------------------------------------------------------------------------

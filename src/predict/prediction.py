@@ -50,7 +50,7 @@ def predict(cfg: DictConfig, folder: Path) -> None:
     run = Run(options.run)
     checkpoint = getattr(run, options.checkpoint)
     data, model = restore(run.recorded(), checkpoint, options.data.get("root"), within=run.path)
-    if not model.classifies:
+    if not model.classifies or data.classes is None:
         raise UserError(f"run {run.path} is no classifier; predict needs one")
     if paths and data.resize is None:
         raise UserError(

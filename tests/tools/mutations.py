@@ -59,6 +59,7 @@ TEXTS = [
         "src.models.x.y",
         "os.system",
     ),
+    *("src.models.scratch.SoftmaxRegression", "src.models.closed_form.SoftmaxRegression"),
     *("src.models.concise.SoftmaxRegression", "src.models.grid.SoftmaxRegression"),
     *(
         "src.data.module.SplitDataModule",
