@@ -35,7 +35,7 @@ def find(paths: list[Path]) -> list[Run]:
 def compare(runs: list[Run], folder: Path) -> str:
     """Write the comparison of the runs, as `find` finds them, into `folder`; returns the table."""
     from src.charts import literal, save  # matplotlib and torch: --help needs none
-    from src.charts.curves import compared
+    from src.charts.curves import compared, shown
     from src.charts.images import weights
     from src.runs.config import restore
 
@@ -44,10 +44,12 @@ def compare(runs: list[Run], folder: Path) -> str:
     for each, run in zip(settings, runs, strict=True):  # no more than one model is in memory
         data, model = restore(each, run.best, within=run.path)
         classes.append(data.classes)
-        W.append((model.weights() or [None])[0])
-    found = map(experiment, settings)  # dotted key -> value; `model` becomes its class
+        found = model.weights()
+        W.append(found[0] if found and found[0].isfinite().all() else None)
+    experiments = map(experiment, settings)  # dotted key -> value; `model` becomes its class
     chosen = [
-        {"model": ".".join(each.pop("model._target_").split(".")[-2:]), **each} for each in found
+        {"model": ".".join(each.pop("model._target_").split(".")[-2:]), **each}
+        for each in experiments
     ]
     keys = dict.fromkeys(key for each in chosen for key in each)
     keys = [key for key in keys if any(each.get(key) != chosen[0].get(key) for each in chosen)]
@@ -68,7 +70,10 @@ def compare(runs: list[Run], folder: Path) -> str:
             for key in shared
         )
         name = text if 0 < len(text) <= 33 else run.path.name
-        curves[literal(f"{letter}: {printable(name)}")] = run.rows()
+        epochs = run.rows()
+        if not shown(epochs):
+            raise UserError(f"{run.path} has no epoch to compare yet")
+        curves[literal(f"{letter}: {printable(name)}")] = epochs
 
     write_csv(folder / "comparison.csv", rows)
     save(compared(curves), folder / "curves.png")

@@ -28,8 +28,9 @@ TEXT = 1 << 20  # bytes of a text, as a config or a record; ours have a few thou
 NODES, DEPTH = 100_000, 32  # values of a text, and levels of nesting
 CHARACTERS = 10_000  # characters of a single value
 TABLE = 1 << 23  # bytes of metrics.csv
-ROWS, COLUMNS, CELLS = 20_000, 200, 500_000  # of metrics.csv, which has a row for each epoch
-ENTRIES, LEVELS = 100_000, 16  # of a folder: files and folders in it, and how deep they are nested
+ROWS, COLUMNS, CELLS = 20_000, 200, 500_000  # metrics.csv has a row for each epoch
+ENTRIES = {"run folder": 10_000, "sweep folder": 200_000}  # files and folders in it
+LEVELS = 16  # how deep folders are nested
 # A spreadsheet takes a cell that begins like this for a formula.
 SPREADSHEET = ("=", "+", "-", "@", "\t", "\r")
 SCALARS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str"))
@@ -37,11 +38,8 @@ YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # that in C is ten t
 
 
 def expanded(path: str | Path) -> Path:
-    """The path with ~ as the home folder. Raises UserError if there is no such user."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise UserError(f"{path}: {error}") from error
+    """The path, with ~ and ~NAME as home folders; as it is, if there is no such user."""
+    return Path(os.path.expanduser(path))
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -94,16 +92,16 @@ def _open_below(folder: Path, path: Path) -> int:
 def refuse_links(folder: Path, kind: str) -> None:
     """Raises UserError if there is a link in the folder, through which others could be written to,
     or a device, which has no end; and if a folder in it cannot be listed, or there is far more than
-    a `kind` has.
+    a folder of the `kind` has.
     """
-    folders, count = [(folder, 0)], 0
+    folders, count, most = [(folder, 0)], 0, ENTRIES[kind]
     while folders:
         current, level = folders.pop()
         for entry in _list(current, kind):
             count += 1
-            if count > ENTRIES or level > LEVELS:
+            if count > most or level > LEVELS:
                 raise UserError(
-                    f"{folder} has more than {ENTRIES:,} files, or more than {LEVELS} levels"
+                    f"{folder} has more than {most:,} files, or more than {LEVELS} levels"
                 )
             if entry.is_dir(follow_symlinks=False):
                 folders.append((Path(entry.path), level + 1))
@@ -116,7 +114,7 @@ def refuse_links(folder: Path, kind: str) -> None:
 def _list(folder: Path, kind: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            return list(itertools.islice(entries, ENTRIES + 1))
+            return list(itertools.islice(entries, ENTRIES[kind] + 1))
     except FileNotFoundError:  # its writer has removed it meanwhile
         return []
     except OSError as error:
@@ -162,7 +160,8 @@ def read_yaml(path: Path, within: Path | None = None, interpolations: bool = Fal
 
 
 def _parse_yaml(text: str) -> Any:
-    """The values of a YAML text. Raises ValueError for one that stands for more than it shows."""
+    """The values of a YAML text. Raises ValueError for one that stands for more than it shows, or
+    for too many."""
     depth = 0
     for number, event in enumerate(yaml.parse(text, YamlLoader)):
         if isinstance(event, yaml.AliasEvent):
@@ -183,6 +182,18 @@ def _parse_yaml(text: str) -> Any:
         return None if root is None else _value(root, loader)
     finally:
         loader.dispose()
+
+
+def dump_yaml(content: Any) -> str:
+    """A YAML text of plain values. Raises ValueError if it could not be read again."""
+    text = yaml.safe_dump(content)
+    if len(text) > TEXT:
+        raise ValueError(f"it has {len(text):,} characters, more than {TEXT:,}")
+    try:
+        _parse_yaml(text)
+    except yaml.YAMLError as error:  # as of half a character
+        raise ValueError(str(error)) from error
+    return text
 
 
 def _value(node: yaml.Node, loader: yaml.SafeLoader) -> Any:

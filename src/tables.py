@@ -20,16 +20,18 @@ def table(rows: Iterable[dict[str, object]]) -> str:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     if not columns:
         return ""
-    lines = [[_cell(name) for name in columns]]
+    drawn = [[_cell(name) for name in columns]]
     for row in rows:
-        lines.append([_cell(row.get(key)) for key in columns])
-    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
-    drawn = []
-    for line in lines:
-        padded = [text + " " * (n - cell_len(text)) for text, n in zip(line, widths, strict=True)]
-        drawn.append(f"| {' | '.join(padded)} |")
-    drawn.insert(1, f"|{'|'.join('-' * (width + 2) for width in widths)}|")
-    return "\n".join(drawn)
+        drawn.append([_cell(row.get(key)) for key in columns])
+    widths = [max(map(cell_len, column)) for column in zip(*drawn, strict=True)]
+    lines = []
+    for cells in drawn:
+        line = "|"
+        for text, width in zip(cells, widths, strict=True):
+            line += f" {text}{' ' * (width - cell_len(text))} |"
+        lines.append(line)
+    lines.insert(1, f"|{'|'.join('-' * (width + 2) for width in widths)}|")
+    return "\n".join(lines)
 
 
 def markdown(text: str) -> str:

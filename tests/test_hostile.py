@@ -26,6 +26,8 @@ from src import compare, files
 from src.cli.options import Parser
 from src.errors import LONGEST, UserError
 from src.oscillation import __main__ as oscillation
+from src.predict.pictures import find
+from src.predict.prediction import predict
 from src.runs import Run
 from src.runs.checkpoint import LARGEST, load_checkpoint
 from src.runs.config import restore
@@ -38,7 +40,7 @@ from tests.tools.pages import text_of
 
 pytestmark = pytest.mark.timeout(120)
 
-MEMORY, SECONDS = 1.5e9, 20  # what a stranger's folder may cost, docs/trust.md
+MEMORY, SECONDS = 1.5e9, 20  # a stranger's folder costs no more, docs/trust.md
 SECRET = "the diary of the user"
 
 
@@ -567,6 +569,25 @@ def test_numbers_at_the_end_of_their_range_are_evaluated_or_diverge(run, key, va
         refused(lambda: evaluated(run), loss)
 
 
+def test_a_classifier_of_values_is_no_classifier(run, tmp_path):
+    config = configuration()
+    config["model"]["_target_"] = "src.models.scratch.SoftmaxRegression"
+    run.config.write_text(yaml.safe_dump(config))
+    refused(lambda: evaluated(run), "the model predicts labels, but the targets are values")
+    cfg = compose_config("predict", f"run={run.path}")
+    refused(lambda: predict(cfg, tmp_path / "out"), "is no classifier")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 3e38, 0.0])
+def test_weights_of_any_size_are_compared(value, tmp_path):
+    runs = []
+    for name, each in (("one", value), ("other", 0.5)):
+        state = {"W": torch.full((10, 784), each).T, "b": torch.zeros(10)}
+        runs.append(fashion_run(tmp_path / name, SCRATCH, {}, **state).path)
+    compare.compare(compare.find(runs), tmp_path / "out")
+    assert (tmp_path / "out/weights.png").exists() == math.isfinite(value)
+
+
 # --- sweeps ---------------------------------------------------------------------------------------
 
 
@@ -638,8 +659,10 @@ def test_long_values_are_cut_in_tables_and_pictures(tmp_path):
     assert (folder / "oscillation.png").stat().st_size < 200_000
 
 
-@pytest.mark.parametrize("value", [r"$\frac$", r"\$\frac$", r"$$\frac$$", "_hidden", "a\\$b$"])
-def test_no_value_is_a_formula_in_a_picture(value, tmp_path):
+@pytest.mark.parametrize(
+    "value", [r"$\frac$", r"\$\frac$", r"$$\frac$$", "_hidden", "a\\$b$", "实验"]
+)
+def test_no_value_is_a_formula_or_a_warning_in_a_picture(value, tmp_path):
     jobs = [[f"model.{value}={value}{n}", f"model.b={value}{n}"] for n in range(2)]
     folder = write_sweep(tmp_path / "s", jobs)
     for number in range(2):
@@ -667,6 +690,38 @@ def test_losses_as_large_as_a_metric_can_be_are_summed(tmp_path):
     _, text = summarize(folder)
     assert "± 0.0000" in text
     assert (folder / "summary.png").exists()
+
+
+@pytest.mark.parametrize(
+    "values", [("5e-324", "1e308"), ("1e-320", "0.1"), ("nan", "inf"), ("0", "9")]
+)
+def test_values_of_any_size_have_a_place_in_a_picture(values, tmp_path):
+    jobs = [[f"a={value}"] for value in values]
+    folder = write_sweep(tmp_path / "s", jobs, **{"val/loss": 5e-324})
+    summarize(folder)
+    assert (folder / "summary.png").exists()
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, 5e-324, 1e100, math.nan, math.inf])
+def test_metrics_of_any_size_are_drawn(value, run, tmp_path):
+    # warnings of matplotlib's, as of a logarithmic axis without a value above 0, are errors here
+    names = ["lr", "train/loss", "val/loss", "val/acc", "error/w"]
+    rows = [f"{epoch}," + ",".join([str(value)] * len(names)) for epoch in (1, 2)]
+    run.metrics_csv.write_text("\n".join([f"epoch,{','.join(names)}", *rows]) + "\n")
+    other = write_run(tmp_path / "other")
+    compare.compare(compare.find([run.path, other.path]), tmp_path / "out")
+    assert (tmp_path / "out/curves.png").exists()
+
+
+@pytest.mark.parametrize("table", ["", "epoch\n", "epoch\n1\n", "epoch,val/loss\n1,\n"])
+def test_a_run_without_a_metric_is_not_compared(table, run, tmp_path):
+    other = write_run(tmp_path / "other")
+    run.metrics_csv.write_text(table)
+    refused(
+        lambda: compare.compare(compare.find([other.path, run.path]), tmp_path / "out"),
+        "/run has no epoch to compare yet$",
+    )
+    assert not (tmp_path / "out").exists()
 
 
 # --- links ----------------------------------------------------------------------------------------
@@ -809,20 +864,30 @@ def test_a_file_that_is_swapped_for_a_link_all_the_time_is_never_followed(run, v
 # --- names ----------------------------------------------------------------------------------------
 
 
-def test_folders_990_deep_are_refused(run):
-    here = os.getcwd()
-    os.chdir(run.path)
-    try:
-        for _ in range(990):
-            os.mkdir("deeper")
-            os.chdir("deeper")
-    finally:
-        os.chdir(here)
-    refused(run.recorded, "more than 16 levels")
+@pytest.fixture
+def deep(run):
+    """The run, with 990 folders one within the other: no path is long enough to name the last."""
+    current = os.open(run.path, os.O_RDONLY)
+    for _ in range(990):
+        os.mkdir("d", dir_fd=current)
+        below = os.open("d", os.O_RDONLY, dir_fd=current)
+        os.close(current)
+        current = below
+    yield run
+    for _ in range(990):
+        above = os.open("..", os.O_RDONLY, dir_fd=current)
+        os.close(current)
+        os.rmdir("d", dir_fd=above)
+        current = above
+    os.close(current)
+
+
+def test_folders_990_deep_are_refused(deep):
+    refused(deep.recorded, "more than 16 levels")
 
 
 def test_a_folder_of_very_many_files_is_refused(run, monkeypatch):
-    monkeypatch.setattr(files, "ENTRIES", 20)
+    monkeypatch.setitem(files.ENTRIES, "run folder", 20)
     for number in range(21):
         (run.path / str(number)).touch()
     refused(run.recorded, "has more than 20 files")
@@ -849,6 +914,12 @@ def test_a_run_may_have_any_name(name, tmp_path):
     assert "2 finished" in text
     (run.best).write_bytes(b"")
     refused(lambda: evaluate(cfg), "best.ckpt is damaged")
+
+
+def test_the_home_folder_of_nobody_is_a_name_like_others(run):
+    refused(lambda: compare.find([run.path, Path("~nobody-of-this-name/run")]), "is no run folder")
+    refused(lambda: sweeps.Sweep("~nobody-of-this-name/sweep"), "is no sweep folder")
+    refused(lambda: find("~nobody-of-this-name/x.png"), "names no picture")
 
 
 def test_a_link_to_ones_own_run_may_be_named(run, tmp_path):
@@ -1147,7 +1218,8 @@ def test_the_page_states_the_limits_of_the_code():
     page = "\n".join(rows)
     MB = 1 << 20
     for limit in (
-        f"| {files.ENTRIES:,} files, {files.LEVELS} levels deep",
+        f"| {files.ENTRIES['run folder']:,} files, {files.ENTRIES['sweep folder']:,} files",
+        f"; {files.LEVELS} levels deep",
         f"| {files.TEXT // MB} MB, {files.NODES:,} values, {files.DEPTH} levels deep",
         f"{files.CHARACTERS:,} characters a value",
         f"| {files.TABLE // MB} MB, {files.ROWS:,} epochs, {files.COLUMNS} columns",

@@ -26,7 +26,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from src import __version__
+from src import __version__, files
 from src.charts import save
 from src.cli.console import quoted
 from src.errors import UserError
@@ -388,7 +388,7 @@ def test_what_slurm_says_of_a_lost_job_is_its_reason(
         *((row["status"], row["reason"]) for row in report.sweep.rows()), strict=True
     )
     assert statuses == ("finished", "interrupted", "failed", "interrupted")
-    reason = reason.format(python=sys.executable)
+    reason = reason.format(python=PYTHON)
     assert reasons == (
         "",
         f"Slurm job 5_1 {state}; {reason}",
@@ -832,6 +832,18 @@ def test_what_numbered_jobs_cannot_have_is_refused_in_one_line(tmp_path, overrid
     with pytest.raises((UserError, HydraException), match=re.escape(said)) as error:
         begin(cfg, loader)
     assert "\n" not in str(error.value)
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_a_sweep_whose_plan_could_not_be_read_again_is_not_begun(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "NODES", 50)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+    cfg = composed(f"hydra.sweep.dir={tmp_path}/sweep")
+    cfg.hydra.overrides.task.append("seed=range(20)")
+    said = "^the plan of 20 jobs could not be read again: it has more than 50 values"
+    with pytest.raises(UserError, match=said):
+        begin(cfg, loader)
     assert not (tmp_path / "sweep").exists()
 
 

@@ -1,6 +1,7 @@
 """Charts that more than one command draws, and what all share: colours, an empty figure, the PNG
 file."""
 
+import functools
 import io
 import math
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from PIL import Image
 
 from src.runs import write
@@ -36,9 +38,21 @@ def short(text: str, most: int = 36) -> str:
     return text if len(text) <= most else f"{text[: half - 1]}\N{HORIZONTAL ELLIPSIS}{text[-half:]}"
 
 
+def visible(text: str) -> str:
+    """The text with a square for each character that the font does not have: matplotlib would warn
+    of each, and draw one too."""
+    glyphs = _glyphs()
+    return "".join(each if ord(each) in glyphs else "\N{WHITE SQUARE}" for each in text)
+
+
+@functools.cache
+def _glyphs() -> frozenset[int]:
+    return frozenset(get_font(findfont(FontProperties())).get_charmap())
+
+
 def literal(text: str) -> str:
-    """A short text in which matplotlib finds no formula."""
-    return short(text).replace("$", r"\$")
+    """A short and visible text in which matplotlib finds no formula."""
+    return visible(short(text)).replace("$", r"\$")
 
 
 def scale(values: Iterable[float]) -> str:
@@ -46,6 +60,11 @@ def scale(values: Iterable[float]) -> str:
     "linear"."""
     finite = [value for value in values if math.isfinite(value)]
     return "log" if 0 < 10 * min(finite, default=0) <= max(finite, default=0) else "linear"
+
+
+def logarithmic(values: Iterable[float]) -> str:
+    """Of an axis for values of any size: "log", if there is one above 0 that it can show."""
+    return "log" if any(0 < value < math.inf for value in values) else "linear"
 
 
 def save(figure: Figure, path: Path) -> np.ndarray:

@@ -1,13 +1,13 @@
 """Curves of one run and of several, epoch by epoch."""
 
 from collections.abc import Iterator, Sequence
-from itertools import product
+from itertools import chain, product
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from src.charts import CYCLE, figure, scale
+from src.charts import CYCLE, figure, logarithmic, scale
 
 PANELS = {  # title -> metrics
     "loss": ("train/loss", "val/loss", "test/loss"),
@@ -19,6 +19,12 @@ Rows = Sequence[dict[str, float]]  # one dict per epoch: epoch, lr, train/loss, 
 Line = tuple[
     int, int, str, Sequence[float], Sequence[float]
 ]  # run, place in its panel, name, epochs, values
+
+
+def shown(rows: Rows) -> bool:
+    """Whether the rows have a metric that a panel shows."""
+    names = {*chain.from_iterable(PANELS.values())}
+    return any(not names.isdisjoint(row) for row in rows)
 
 
 def panels(runs: Sequence[Rows], height: float) -> Iterator[tuple[Axes, list[Line]]]:
@@ -33,10 +39,9 @@ def panels(runs: Sequence[Rows], height: float) -> Iterator[tuple[Axes, list[Lin
     for ax, (title, lines) in zip(
         panel.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True
     ):
-        losses = (value for *_, values in lines for value in values)
-        ax.set(
-            xlabel="epoch", yscale={"loss": scale(losses), "accuracy": "linear"}.get(title, "log")
-        )
+        drawn = [*chain.from_iterable(values for *_, values in lines)]
+        scales = {"loss": scale(drawn), "accuracy": "linear"}
+        ax.set(xlabel="epoch", yscale=scales.get(title, logarithmic(drawn)))
         ax.set_title(title, loc="left")
         ax.locator_params(axis="x", nbins=5, integer=True, min_n_ticks=1)
         ax.grid(alpha=0.3)

@@ -73,7 +73,7 @@ def weights(runs: dict[str, Tensor], classes: Sequence[str]) -> Figure:
         for run in runs
         for k, name in enumerate(classes)
     ]
-    images = [image for W in runs.values() for image in square(W.T.cpu())[:, 0].numpy()]
+    images = [image for W in runs.values() for image in square(W.T.cpu().double())[:, 0].numpy()]
     for ax, title, image in zip(axes.flat, titles, images, strict=False):
         drawn = ax.imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit)
         ax.set_title(title, fontsize=9, loc="left")

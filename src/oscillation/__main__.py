@@ -50,7 +50,13 @@ def measure(sweep: Sweep) -> list[Row]:
 def draw(means: list[Row], path: Path) -> None:
     """Draw how much the loss moves at each setting, and how good the model is, as the file
     `path`."""
-    from src.charts import CYCLE, figure, literal, save  # matplotlib: --help needs none
+    from src.charts import (
+        CYCLE,
+        figure,
+        literal,
+        logarithmic,
+        save,
+    )  # matplotlib: --help needs none
 
     panel = figure(10, 4.2)
     left, right = panel.subplots(1, 2)
@@ -61,9 +67,9 @@ def draw(means: list[Row], path: Path) -> None:
     panels = zip(MEASURED, (left, left, left, right), CYCLE, "oxoo", strict=False)
     for name, ax, colour, marker in panels:
         ax.plot([row[name][0] for row in means], marker, label=name, color=colour)
-    left.set(
-        title="how much the training loss moves", yscale="log", ylabel="mean |change| of the loss"
-    )
+    changes = [row[name][0] for row in means for name in MEASURED[:3]]
+    left.set(title="how much the training loss moves", ylabel="mean |change| of the loss")
+    left.set_yscale(logarithmic(changes))
     right.set(title="accuracy after the last epoch", ylabel="val/acc")
     for ax in (left, right):
         ax.set_xticks(range(len(labels)), labels, rotation=90)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor, resize
 
 from src.errors import UserError, printable
-from src.files import open_regular
+from src.files import expanded, open_regular
 from src.predict.jpeg import scans
 
 # Pillow knows more; some of those start other programs
@@ -77,7 +77,7 @@ def find(inputs: str) -> dict[str, Path]:
     Hidden ones are left out. Names are relative to it, and fit on one line. Raises UserError if
     there is none.
     """
-    given = Path(inputs).expanduser()
+    given = expanded(inputs)
     if os.path.lexists(given) and not given.is_dir():
         return {printable(given.name): given}
     shown = _files(given, SUFFIXES)
@@ -91,7 +91,7 @@ def find(inputs: str) -> dict[str, Path]:
 def passed_over(inputs: str) -> str:
     """A line about the pictures in the folder `inputs` that `find` leaves out for their format;
     empty if there is none."""
-    folder = Path(inputs).expanduser()
+    folder = expanded(inputs)
     left = [name for name in _files(folder, OTHERS) if (folder / name).is_file()]
     if not left:
         return ""

@@ -11,13 +11,12 @@ from typing import Annotated, Any, Literal
 import torch
 from hydra.core.hydra_config import HydraConfig
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
 from omegaconf import DictConfig
 from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from src import files
-from src.charts import COLOURS, save, short
+from src.charts import COLOURS, save, short, visible
 from src.charts.images import BLACK, WRONG, gallery, square
 from src.cli.console import pasteable
 from src.cli.options import Options, checked
@@ -51,7 +50,7 @@ def predict(cfg: DictConfig, folder: Path) -> None:
     run = Run(options.run)
     checkpoint = getattr(run, options.checkpoint)
     data, model = restore(run.recorded(), checkpoint, options.data.get("root"), within=run.path)
-    if not model.classifies:
+    if not model.classifies or data.classes is None:
         raise UserError(f"run {run.path} is no classifier; predict needs one")
     if paths and data.resize is None:
         raise UserError(
@@ -139,14 +138,16 @@ def read_costs(path: Path, classes: list[str]) -> Tensor:
 def chart(rows: list[dict[str, Any]], pairs: Tensor, classes: list[str]) -> Figure:
     """Of each row of predictions.csv: its file, its three likeliest classes, its answer, and its
     `pair`."""
-    glyphs, captions = get_font(findfont("DejaVu Sans")).get_charmap(), []
+    captions = []
     for row in rows:
         likeliest = sorted(classes, key=row.get, reverse=True)[:3]
         odds = [f"{name} {row[name]:.2f}" for name in likeliest]
         answer = [f"answer {row['answer']}"] if "answer" in row else []
         log.info("%s: %s", row["file"], "; ".join([", ".join(odds), *answer]))
-        name = "".join(each if ord(each) in glyphs else "\N{WHITE SQUARE}" for each in row["file"])
-        lines = [(short(name, 30), COLOURS["train"]), *((text, BLACK) for text in odds)]
+        lines = [
+            (short(visible(row["file"]), 30), COLOURS["train"]),
+            *((text, BLACK) for text in odds),
+        ]
         captions.append(lines + [(text, COLOURS["test"]) for text in answer])
     return gallery(pairs, captions, "your picture, what the model sees, likeliest classes")
 

@@ -25,8 +25,8 @@ from src.errors import UserError
 from src.files import open_regular
 
 LARGEST = 1 << 28  # bytes of the file
-DIRECTORY, PARTS = 1 << 20, 10_000  # of the archive: bytes of its list of parts, and how many
-PICKLE, INSTRUCTIONS = 1 << 24, 1_000_000  # of the pickle; 20,000 epochs have 660,000 instructions
+DIRECTORY, PARTS = 1 << 20, 10_000  # bytes of the archive's list of parts, and how many
+PICKLE, INSTRUCTIONS = 1 << 24, 1_000_000  # bytes and instructions; 20,000 epochs have 660,000
 TENSORS, DIMENSIONS = 10_000, 64
 NEEDED = {  # what every checkpoint has, and its type
     "state_dict": dict,
@@ -144,7 +144,7 @@ class Archive:
             raise ValueError(f"it has no {name} of at most {most:,} bytes")
         self.file.seek(part.header)
         lengths = struct.unpack("<26xHH", self.file.read(30))
-        self.file.seek(sum(lengths), io.SEEK_CUR)  # of the name and of what fills up the header
+        self.file.seek(sum(lengths), io.SEEK_CUR)  # behind the name, and what fills up the header
         content = bytearray(part.length)
         if self.file.readinto(content) != len(content) or zlib.crc32(content) != part.checksum:
             raise ValueError(f"wrong checksum of {name}")

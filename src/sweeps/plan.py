@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import SearchPathElement
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -25,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from src import __version__
 from src.cli.command import check_hydra
 from src.errors import UserError
-from src.files import expanded
+from src.files import dump_yaml, expanded
 from src.runs import claim, write
 from src.sweeps.sweep import MOST_JOBS
 
@@ -64,12 +63,6 @@ def make(config: DictConfig, loader: ConfigLoader) -> Path:
     """
     jobs = expand(config)
     hydra = config.hydra
-    with tempfile.TemporaryDirectory() as configs:
-        copy_configs(config, Path(configs))
-        check_jobs(config, copied(loader, Path(configs)), jobs)
-        named = any(text.startswith("hydra.sweep.dir=") for text in hydra.overrides.hydra)
-        folder = claim(expanded(hydra.sweep.dir), "hydra.sweep.dir" if named else None)
-        shutil.copytree(configs, folder / ".conf")
     settings = [
         text
         for text in hydra.overrides.hydra
@@ -81,7 +74,19 @@ def make(config: DictConfig, loader: ConfigLoader) -> Path:
         "config": hydra.job.config_name,
         "jobs": jobs,
     }
-    write(folder / "sweep.yaml", yaml.safe_dump(plan))
+    try:
+        content = dump_yaml(plan)
+    except ValueError as error:
+        raise UserError(
+            f"the plan of {len(jobs):,} jobs could not be read again: {error}; take fewer values"
+        ) from error
+    with tempfile.TemporaryDirectory() as configs:
+        copy_configs(config, Path(configs))
+        check_jobs(config, copied(loader, Path(configs)), jobs)
+        named = any(text.startswith("hydra.sweep.dir=") for text in hydra.overrides.hydra)
+        folder = claim(expanded(hydra.sweep.dir), "hydra.sweep.dir" if named else None)
+        shutil.copytree(configs, folder / ".conf")
+    write(folder / "sweep.yaml", content)
     return folder
 
 

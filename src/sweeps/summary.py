@@ -18,6 +18,7 @@ from src.sweeps.sweep import SELECTED, Row, Sweep
 from src.tables import markdown, table
 
 MOST_POINTS = 500  # in a picture
+LARGEST = 1e100  # value of an axis to scale; matplotlib computes with the margins around it
 SHOWN = ("val/loss", "val/acc", "test/loss", "test/acc")  # in this order, where a run has them
 
 
@@ -100,7 +101,7 @@ def places(texts: list[str]) -> dict[str, float]:
     they come."""
     with contextlib.suppress(ValueError):
         texts = sorted(texts, key=float)
-        if all(0 < float(text) < math.inf for text in texts):
+        if all(1 / LARGEST < float(text) < LARGEST for text in texts):
             return {text: float(text) for text in texts}
     return {text: k for k, text in enumerate(dict.fromkeys(texts))}
 

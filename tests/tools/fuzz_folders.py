@@ -205,9 +205,9 @@ CONFIG, RECORD, TABLE, PLAN = "config.yaml", "metrics.json", "metrics.csv", "swe
 RUN = [
     ("src.evaluate", [], [CONFIG, CONFIG, RECORD, "best.ckpt", "best.ckpt"]),
     ("src.evaluate", ["checkpoint=last"], [CONFIG, RECORD, "last.ckpt", "last.ckpt"]),
+    ("src.predict", [], [CONFIG, "best.ckpt"]),
     ("src.compare", [], [CONFIG, RECORD, TABLE, "best.ckpt"]),
 ]
-CLASSIFIER = [*RUN, ("src.predict", [], [CONFIG, "best.ckpt"])]
 SWEEP = [
     ("src.sweeps", [], [PLAN, RECORD]),
     ("src.oscillation", [], [PLAN, RECORD, TABLE]),
@@ -271,8 +271,7 @@ def try_mutant(valid: Path, place: Path, seed: int, number: int) -> tuple[str, s
     """Make the mutant and read it: what was changed, the command, and what is wrong."""
     rng = random.Random(f"{seed} {number}")
     kind = rng.choice(["scratch", "concise", "grid", "linear", "sweep", "sweep"])
-    commands = {"sweep": SWEEP, "linear": RUN}.get(kind, CLASSIFIER)
-    module, more, read = rng.choice(commands)
+    module, more, read = rng.choice(SWEEP if kind == "sweep" else RUN)
     canary = make_canary(place, valid / "scratch")
     (place / "work").mkdir()
     with warnings.catch_warnings(action="ignore"):  # torch's, of the tensors that a mutant has

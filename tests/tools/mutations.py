@@ -59,6 +59,7 @@ TEXTS = [
         "src.models.x.y",
         "os.system",
     ),
+    *("src.models.scratch.SoftmaxRegression", "src.models.closed_form.SoftmaxRegression"),
     *("src.models.concise.SoftmaxRegression", "src.models.grid.SoftmaxRegression"),
     *(
         "src.data.module.SplitDataModule",
@@ -355,7 +356,7 @@ def change_checkpoint(rng: random.Random, path: Path) -> str:
     for _ in range(rng.choice([1, 1, 2, 4])):
         within = {"": holder[""], "state_dict": holder[""].get("state_dict")}.get(part, holder)
         what = change_value(rng, within, new, deep=part == "everything")
-    with contextlib.suppress(Exception):  # what cannot be saved is left as it was
+    with contextlib.suppress(Exception):  # the file is left as it was if this cannot be saved
         content = io.BytesIO()
         torch.save(holder.get(""), content)
         path.write_bytes(content.getvalue())
@@ -474,7 +475,7 @@ def add_file(rng: random.Random, path: Path) -> str:
     names = [b"hydra_plugins/evil.py", b"src/__init__.py", b"sitecustomize.py", b"matplotlibrc"]
     names += [b".env", b"conf/train.yaml", b"evaluation.json/x", b"summary.md/x", b"figures/x"]
     names += [b"evaluation.json.1.part", b"summary.csv.-1.part/x", b"oscillation.png/x"]
-    names += [b"/".join([b"d"] * 300), *NAMES]
+    names += [b"/".join([b"d"] * 100), *NAMES]
     name = rng.choice(names)
     path = os.path.join(os.fsencode(rng.choice([path.parent, path.parent.parent])), name)
     with contextlib.suppress(OSError):
