@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 from torchvision.transforms.v2.functional import resize
 
 from src.charts import save
@@ -136,17 +136,17 @@ def test_16_bit_grey_as_pillow_writes_it_is_not_saturated(tmp_path):
     assert np.array_equal(grey(path), ramp())
 
 
-def test_what_is_transparent_is_white(tmp_path):
+def test_what_is_transparent_remains_so(tmp_path):
     half = np.where(np.arange(60) < 30, 0, 255).astype(np.uint8)[None].repeat(40, axis=0)  # alpha
-    expected = np.where(half == 0, WHITE, ramp())
     for mode in ("LA", "RGBA"):
         picture = Image.fromarray(ramp()).convert(mode)
         picture.putalpha(Image.fromarray(half))
         for suffix in ("png", "webp"):
-            picture.save(
-                tmp_path / f"{mode}.{suffix}", **({"lossless": True} if suffix == "webp" else {})
-            )
-            assert np.array_equal(grey(tmp_path / f"{mode}.{suffix}"), expected), (mode, suffix)
+            path = tmp_path / f"{mode}.{suffix}"
+            picture.save(path, **({"lossless": True} if suffix == "webp" else {}))
+            levels, alpha = (np.asarray(each) for each in decode(path).convert("LA").split())
+            assert np.array_equal(alpha, half), path
+            assert np.array_equal(levels[half > 0], ramp()[half > 0]), path
 
 
 def test_what_is_half_transparent_is_half_white(tmp_path):
@@ -157,21 +157,47 @@ def test_what_is_half_transparent_is_half_white(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["png", "gif"])
-def test_a_transparent_colour_of_a_palette_is_white(tmp_path, suffix):
+def test_one_colour_of_a_palette_may_be_transparent(tmp_path, suffix):
     picture = Image.fromarray((np.arange(60)[None] // 20).astype(np.uint8).repeat(40, axis=0), "P")
     picture.putpalette([10, 10, 10, 120, 120, 120, 200, 200, 200])
     picture.save(tmp_path / f"x.{suffix}", transparency=1)
-    assert grey(tmp_path / f"x.{suffix}")[0, ::20].tolist() == [10, WHITE, 200]
+    levels, alpha = (
+        np.asarray(each)[0, ::20].tolist()
+        for each in decode(tmp_path / f"x.{suffix}").convert("LA").split()
+    )
+    assert alpha == [255, 0, 255]
+    assert levels[::2] == [10, 200]
 
 
-def test_a_transparent_grey_level_is_white(tmp_path):
+def test_one_grey_level_may_be_transparent(tmp_path):
     levels = np.array([[0, 100, 200]], np.uint8)
     Image.fromarray(levels).save(tmp_path / "8.png", transparency=100)
     key = b"tRNS", struct.pack(">H", 100 * 257)
     png(tmp_path / "16.png", levels[:, :, None].astype(int) * 257, 0, key)
-    assert (
-        grey(tmp_path / "8.png").tolist() == grey(tmp_path / "16.png").tolist() == [[0, WHITE, 200]]
-    )
+    for name in ("8.png", "16.png"):
+        found, alpha = decode(tmp_path / name).convert("LA").split()
+        assert np.asarray(alpha).tolist() == [[255, 0, 255]]
+        assert np.asarray(found)[0, ::2].tolist() == [0, 200]
+
+
+@pytest.mark.parametrize("alpha", [0, 100, 127, 128, 254])
+def test_a_picture_that_is_equally_transparent_everywhere_is_put_on_white(tmp_path, alpha):
+    picture = Image.fromarray(ramp()).convert("RGBA")
+    picture.putalpha(alpha)
+    picture.save(tmp_path / "x.png")
+    expected = ramp() * (alpha / 255) + 255 - alpha
+    assert abs(grey(tmp_path / "x.png") - expected).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(60, 40), (1300, 900)])
+def test_a_picture_that_is_opaque_everywhere_is_what_it_is_without_its_alpha(tmp_path, size):
+    plain = Image.fromarray(ramp()).resize(size)
+    for mode in ("L", "RGB"):
+        plain.convert(mode).save(tmp_path / "plain.png")
+        plain.convert(f"{mode}A" if mode == "RGB" else "LA").save(tmp_path / "opaque.png")
+        expected, found = decode(tmp_path / "plain.png"), decode(tmp_path / "opaque.png")
+        assert found.mode == expected.mode == "RGB"
+        assert np.array_equal(np.asarray(found), np.asarray(expected))
 
 
 UPRIGHT = {  # EXIF orientation -> what makes the stored rows and columns upright
@@ -358,6 +384,134 @@ def test_a_hair_keeps_a_pixel():
 def test_a_blank_picture_is_refused(size, level):
     with pytest.raises(UserError, match="one colour"):
         seen(np.full(size, level, np.uint8))
+
+
+# --- cut-outs
+
+
+def shirt(colour: str, crease: str, size: tuple[int, int] = (300, 200)) -> Image.Image:
+    """A shirt of the colour with a crease from top to bottom, on transparent ground of no one
+    colour."""
+    mask = Image.new("L", size)
+    outline = [(60, 20), (120, 20), (150, 70), (120, 80), (110, 60), (110, 180)]
+    mirrored = [(180 - x, y) for x, y in reversed(outline)]
+    ImageDraw.Draw(mask).polygon(outline + mirrored, fill=255)
+    picture = Image.effect_noise(size, 200).convert("RGB")
+    picture.paste(colour, mask=mask)
+    picture.paste(crease, (88, 20, 93, 180))
+    picture.putalpha(mask)
+    return picture
+
+
+def light(picture: Image.Image, invert: str = "auto") -> np.ndarray:
+    """Grey levels (28, 28) that the model sees."""
+    return prepare(picture, 28, invert)[0].numpy().astype(int)
+
+
+GARMENTS = {  # garment -> crease, and the grey level at which each is to be seen
+    "white": ("lightgrey", 255, 211),
+    "black": ("dimgrey", 255, 150),
+    "grey": ("lightgrey", 128, 211),
+    "dimgrey": ("black", 150, 255),
+    "red": ("darkred", 179, 213),
+    "navy": ("black", 240, 255),
+    "yellow": ("gold", 226, 202),
+}
+
+
+@pytest.mark.parametrize("colour", GARMENTS)
+def test_a_shirt_on_transparent_ground_is_seen_light_on_black(tmp_path, colour):
+    crease, garment_level, crease_level = GARMENTS[colour]
+    shirt(colour, crease).save(tmp_path / "x.png")
+    seen_levels = load(tmp_path / "x.png")[0].numpy().astype(int)
+    assert seen_levels[20, 12:17].tolist()[::4] == [garment_level] * 2
+    assert abs(seen_levels[8:26, 14] - crease_level).min() < 25  # a crease of less than a pixel
+    assert (seen_levels[15:, [0, 1, 2, 25, 26, 27]] == 0).all()  # beside the body
+    assert (seen_levels[[0, -1]] > 50).any(axis=1).all()  # from top to bottom
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_the_ground_of_a_cut_out_is_black_whatever_colour_its_pixels_have(tmp_path, suffix):
+    images = []
+    for k, ground in enumerate(("black", "white", "red")):
+        picture = Image.new("RGBA", (300, 200), ground)
+        picture.putalpha(0)
+        picture.alpha_composite(shirt("white", "lightgrey"))
+        options = {"lossless": True, "exact": True} if suffix == "webp" else {}
+        picture.save(tmp_path / f"{k}.{suffix}", **options)
+        images.append(load(tmp_path / f"{k}.{suffix}"))
+    assert torch.equal(images[0], images[1])
+    assert torch.equal(images[0], images[2])
+
+
+def test_a_cut_out_is_cropped_to_what_is_more_opaque_than_transparent():
+    picture = Image.new("RGBA", (300, 200), (0, 0, 0, 0))
+    picture.paste((0, 0, 0, 70), (10, 100, 290, 190))  # a shadow
+    picture.paste((0, 0, 0, 255), (100, 50, 200, 100))
+    picture.putpixel((5, 5), (0, 0, 0, 255))  # a speck
+    found = light(picture)
+    assert (found[7:21] == 255).all()
+    assert (found[:7] == 0).all()
+
+
+def test_half_transparent_edges_are_half_as_light():
+    picture = Image.new("RGBA", (28, 28), (255, 255, 255, 0))
+    picture.paste((255, 255, 255, 128), (4, 4, 24, 24))
+    picture.paste((255, 255, 255, 255), (8, 8, 20, 20))
+    assert light(picture)[14].tolist() == [0] * 4 + [128] * 4 + [255] * 12 + [128] * 4 + [0] * 4
+
+
+def test_a_cut_out_in_the_size_of_the_data_set_is_taken_pixel_by_pixel(official):
+    for image in official[:50, 0].numpy():
+        alpha = Image.fromarray((image > 0).astype(np.uint8) * 255)
+        for side in (28, 40):
+            levels = Image.fromarray(image).resize((side, side))
+            picture = Image.merge("LA", (levels, alpha.resize((side, side)))).convert("RGBA")
+            found = prepare(picture, side, "false")[0].numpy()
+            assert np.array_equal(found[found > 0], np.asarray(levels)[found > 0])
+
+
+def test_a_cut_out_is_inverted_always_or_never_if_the_user_says_so():
+    for colour, level in (("silver", 192), ("dimgrey", 105)):
+        picture = shirt(colour, colour)
+        assert light(picture, "false").max() == level
+        assert light(picture, "true").max() == 255 - level
+        assert light(picture, "auto").max() == max(level, 255 - level)
+
+
+@pytest.mark.parametrize(("colour", "invert"), [("black", "false"), ("white", "true")])
+def test_a_cut_out_that_the_user_makes_black_on_black_is_refused(colour, invert):
+    with pytest.raises(
+        UserError, match=f"^invert={invert} makes it black on black; use invert=auto"
+    ):
+        light(shirt(colour, colour), invert)
+
+
+def test_a_former_ground_at_the_edge_tells_whether_a_grey_garment_is_inverted():
+    alpha = np.zeros((140, 140), np.uint8)
+    alpha[20:120, 20:120] = 255
+    for edge, level in ((0, 120), (255, 120)):
+        levels = np.full((140, 140), edge, np.uint8)
+        levels[24:116, 24:116] = 120
+        picture = Image.merge("LA", (Image.fromarray(levels), Image.fromarray(alpha)))
+        expected = level if edge == 0 else 255 - level
+        assert light(picture.convert("RGBA"))[14, 14] == expected
+
+
+def test_a_hair_and_a_dot_on_transparent_ground_are_seen():
+    for size in ((1, 200), (200, 1), (1, 1)):
+        for colour in ("white", "black"):
+            picture = Image.new("RGBA", (300, 300), (0, 0, 0, 0))
+            picture.paste(colour, (50, 50, 50 + size[0], 50 + size[1]))
+            assert light(picture).max() > 100
+
+
+def test_the_drawing_shows_white_and_black_cut_outs():
+    for colour in ("white", "black"):
+        picture = shirt(colour, colour)
+        given = pair(picture, prepare(picture, 28, "auto"))[:, :, :112]
+        assert len(given.mean(dim=0).unique()) > 1
+        assert 0.5 < given[:, 56, 100].mean() < 0.9  # the ground, neither black nor white
 
 
 # --- files that cannot be read

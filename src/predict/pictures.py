@@ -67,6 +67,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+OPAQUE = 128  # alpha from which a pixel is more opaque than transparent
 CLOSE = 0.05 * 255  # grey levels about the ground that still count as ground
 
 
@@ -126,8 +127,11 @@ class Pieces(io.BufferedReader):
 
 
 def decode(path: Path) -> Image.Image:
-    """The first frame: RGB, upright, on white, at most LARGEST a side. Raises UserError, which says
-    the reason."""
+    """The first frame, upright, at most LARGEST a side: RGBA if it is a cut-out, else RGB.
+
+    A cut-out is in parts more opaque than transparent, and in parts less. What is equally
+    transparent everywhere is put on white. Raises UserError, which says the reason.
+    """
     try:
         with warnings.catch_warnings(), Pieces(open_regular(path, FILE_BYTES).detach()) as file:
             warnings.simplefilter("ignore")  # flaws of the file that Pillow can live with
@@ -149,10 +153,12 @@ def decode(path: Path) -> Image.Image:
         raise UserError(printable(reason)) from error
     if turn is not None:
         picture = picture.transpose(turn)
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return picture.convert("RGB")
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    least, most = picture.getchannel("A").getextrema()
+    if least < OPAQUE <= most:
+        return picture.convert("RGBA")
+    return put_on(picture, "white")
 
 
 def check_size(picture: Image.Image, found: list[int]) -> None:
@@ -212,6 +218,12 @@ def orientation(picture: Image.Image) -> int | None:
         return None
 
 
+def put_on(picture: Image.Image, colour: str) -> Image.Image:
+    """RGB of a picture that is transparent in parts, on ground of the colour."""
+    ground = Image.new("RGBA", picture.size, colour)
+    return Image.alpha_composite(ground, picture.convert("RGBA")).convert("RGB")
+
+
 def prepare(picture: Image.Image, side: int, invert: str) -> Tensor:
     """What the model sees of the picture, (1, side, side) uint8.
 
@@ -219,6 +231,14 @@ def prepare(picture: Image.Image, side: int, invert: str) -> Tensor:
     `invert` is "true", "false", or "auto", if the object is darker than its ground. Raises
     UserError if nothing is seen.
     """
+    as_it_is = picture.size in ((SIDE, SIDE), (side, side))
+    see = see_cut_out if picture.mode == "RGBA" else see_photo
+    grey = see(picture, as_it_is, invert)
+    return resize(torch.from_numpy(np.array(grey))[None], [side, side])
+
+
+def see_photo(picture: Image.Image, as_it_is: bool, invert: str) -> Image.Image:
+    """Grey levels of the object, whose ground is the colour of the margin."""
     grey = picture.convert("L")
     levels = np.asarray(grey)
     ground = float(np.median(np.concatenate([levels[0], levels[-1], levels[:, 0], levels[:, -1]])))
@@ -226,14 +246,50 @@ def prepare(picture: Image.Image, side: int, invert: str) -> Tensor:
         raise UserError("it is of one colour, or nearly so")
     if invert == "true" or (invert == "auto" and levels.mean() < ground):
         grey, ground = ImageOps.invert(grey), 255 - ground
-    if grey.size not in ((SIDE, SIDE), (side, side)):
-        grey = trim(grey, ground)
-    return resize(torch.from_numpy(np.array(grey))[None], [side, side])
+    return grey if as_it_is else trim(grey, ground)
+
+
+def see_cut_out(picture: Image.Image, as_it_is: bool, invert: str) -> Image.Image:
+    """Grey levels of the object, whose ground is transparent and becomes black."""
+    picture = picture.convert("LA")
+    if not as_it_is:
+        mask = opaque(picture)
+        # one speck would keep its edge
+        without_specks = mask.filter(ImageFilter.MedianFilter(5))
+        picture = fit(picture.crop(without_specks.getbbox() or mask.getbbox()), (0, 0))
+    levels, alpha = (np.asarray(band).astype(float) for band in picture.split())
+    if invert == "true" or (invert == "auto" and is_dark(levels, opaque(picture))):
+        levels = 255 - levels
+    levels = (levels * alpha / 255).round().astype(np.uint8)
+    if invert != "auto" and levels.max() <= CLOSE:
+        raise UserError(f"invert={invert} makes it black on black; use invert=auto")
+    return Image.fromarray(levels)
+
+
+def opaque(picture: Image.Image) -> Image.Image:
+    """Mask, 0 or 255: the pixels that are at least half as opaque as the most opaque one."""
+    alpha = picture.getchannel("A")
+    half = alpha.getextrema()[1] / 2
+    return alpha.point([255 * (v >= half) for v in range(256)])
+
+
+def is_dark(levels: np.ndarray, mask: Image.Image) -> bool:
+    """Whether a cut-out is darker than the ground that it was cut from.
+
+    Nobody knows that ground, so it counts as mid-grey. But an edge is never cut exactly, and has
+    some of the ground, so the level between mid-grey and the edge is taken.
+    """
+    inside = ImageOps.expand(mask, 1).filter(ImageFilter.MinFilter(3))
+    inside = np.asarray(ImageOps.crop(inside, 1)) > 0
+    everywhere = np.asarray(mask) > 0
+    edge = np.median(levels[everywhere & ~inside])
+    # an object that is thin everywhere is all edge
+    thing = np.median(levels[inside if inside.any() else everywhere])
+    return bool(thing < (127.5 + edge) / 2)
 
 
 def trim(grey: Image.Image, ground: float) -> Image.Image:
-    """The object in SIDE x SIDE pixels, as large as fits, centred, on black or on a ground that is
-    lighter."""
+    """The object as it is `fit`, on black or on a ground that is lighter."""
     if np.mean(grey) >= ground:
         grey, ground = grey.point([max(0, round(v - ground)) for v in range(256)]), 0
     differs = [255 * (abs(v - ground) > CLOSE) for v in range(256)]
@@ -241,10 +297,15 @@ def trim(grey: Image.Image, ground: float) -> Image.Image:
         ImageFilter.MedianFilter(5)
     )  # one grain of noise would keep its edge
     thing = grey.crop(without_specks.point(differs).getbbox() or grey.point(differs).getbbox())
+    return fit(thing, round(ground))
+
+
+def fit(thing: Image.Image, ground: int | tuple[int, int]) -> Image.Image:
+    """The thing in SIDE x SIDE pixels, as large as fits, centred on the ground."""
     size = [max(1, round(edge * SIDE / max(thing.size))) for edge in thing.size]
     thing = thing.resize(size, Image.Resampling.LANCZOS)
     # the odd pixel of a margin is above or left, as in FashionMNIST
-    return ImageOps.pad(thing, (SIDE, SIDE), color=round(ground), centering=(0.51, 0.51))
+    return ImageOps.pad(thing, (SIDE, SIDE), color=ground, centering=(0.51, 0.51))
 
 
 def pair(picture: Image.Image, seen: Tensor) -> Tensor:
@@ -252,5 +313,10 @@ def pair(picture: Image.Image, seen: Tensor) -> Tensor:
     1]."""
     times = -(-4 * SIDE // seen.shape[-1])  # so that neither is small
     seen = seen.repeat_interleave(times, dim=1).repeat_interleave(times, dim=2).expand(3, -1, -1)
-    given = ImageOps.pad(picture, seen.shape[1:], color="white")
+    ground = "white"
+    if picture.mode == "RGBA":
+        # both a white and a black cut-out are seen on it
+        ground = "silver"
+        picture = put_on(picture, ground)
+    given = ImageOps.pad(picture, seen.shape[1:], color=ground)
     return torch.cat([pil_to_tensor(given), seen], dim=2) / 255
