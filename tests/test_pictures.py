@@ -424,7 +424,8 @@ def test_a_shirt_on_transparent_ground_is_seen_light_on_black(tmp_path, colour):
     crease, garment_level, crease_level = GARMENTS[colour]
     shirt(colour, crease).save(tmp_path / "x.png")
     seen_levels = load(tmp_path / "x.png")[0].numpy().astype(int)
-    assert seen_levels[20, 12:17].tolist()[::4] == [garment_level] * 2
+    # making it smaller sharpens the crease: up to two levels beside it
+    assert abs(seen_levels[20, [12, 16]] - garment_level).max() <= 2
     assert abs(seen_levels[8:26, 14] - crease_level).min() < 25  # a crease of less than a pixel
     assert (seen_levels[15:, [0, 1, 2, 25, 26, 27]] == 0).all()  # beside the body
     assert (seen_levels[[0, -1]] > 50).any(axis=1).all()  # from top to bottom
@@ -466,7 +467,9 @@ def test_a_cut_out_in_the_size_of_the_data_set_is_taken_pixel_by_pixel(official)
         alpha = Image.fromarray((image > 0).astype(np.uint8) * 255)
         for side in (28, 40):
             levels = Image.fromarray(image).resize((side, side))
-            picture = Image.merge("LA", (levels, alpha.resize((side, side)))).convert("RGBA")
+            picture = Image.merge(
+                "LA", (levels, alpha.resize((side, side), Image.Resampling.NEAREST))
+            ).convert("RGBA")
             found = prepare(picture, side, "false")[0].numpy()
             assert np.array_equal(found[found > 0], np.asarray(levels)[found > 0])
 
@@ -474,9 +477,9 @@ def test_a_cut_out_in_the_size_of_the_data_set_is_taken_pixel_by_pixel(official)
 def test_a_cut_out_is_inverted_always_or_never_if_the_user_says_so():
     for colour, level in (("silver", 192), ("dimgrey", 105)):
         picture = shirt(colour, colour)
-        assert light(picture, "false").max() == level
-        assert light(picture, "true").max() == 255 - level
-        assert light(picture, "auto").max() == max(level, 255 - level)
+        expected = {"false": level, "true": 255 - level, "auto": max(level, 255 - level)}
+        for invert, body in expected.items():
+            assert light(picture, invert)[15:26, 13:15].tolist() == [[body] * 2] * 11, invert
 
 
 @pytest.mark.parametrize(("colour", "invert"), [("black", "false"), ("white", "true")])

@@ -251,19 +251,19 @@ def see_photo(picture: Image.Image, as_it_is: bool, invert: str) -> Image.Image:
 
 def see_cut_out(picture: Image.Image, as_it_is: bool, invert: str) -> Image.Image:
     """Grey levels of the object, whose ground is transparent and becomes black."""
-    picture = picture.convert("LA")
-    if not as_it_is:
-        mask = opaque(picture)
-        # one speck would keep its edge
-        without_specks = mask.filter(ImageFilter.MedianFilter(5))
-        picture = fit(picture.crop(without_specks.getbbox() or mask.getbbox()), (0, 0))
-    levels, alpha = (np.asarray(band).astype(float) for band in picture.split())
-    if invert == "true" or (invert == "auto" and is_dark(levels, opaque(picture))):
-        levels = 255 - levels
-    levels = (levels * alpha / 255).round().astype(np.uint8)
-    if invert != "auto" and levels.max() <= CLOSE:
+    grey = np.asarray(picture.convert("L")).astype(float)
+    alpha = np.asarray(picture.getchannel("A")) / 255
+    mask = opaque(picture)
+    if invert == "true" or (invert == "auto" and is_dark(grey, mask)):
+        grey = 255 - grey
+    light = Image.fromarray((grey * alpha).round().astype(np.uint8))
+    if invert != "auto" and light.getextrema()[1] <= CLOSE:
         raise UserError(f"invert={invert} makes it black on black; use invert=auto")
-    return Image.fromarray(levels)
+    if as_it_is:
+        return light
+    # one speck would keep its edge
+    without_specks = mask.filter(ImageFilter.MedianFilter(5))
+    return fit(light.crop(without_specks.getbbox() or mask.getbbox()), 0)
 
 
 def opaque(picture: Image.Image) -> Image.Image:
@@ -300,7 +300,7 @@ def trim(grey: Image.Image, ground: float) -> Image.Image:
     return fit(thing, round(ground))
 
 
-def fit(thing: Image.Image, ground: int | tuple[int, int]) -> Image.Image:
+def fit(thing: Image.Image, ground: int) -> Image.Image:
     """The thing in SIDE x SIDE pixels, as large as fits, centred on the ground."""
     size = [max(1, round(edge * SIDE / max(thing.size))) for edge in thing.size]
     thing = thing.resize(size, Image.Resampling.LANCZOS)
