@@ -11,7 +11,7 @@ from src.cli import exit
 from src.cli.console import pasteable, relative, say
 from src.cli.options import Parser
 from src.errors import UserError, printable
-from src.runs import Run, claim, experiment, write_csv
+from src.runs import Run, claim, identity, write_csv
 from src.tables import table
 
 LETTERS = "ABCDEFGH"  # of the runs, each with a colour of its own
@@ -24,7 +24,7 @@ def find(paths: list[Path]) -> list[Run]:
     folders = [path for path in paths if not path.is_file()]  # of NAME/*, what a sweep sums up
     runs = [*{path.resolve(): Run(path) for path in folders}.values()]
     for run in runs:
-        run.recorded()  # refuses what is no run
+        run.settings()  # refuses what is no run
         if not (run.metrics_csv.exists() and run.best.exists()):
             raise UserError(f"{run.path} has no epoch to compare yet")
     if not 2 <= len(runs) <= len(LETTERS):
@@ -37,16 +37,16 @@ def compare(runs: list[Run], folder: Path) -> str:
     from src.charts import literal, save  # matplotlib and torch: --help needs none
     from src.charts.curves import compared, shown
     from src.charts.images import weights
-    from src.runs.config import restore
+    from src.runs.build import restore
 
-    settings = [run.recorded() for run in runs]
+    settings = [run.settings() for run in runs]
     classes, W = [], []
     for each, run in zip(settings, runs, strict=True):  # no more than one model is in memory
         data, model = restore(each, run.best, within=run.path)
         classes.append(data.classes)
         found = model.weights()
         W.append(found[0] if found and found[0].isfinite().all() else None)
-    experiments = map(experiment, settings)  # dotted key -> value; `model` becomes its class
+    experiments = map(identity, settings)  # dotted key -> value; `model` becomes its class
     chosen = [
         {"model": ".".join(each.pop("model._target_").split(".")[-2:]), **each}
         for each in experiments
@@ -59,7 +59,7 @@ def compare(runs: list[Run], folder: Path) -> str:
     rows, curves = [], {}
     for letter, run, each in zip(LETTERS, runs, chosen, strict=False):
         differing = {key: each[key] for key in keys if key in each}
-        record = run.record()
+        record = run.results()
         results = {name: record[name] for name in RESULTS if name in record}
         path = printable(relative(run.path))
         rows.append({"run": letter, **differing, **results, "folder": path})
@@ -70,7 +70,7 @@ def compare(runs: list[Run], folder: Path) -> str:
             for key in shared
         )
         name = text if 0 < len(text) <= 33 else run.path.name
-        epochs = run.rows()
+        epochs = run.epochs()
         if not shown(epochs):
             raise UserError(f"{run.path} has no epoch to compare yet")
         curves[literal(f"{letter}: {printable(name)}")] = epochs

@@ -45,7 +45,7 @@ def main() -> None:
     if not isinstance(folder, str) or not folder:
         raise UserError(f"run must be one folder, got {folders[0]}")
     run = Run(folder)
-    ConfigStore.instance().store("recorded", run.recorded())
+    ConfigStore.instance().store("recorded", run.settings())
     with run.lock():
         from_recorded()
 

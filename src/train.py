@@ -58,7 +58,7 @@ def log_results(run: Run) -> None:
 
         log.info("\n%s", members(run))
     log.info("\n%s\n", run.table())
-    record = run.record()
+    record = run.results()
     speed = f"{record['seconds']:.1f} s, {record['examples_per_second']:,.0f} examples/s"
     log.info("epoch %d of %d is the best; %s", record["best_epoch"], record["epochs"], speed)
     ended = record.get("ended", ALL_EPOCHS)
@@ -73,7 +73,7 @@ def how_to_train_on(run: Run) -> str:
     """The command with which a run goes on that was ended early."""
     stoppers = [
         f"~callbacks.{name}"
-        for name, callback in run.recorded()["callbacks"].items()
+        for name, callback in run.settings()["callbacks"].items()
         if callback["_target_"].endswith("EarlyStopping")
     ]
     return command_line("src.resume", override("run", run.path), *stoppers)

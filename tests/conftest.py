@@ -89,9 +89,9 @@ def config(data_root: Path) -> Callable[..., DictConfig]:
 
 def build(cfg: DictConfig, key: str, **objects: Any) -> Any:
     """The data, model, trainer or callback at `key` of the config, as a run has it."""
-    from src.runs.config import build as build_at
-    from src.runs.config import build_model
-    from src.runs.settings import plain
+    from src.runs.build import build as build_at
+    from src.runs.build import build_model
+    from src.runs.config import plain
     from src.signatures import arguments
     from src.training.trainer import build_trainer
 
@@ -107,7 +107,7 @@ def build(cfg: DictConfig, key: str, **objects: Any) -> Any:
 
 def made(key: str, kind: type, settings: dict[str, Any], **objects: Any) -> Any:
     """An object of the class as the settings at `key` of a config describe it."""
-    from src.runs.config import build as build_at
+    from src.runs.build import build as build_at
 
     return build_at(
         key, {"_target_": f"{kind.__module__}.{kind.__qualname__}", **settings}, **objects

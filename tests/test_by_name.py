@@ -111,7 +111,7 @@ def test_a_schedule_by_the_validation_loss_lowers_the_learning_rate(config, tmp_
     # no loss is better by 1000 %, so that each epoch after the first is a bad one
     plateau += ["++model.scheduler.threshold=10.0", "++model.scheduler.threshold_mode=abs"]
     train(config(*SMALL, *plateau), tmp_path / "run")
-    assert [row["lr"] for row in Run(tmp_path / "run").rows()] == pytest.approx([0.1, 0.1, 0.01])
+    assert [row["lr"] for row in Run(tmp_path / "run").epochs()] == pytest.approx([0.1, 0.1, 0.01])
 
 
 @pytest.mark.slow
@@ -120,7 +120,7 @@ def test_a_run_that_goes_on_is_the_run_that_was_never_interrupted(config, tmp_pa
     train(config(*SMALL, *settings), tmp_path / "whole")
     train(config(*SMALL, *settings, "trainer.max_epochs=2"), tmp_path / "run")
     run = Run(tmp_path / "run")
-    recorded = run.recorded()
+    recorded = run.settings()
     recorded["trainer"]["max_epochs"] = 3
     resume(run.path, recorded)
     assert differences(run, Run(tmp_path / "whole")) == []

@@ -73,7 +73,7 @@ def test_two_classifiers_are_compared_in_what_differs_in_results_and_in_weights(
         & rows[0].keys()
     )
     for row, run in zip(rows, runs, strict=True):
-        record = run.record()
+        record = run.results()
         assert row["folder"] == str(run.path)
         for metric in ("val/loss", "val/acc", "test/loss", "test/acc"):
             assert float(row[metric]) == record[metric]
@@ -89,13 +89,13 @@ def test_linear_regressions_are_compared_in_their_errors_without_pictures_of_wei
     trained, tmp_path
 ):
     run = Run(shutil.copytree(trained["linear"].path, tmp_path / "other"))
-    settings = run.recorded()
+    settings = run.settings()
     settings["data"]["batch_size"] = 7
     run.config.write_text(yaml.safe_dump(settings))
     compare(find([trained["linear"].path, run.path]), tmp_path / "out")
     rows = comparison(tmp_path / "out")
     assert [row["data.batch_size"] for row in rows] == ["10", "7"]
-    assert [float(row["error/w"]) for row in rows] == [trained["linear"].record()["error/w"]] * 2
+    assert [float(row["error/w"]) for row in rows] == [trained["linear"].results()["error/w"]] * 2
     assert not (tmp_path / "out/weights.png").exists()  # two weights are no image
     assert (tmp_path / "out/curves.png").exists()
 
@@ -105,7 +105,7 @@ def test_runs_on_other_data_are_compared_in_what_each_of_them_has(trained, tmp_p
     linear, classifier = comparison(tmp_path / "out")
     assert (linear["test/acc"], classifier["error/w"]) == ("", "")
     for row, name in (linear, "linear"), (classifier, "one"):
-        assert float(row["test/loss"]) == trained[name].record()["test/loss"]
+        assert float(row["test/loss"]) == trained[name].results()["test/loss"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "comparison.csv",
         "curves.png",
@@ -135,7 +135,7 @@ def test_what_cannot_be_compared_is_said_in_one_line(trained, tmp_path, names, r
 
 def test_a_run_whose_config_names_no_class_is_said_in_one_line(trained, tmp_path):
     run = Run(shutil.copytree(trained["linear"].path, tmp_path / "other"))
-    settings = run.recorded()
+    settings = run.settings()
     del settings["data"]["_target_"]
     run.config.write_text(yaml.safe_dump(settings))
     with pytest.raises(

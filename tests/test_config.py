@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from src.errors import UserError
 from src.models.concise import SoftmaxRegression
 from src.runs import Run
-from src.runs.config import check
+from src.runs.build import check
 from src.training.experiment import assemble, plain, train
 from tests.conftest import ROOT, build, made
 

@@ -68,18 +68,18 @@ def test_two_processes_equal_one_with_the_doubled_batch(config, both, tmp_path, 
         mine, other = (load_checkpoint(getattr(run, name))["state_dict"] for run in (two, one))
         for key in other:
             torch.testing.assert_close(mine[key], other[key], rtol=0, atol=1e-6)
-    for mine, other in zip(two.rows(), one.rows(), strict=True):
+    for mine, other in zip(two.epochs(), one.epochs(), strict=True):
         assert mine == pytest.approx(other, abs=1e-5)
         assert float(mine["val/acc"]) * 501 == pytest.approx(round(mine["val/acc"] * 501), abs=1e-9)
-    assert two.record()["test/acc"] * 10_000 == pytest.approx(
-        round(two.record()["test/acc"] * 10_000), abs=1e-8
+    assert two.results()["test/acc"] * 10_000 == pytest.approx(
+        round(two.results()["test/acc"] * 10_000), abs=1e-8
     )
     assert "outputs" not in folders(tmp_path)  # one run folder
     assert output.splitlines()[0].startswith("epoch 1/2  lr 0.1000  train/acc ")  # and no warnings
     assert output.count("epoch 2/2") == 1
     assert logs(two) == ["train.log"]
     result = evaluate(compose_config("evaluate", f"run={two.path}"))
-    assert result["test/acc"] == pytest.approx(two.record()["test/acc"], abs=1e-12)
+    assert result["test/acc"] == pytest.approx(two.results()["test/acc"], abs=1e-12)
 
 
 LONG = [*SMALL, "trainer=ddp", "data.batch_size=128", "trainer.max_epochs=20"]
@@ -111,7 +111,7 @@ def test_a_run_of_two_processes_that_is_interrupted_twice_goes_on(start, both, t
     assert status == 0, output
     assert "resumed after" in output
     whole = Run(tmp_path / "whole")
-    assert len(run.rows()) == 20
+    assert len(run.epochs()) == 20
     expected = load_checkpoint(whole.last)["state_dict"]
     for name, tensor in load_checkpoint(run.last)["state_dict"].items():
         assert torch.equal(tensor, expected[name])
@@ -123,7 +123,7 @@ def test_a_sweep_on_several_devices_is_refused_with_the_way_to_do_it(cli, tmp_pa
         "src.train", "-m", *SMALL, "trainer=ddp", "model.lr=0.1,0.2", "hydra.sweep.dir=sweep"
     )
     assert status == 1
-    reason = Run(tmp_path / "sweep/0").record()["reason"]
+    reason = Run(tmp_path / "sweep/0").results()["reason"]
     assert "trainer.devices=2 in a sweep: " in reason
     assert "for lr in 0.1 0.3; do python -m src.train trainer=ddp model.lr=$lr; done" in reason
 

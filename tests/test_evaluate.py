@@ -13,7 +13,7 @@ from src.data.fashion_mnist import CLASSES
 from src.errors import UserError
 from src.evaluate.scores import classification, evaluate
 from src.runs import Run
-from src.runs.config import restore
+from src.runs.build import restore
 from src.training.experiment import train
 from tests.conftest import compose_config
 
@@ -57,14 +57,14 @@ def test_the_recorded_test_metrics_are_reproduced_to_the_last_digit(
     run = Run(tmp_path / "run")
     caplog.set_level("INFO")
     result = evaluated(run)
-    names = [name for name in run.record() if name.startswith("test/")]
-    assert {name: result[name] for name in names} == {name: run.record()[name] for name in names}
+    names = [name for name in run.results() if name.startswith("test/")]
+    assert {name: result[name] for name in names} == {name: run.results()[name] for name in names}
     assert names
     assert "the same test metrics as in metrics.json, to the last digit" in caplog.text
 
 
 def test_a_metric_that_differs_from_the_record_is_said(run, caplog):
-    run.save_record(run.record() | {"test/acc": 0.99})
+    run.save_results(run.results() | {"test/acc": 0.99})
     evaluated(run)
     assert "not the test metrics in metrics.json (" in caplog.text
     assert "test/acc 0.99" in caplog.text
@@ -72,7 +72,7 @@ def test_a_metric_that_differs_from_the_record_is_said(run, caplog):
 
 def test_counts_are_those_of_a_plain_loop_over_the_test_images(run):
     result = evaluated(run)
-    data, model = restore(run.recorded(), run.best)
+    data, model = restore(run.settings(), run.best)
     data.setup()
     X, y = data.split_examples("test")
     with torch.no_grad():
@@ -104,7 +104,7 @@ def test_calibration_error_is_the_mean_gap_between_confidence_and_accuracy():
 @pytest.mark.slow
 def test_last_and_other_checkpoints_can_be_evaluated(run, tmp_path):
     best, last = evaluated(run), evaluated(run, "checkpoint=last")
-    assert (best["epoch"], last["epoch"]) == (run.record()["best_epoch"], 6)
+    assert (best["epoch"], last["epoch"]) == (run.results()["best_epoch"], 6)
     assert best["epoch"] < 6  # else the test shows nothing
     assert best["test/loss"] != last["test/loss"]
     copy = tmp_path / "copy.ckpt"
@@ -121,7 +121,7 @@ def test_the_command_prints_tables_and_leaves_no_other_trace(cli, run, tmp_path)
     names, _, values, *lines = [line.strip("|").split("|") for line in output.splitlines() if line]
     assert [name.strip() for name in names[:2]] == ["test/loss", "test/acc"]
     assert [float(value) for value in values[:2]] == [
-        pytest.approx(run.record()[name.strip()], rel=1e-3) for name in names[:2]
+        pytest.approx(run.results()[name.strip()], rel=1e-3) for name in names[:2]
     ]
     assert [line[0].strip() for line in lines[2:12]] == CLASSES
     assert (

@@ -20,7 +20,7 @@ from src.evaluate.scores import evaluate
 from src.models.scratch import LinearRegression, SoftmaxRegression
 from src.predict.prediction import predict
 from src.runs import Run
-from src.runs.config import restore
+from src.runs.build import restore
 from src.training.experiment import resume, train
 from tests.conftest import ROOT, compose_config
 
@@ -101,7 +101,7 @@ def test_a_file_without_an_end_is_refused(run, name, make):
     (run.path / name).unlink()
     make(run.path / name)
     with pytest.raises(UserError, match=r"is no regular file|is too large|is a link"):
-        run.rows() if name == "metrics.csv" else evaluated(run)
+        run.epochs() if name == "metrics.csv" else evaluated(run)
 
 
 def test_a_checkpoint_that_would_unpack_to_a_thousand_times_its_size_is_refused(run):
@@ -122,7 +122,7 @@ def test_a_checkpoint_that_would_unpack_to_a_thousand_times_its_size_is_refused(
 def test_a_record_that_is_none_is_refused(run, text):
     run.metrics_json.write_text(text, "latin-1")
     with pytest.raises(UserError, match=r"metrics\.json is damaged"):
-        run.record()
+        run.results()
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_record_that_is_none_is_refused(run, text):
 def test_rows_that_are_none_are_refused(run, text):
     run.metrics_csv.write_text(text)
     with pytest.raises(UserError, match=r"metrics\.csv is damaged"):
-        run.rows()
+        run.epochs()
 
 
 @pytest.mark.parametrize("name", ["evaluation.json.part", "figures/evaluation_residuals.png.part"])
@@ -350,13 +350,13 @@ GOING_ON: dict[str, Callable[[dict, Path], object]] = {
 @pytest.mark.parametrize("route", GOING_ON)
 def test_going_on_builds_each_part_in_its_role_and_takes_no_path(route, run, tmp_path):
     run.last.write_bytes(run.best.read_bytes())
-    run.save_record({"status": "interrupted"})
+    run.save_results({"status": "interrupted"})
     config, path = configuration(), tmp_path / "made"
     GOING_ON[route](config, path)
     run.config.write_text(yaml.safe_dump(config))
     key = "it must not have|is damaged|there is no such setting|_target_ is|input should be"
     with pytest.raises(UserError, match=key) as refused:
-        resume(run.path, run.recorded(), [])
+        resume(run.path, run.settings(), [])
     assert "\n" not in str(refused.value)
     assert not path.exists()
 
@@ -367,7 +367,7 @@ def test_an_edited_config_runs_no_program(cli, run, tmp_path):
     config["model"] = touches(victim)
     run.config.write_text(yaml.safe_dump(config))
     run.last.write_bytes(run.best.read_bytes())
-    run.save_record({"status": "interrupted"})
+    run.save_results({"status": "interrupted"})
     refusal = "model._target_ is 'subprocess.run', but must be a LightningModule that is defined"
     with pytest.raises(UserError, match=f"^{refusal}"):
         evaluated(run)
@@ -391,7 +391,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 def test_a_config_of_other_than_plain_values_is_damaged(run, text):
     run.config.write_text(text)
     with pytest.raises(UserError, match=r"config\.yaml is damaged: "):
-        run.recorded()
+        run.settings()
 
 
 @pytest.mark.parametrize("make", [pipe, link_to_zero, enormous])
@@ -399,7 +399,7 @@ def test_a_config_without_an_end_is_refused(run, make):
     run.config.unlink()
     make(run.config)
     with pytest.raises(UserError, match=r"is a link or a device|is too large"):
-        run.recorded()
+        run.settings()
 
 
 @pytest.mark.parametrize(
@@ -408,7 +408,7 @@ def test_a_config_without_an_end_is_refused(run, make):
 def test_a_folder_with_a_link_is_not_gone_on_with(run, victim, name):
     (run.path / name).symlink_to(victim.parent if "." not in name else victim)
     with pytest.raises(UserError, match=f"{name} is a link"):
-        run.recorded()
+        run.settings()
 
 
 def test_a_file_that_its_writer_renames_meanwhile_is_no_link(run, monkeypatch):
@@ -423,7 +423,7 @@ def test_a_file_that_its_writer_renames_meanwhile_is_no_link(run, monkeypatch):
         return found
 
     monkeypatch.setattr(files, "_list", renamed_after_the_listing)
-    assert run.recorded()["seed"] == 0
+    assert run.settings()["seed"] == 0
     assert not part.exists()
 
 
@@ -444,9 +444,9 @@ def test_a_checkpoint_deletes_no_file_of_the_users(config, victim, tmp_path):
         state |= {"dirpath": str(victim.parent), "best_k_models": {str(victim): torch.tensor(9.0)}}
         content["callbacks"]["History"] |= state
         torch.save(content, path)
-    settings = run.recorded()
+    settings = run.settings()
     settings["trainer"]["max_epochs"] = 3
     resume(run.path, settings, [])
-    assert run.record()["epochs"] == 3
+    assert run.results()["epochs"] == 3
     assert list(victim.parent.iterdir()) == [victim]
     assert victim.read_text() == "dear"

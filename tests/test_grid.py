@@ -75,7 +75,7 @@ def test_each_member_equals_the_run_of_its_own(config, tmp_path, numerics):
         )
         for mine, other in zip(weights(run, k), weights(own), strict=True):
             torch.testing.assert_close(mine, other, rtol=0, atol=1e-4)
-        record = own.record()
+        record = own.results()
         assert row["best_epoch"] == record["best_epoch"]
         for name in ("train/loss", "val/loss"):
             assert row[name] == pytest.approx(record[name], abs=1e-5)
@@ -99,26 +99,26 @@ def test_the_model_is_the_best_member_of_the_epoch_and_its_checkpoint_that_of_al
     for own, gamma in zip(alone, GAMMAS, strict=True):
         train(config("model=closed_form", *SMALL, *JUMPING, f"model.gamma={gamma}"), own.path)
     best = []  # member of each epoch
-    for row, *others in zip(run.rows(), *(own.rows() for own in alone), strict=True):
+    for row, *others in zip(run.epochs(), *(own.epochs() for own in alone), strict=True):
         best.append(min(range(2), key=lambda k, others=others: others[k]["val/loss"]))
         # losses, accuracies, learning rate, norms of the weights
         assert row == pytest.approx(others[best[-1]], abs=1e-5)
     assert 0 in best[:10]
-    losses = [row["val/loss"] for row in run.rows()]
+    losses = [row["val/loss"] for row in run.epochs()]
     lowest = losses.index(min(losses))
     assert best[lowest] == 1 != best[-1]  # else a wrong choice would not show
-    record, checkpoint = run.record(), load_checkpoint(run.best)
+    record, checkpoint = run.results(), load_checkpoint(run.best)
     assert record["best_epoch"] == lowest + 1 == checkpoint["epoch"] + 1
     state = checkpoint["state_dict"]
     assert torch.equal(state["W"], state["Ws"][:, 1])
     assert torch.equal(state["b"], state["bs"][1])
-    expected = alone[1].record()
+    expected = alone[1].results()
     measures = [name for name in record if "/" in name]
     assert {name: record[name] for name in measures} == pytest.approx(
         {name: expected[name] for name in measures}, abs=1e-5
     )
     for row, own in zip(members(run), alone, strict=True):
-        record = own.record()
+        record = own.results()
         assert row["best_epoch"] == record["best_epoch"]
         assert row["val/loss"] == pytest.approx(record["val/loss"], abs=1e-5)
     assert "test/loss" not in members(run)[0]
@@ -127,7 +127,7 @@ def test_the_model_is_the_best_member_of_the_epoch_and_its_checkpoint_that_of_al
 def test_evaluate_reproduces_the_test_metrics_to_the_last_digit(run):
     result = evaluate(compose_config("evaluate", f"run={run.path}"))
     assert {name: result[name] for name in ("test/loss", "test/acc")} == {
-        name: run.record()[name] for name in ("test/loss", "test/acc")
+        name: run.results()[name] for name in ("test/loss", "test/acc")
     }
 
 
@@ -138,7 +138,7 @@ def test_it_is_compared_and_predicts(config, cli, run, tmp_path):
     assert status == 0, output
     status, output = cli("src.predict", f"run={run.path}")
     assert status == 0, output
-    assert f"accuracy {run.record()['test/acc']:.4f}" in output
+    assert f"accuracy {run.results()['test/acc']:.4f}" in output
 
 
 def test_a_member_that_diverges_is_left_behind_and_harms_no_other(config, tmp_path):
@@ -150,12 +150,12 @@ def test_a_member_that_diverges_is_left_behind_and_harms_no_other(config, tmp_pa
     assert first["status"] == last["status"] == "diverged"
     assert first["reason"] == "in epoch 1"
     assert first["best_epoch"] is first["val/loss"] is good["status"] is None
-    for mine, other in zip(run.rows(), own.rows(), strict=True):
+    for mine, other in zip(run.epochs(), own.epochs(), strict=True):
         assert mine == pytest.approx(other, abs=1e-4)
         assert all(map(math.isfinite, mine.values()))
     for mine, other in zip(weights(run, 1), weights(own), strict=True):
         torch.testing.assert_close(mine, other, rtol=0, atol=1e-4)
-    assert run.record()["status"] == "finished"
+    assert run.results()["status"] == "finished"
 
 
 def test_a_member_whose_loss_was_infinite_once_stays_behind():
@@ -175,7 +175,7 @@ def test_if_all_diverge_the_run_ends(config, tmp_path):
         match=r"val loss became nan in epoch 1, step 8; lower the values of model.lr \(they are ",
     ):
         train(config(*TWO, "model.lr=[1e38,2e38]"), tmp_path)
-    assert Run(tmp_path).record()["status"] == "diverged"
+    assert Run(tmp_path).results()["status"] == "diverged"
 
 
 @pytest.mark.parametrize("name", AXES)
@@ -235,7 +235,7 @@ def test_early_stopping_watches_the_best_member(config, tmp_path):
     train(
         config(*TWO, *stop, f"{early}.min_delta=10", f"{early}.patience=1"), tmp_path
     )  # no loss falls by 10
-    assert Run(tmp_path).record()["epochs"] == 2
+    assert Run(tmp_path).results()["epochs"] == 2
 
 
 @pytest.mark.slow

@@ -222,7 +222,7 @@ def test_a_new_and_an_empty_folder_are_free(config, tmp_path):
     (tmp_path / "empty").mkdir()
     for name in ("new", "empty"):
         train(config(*QUICK), tmp_path / name)
-        assert Run(tmp_path / name).record()["status"] == "finished"
+        assert Run(tmp_path / name).results()["status"] == "finished"
         with pytest.raises(UserError, match=r"holds a run already; choose another with key=DIR"):
             check_free(tmp_path / name, "key")
 
@@ -246,7 +246,7 @@ def test_a_path_that_begins_with_a_tilde_is_in_the_home_folder(cli, tmp_path):
         assert status == 0, output
     assert {path.name for path in home.iterdir()} == {"run", "study", "sweep"}
     assert not (tmp_path / "~").exists()
-    assert len(Run(home / "run").rows()) == 2
+    assert len(Run(home / "run").epochs()) == 2
 
 
 def test_claim_takes_the_home_folder_for_what_it_is(tmp_path, monkeypatch):
@@ -481,7 +481,7 @@ def test_a_git_that_hangs_delays_a_run_by_seconds_alone(cli, tmp_path):
     path = f"{program.parent}{os.pathsep}{os.environ['PATH']}"
     status, output = cli("src.train", *QUICK, "hydra.run.dir=run", data=False, env={"PATH": path})
     assert status == 0, output
-    assert Run(tmp_path / "run").record()["git_commit"] is None
+    assert Run(tmp_path / "run").results()["git_commit"] is None
 
 
 # --- TensorBoard and a clock that was put back ------------------------------------------------------
@@ -495,7 +495,7 @@ def test_events_of_a_resumed_run_come_last_even_if_the_clock_was_put_back(
     with monkeypatch.context() as patch:
         patch.setattr(time, "time", lambda: ahead)
         train(config(*QUICK, "trainer.max_epochs=2"), run.path)
-    settings = run.recorded()
+    settings = run.settings()
     settings["trainer"]["max_epochs"] = 4
     resume(run.path, settings)
     names = sorted(path.name for path in run.events())
@@ -503,7 +503,7 @@ def test_events_of_a_resumed_run_come_last_even_if_the_clock_was_put_back(
     assert second(run.path / names[1]) <= time.time() + 2
     shown = curves(run)
     assert [step for step, _ in shown["loss/val"]] == [1, 2, 3, 4]
-    assert shown["tested/test_loss"][-1] == (4, pytest.approx(run.record()["test/loss"]))
+    assert shown["tested/test_loss"][-1] == (4, pytest.approx(run.results()["test/loss"]))
 
 
 def test_event_files_are_renamed_only_if_they_are_ahead(tmp_path):

@@ -29,8 +29,8 @@ from src.oscillation import __main__ as oscillation
 from src.predict.pictures import find
 from src.predict.prediction import predict
 from src.runs import Run
+from src.runs.build import restore
 from src.runs.checkpoint import LARGEST, load_checkpoint
-from src.runs.config import restore
 from src.sweeps import sweep as sweeps
 from src.sweeps.summary import summarize
 from src.training.experiment import resume
@@ -290,7 +290,7 @@ def test_a_part_of_a_checkpoint_of_another_type_is_refused_or_unused(run, name, 
     if unused or (name == "epoch" and value is True):
         load_checkpoint(run.best)
     else:
-        refused(lambda: restore(run.recorded(), run.best), "is no checkpoint|of another model")
+        refused(lambda: restore(run.settings(), run.best), "is no checkpoint|of another model")
 
 
 def test_a_part_of_a_checkpoint_that_is_missing_is_named(run):
@@ -413,7 +413,7 @@ def test_a_config_that_is_no_small_text_of_plain_values_is_damaged(kind, run):
     content, says = TEXTS[kind]
     run.config.write_text(content)
     began = time.monotonic()
-    refused(run.recorded, f"config\\.yaml is (damaged|too large).*{says}|config.*{says}")
+    refused(run.settings, f"config\\.yaml is (damaged|too large).*{says}|config.*{says}")
     assert time.monotonic() - began < 5
 
 
@@ -435,7 +435,7 @@ RECORDS = {
 @pytest.mark.parametrize("kind", RECORDS)
 def test_a_record_of_other_values_is_damaged(kind, run):
     run.metrics_json.write_text(RECORDS[kind])
-    refused(run.record, r"metrics\.json is damaged")
+    refused(run.results, r"metrics\.json is damaged")
 
 
 TABLES = {
@@ -458,18 +458,18 @@ TABLES = {
 @pytest.mark.parametrize("kind", TABLES)
 def test_a_table_of_other_values_is_damaged(kind, run):
     run.metrics_csv.write_text(TABLES[kind], errors="surrogateescape")
-    refused(run.rows, r"metrics\.csv is damaged")
+    refused(run.epochs, r"metrics\.csv is damaged")
 
 
 def test_a_table_of_63_megabytes_is_refused_unread(run):
     run.metrics_csv.write_text("epoch,val/loss\n" + "1,1.2345678901234567\n" * (63_000_000 // 21))
-    refused(run.rows, r"metrics\.csv is too large: it has 6[\d,]+ bytes")
+    refused(run.epochs, r"metrics\.csv is too large: it has 6[\d,]+ bytes")
 
 
 def test_what_a_row_does_not_have_is_left_out(run):
     # as of a callback that a resumed run was given later
     run.metrics_csv.write_text("epoch,val/loss,train/swing\n1,0.5,\n2,0.4,0.1\n")
-    assert run.rows() == [
+    assert run.epochs() == [
         {"epoch": 1.0, "val/loss": 0.5},
         {"epoch": 2.0, "val/loss": 0.4, "train/swing": 0.1},
     ]
@@ -776,12 +776,12 @@ def test_what_cannot_be_listed_is_refused(public, mode):
     assert "\n" not in said
     run = write_run(public / "run")
     (run.path / "checkpoints").chmod(mode)
-    said = as_somebody_else(run.recorded)
+    said = as_somebody_else(run.settings)
     assert said.startswith(f"UserError: {run.best.parent} cannot be listed (Permission denied)")
     # the folder itself
     run.best.parent.chmod(0o755)
     run.path.chmod(mode)
-    said = as_somebody_else(run.recorded)
+    said = as_somebody_else(run.settings)
     assert "Permission denied" in said or "cannot be listed" in said
     assert "\n" not in said
 
@@ -853,7 +853,7 @@ def test_a_file_that_is_swapped_for_a_link_all_the_time_is_never_followed(run, v
     found = set()
     while racing.is_alive():
         try:
-            found.add(run.record().get("status", "none"))
+            found.add(run.results().get("status", "none"))
         except UserError:
             found.add("refused")
     racing.join()
@@ -883,14 +883,14 @@ def deep(run):
 
 
 def test_folders_990_deep_are_refused(deep):
-    refused(deep.recorded, "more than 16 levels")
+    refused(deep.settings, "more than 16 levels")
 
 
 def test_a_folder_of_very_many_files_is_refused(run, monkeypatch):
     monkeypatch.setitem(files.ENTRIES, "run folder", 20)
     for number in range(21):
         (run.path / str(number)).touch()
-    refused(run.recorded, "has more than 20 files")
+    refused(run.settings, "has more than 20 files")
 
 
 NAMES = [b"\xff\xfe run", b"r\xc3\xbcn\x1b[2J", b"error: all is lost\nwritten to x", b"$x=", b"-m"]
@@ -1211,7 +1211,8 @@ def test_mutants_of_runs_and_sweeps_do_no_harm(data_root):
 def test_the_page_states_the_limits_of_the_code():
     from src.data.synthetic import MOST_NUMBERS
     from src.models.grid import MOST_MEMBERS, MOST_WEIGHTS
-    from src.runs import checkpoint, folder
+    from src.runs import checkpoint
+    from src.runs.run import LARGEST_METRIC, MOST_METRICS
     from src.tables import WIDEST
 
     rows = [line for line in text_of("docs/trust.md").splitlines() if line.startswith("| ")]
@@ -1228,7 +1229,7 @@ def test_the_page_states_the_limits_of_the_code():
         f"{checkpoint.INSTRUCTIONS:,} instructions, {checkpoint.TENSORS:,} tensors",
         f"| {sweeps.MOST_JOBS:,} jobs that differ in {sweeps.MOST_AXES} keys",
         f"{sweeps.RECORDS // MB} MB together",
-        f"| {folder.MOST_METRICS} names, numbers up to {folder.LARGEST_METRIC:g}".replace("+", ""),
+        f"| {MOST_METRICS} names, numbers up to {LARGEST_METRIC:g}".replace("+", ""),
         f"{MOST_NUMBERS:,} numbers",
         f"| {MOST_MEMBERS:,} members, {MOST_WEIGHTS:,} weights",
         f"| {WIDEST} characters, {LONGEST:,} characters",

@@ -217,7 +217,7 @@ def test_a_model_of_ones_own_with_a_hidden_layer_is_trained_resumed_evaluated_co
     )
     command("src.resume", "run=resumed", "trainer.max_epochs=3")
     assert resumed.metrics_csv.read_text() == whole.metrics_csv.read_text()
-    accuracy = whole.record()["test/acc"]
+    accuracy = whole.results()["test/acc"]
     assert accuracy > 0.6
     layers = {"linear.0.weight": (16, 784), "linear.0.bias": (16,), "linear.2.weight": (10, 16)}
     state = load_checkpoint(whole.best)["state_dict"]

@@ -53,7 +53,7 @@ def test_the_lines_of_the_manual_train_and_show_a_run_and_a_sweep(data_root, tmp
         assert shown.tobytes() == written.tobytes()  # the last epoch is what one sees
     assert not [output for output in outputs if output.get("name") == "stderr"], outputs
     run = Run(tmp_path / "run")
-    assert run.record()["status"] == "finished"
+    assert run.results()["status"] == "finished"
     assert (run.path / ".hydra/config.yaml").exists()
     table = run._repr_markdown_()
     assert f"{run.metrics['test/acc']:.4f}" in table
@@ -79,8 +79,8 @@ threading.Thread(target=press, daemon=True).start()
     shorten = f"""
 from src.runs import Run
 run = Run("{run.path}")
-cfg = run.recorded()
-cfg["trainer"]["max_epochs"] = len(run.rows()) + 1
+cfg = run.settings()
+cfg["trainer"]["max_epochs"] = len(run.epochs()) + 1
 """
     resuming = f'from src.training import resume\nresume("{run.path}", cfg)'
     endless = training.replace("max_epochs=3", "max_epochs=5000")
@@ -90,5 +90,5 @@ cfg["trainer"]["max_epochs"] = len(run.rows()) + 1
         "KeyboardInterrupt",
         f"to go on: resume('{run.path}')",
     )
-    assert run.record()["status"] == "finished", resumed
+    assert run.results()["status"] == "finished", resumed
     assert resumed[-1]["data"]["text/markdown"] == run._repr_markdown_()

@@ -15,8 +15,8 @@ from src.maths import functional as F
 from src.models.scratch import SoftmaxRegression
 from src.oscillation import __main__ as oscillation
 from src.runs import Run
+from src.runs.build import restore
 from src.runs.checkpoint import load_checkpoint
-from src.runs.config import restore
 from src.sweeps.sweep import Sweep
 from src.training.experiment import train
 from tests.conftest import compose_config
@@ -72,7 +72,7 @@ def test_swing_is_the_mean_change_from_minibatch_to_minibatch(config, monkeypatc
     monkeypatch.setattr(SoftmaxRegression, "loss", kept)
     cfg = config(*SMALL, SWING, "trainer.max_epochs=2")
     train(cfg, tmp_path / "run")
-    rows = Run(tmp_path / "run").rows()
+    rows = Run(tmp_path / "run").epochs()
     assert len(losses) == 8
     assert rows[0]["train/swing"] == pytest.approx(mean_change(losses[:4]), abs=1e-6)
     assert rows[1]["train/swing"] == pytest.approx(mean_change(losses[4:]), abs=1e-6)
@@ -100,7 +100,7 @@ def test_a_run_that_is_watched_is_the_run_that_is_not(config, monkeypatch, tmp_p
         load_checkpoint(Run(tmp_path / name).last)["state_dict"] for name in ("alone", "watched")
     )
     assert all(torch.equal(alone[name], watched[name]) for name in alone)
-    rows, seen = (Run(tmp_path / name).rows() for name in ("alone", "watched"))
+    rows, seen = (Run(tmp_path / name).epochs() for name in ("alone", "watched"))
     assert seen == [
         row | {name: each[name] for name in ("train/swing", "train/rest")}
         for row, each in zip(rows, seen, strict=True)
@@ -110,11 +110,11 @@ def test_a_run_that_is_watched_is_the_run_that_is_not(config, monkeypatch, tmp_p
 @pytest.mark.slow
 def test_at_rest_the_weights_do_not_move(sweep):
     run = Run(sweep.path / "2")
-    data, model = restore(run.recorded(), run.last)
+    data, model = restore(run.settings(), run.last)
     data.setup()
     with torch.no_grad():
         expected = mean_change(minibatch_losses(data, model, 5))
-    assert run.rows()[-1]["train/rest"] == pytest.approx(expected, abs=1e-6)
+    assert run.epochs()[-1]["train/rest"] == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.slow

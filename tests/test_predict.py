@@ -21,7 +21,7 @@ from src.maths import functional as F
 from src.models.concise import SoftmaxRegression
 from src.predict.prediction import predict, read_costs
 from src.runs import Run
-from src.runs.config import restore
+from src.runs.build import restore
 from src.training.experiment import train
 from tests.conftest import ROOT, compose_config
 
@@ -126,7 +126,7 @@ def test_predictions_of_a_run_are_those_of_its_best_checkpoint(predicted, finish
     rows, log = predicted(f"run={finished.path}", f"decision.costs={costs}", "first=9")
     assert len(rows) == 10_000
     share = sum(row["true"] == row["predicted"] for row in rows) / 10_000
-    assert share == finished.record()["test/acc"]
+    assert share == finished.results()["test/acc"]
     assert log[0] == f"accuracy {share:.4f} on 10000 test images"
     for row in rows[:100]:
         p = {name: float(row[name]) for name in CLASSES}
@@ -388,7 +388,7 @@ def striped(tmp_path, monkeypatch) -> Run:
 
 def test_predictions_are_of_the_test_split_and_of_nothing_else(striped, tmp_path):
     predict(compose_config("predict", f"run={striped.path}"), tmp_path / "out")
-    data, model = restore(striped.recorded(), striped.best)
+    data, model = restore(striped.settings(), striped.best)
     data.setup()
     X, y = data.splits["test"][0].X[[9, 7, 5]], [1, 1, 1]
     with torch.no_grad():

@@ -170,7 +170,7 @@ def test_own_parts_take_three_steps(kind, data_root, cli, tmp_path):
         module, "--config-dir=own/conf", *arguments, *few, "hydra.run.dir=run", **parts
     )
     assert status == 0, output
-    record = Run(tmp_path / "run").record()
+    record = Run(tmp_path / "run").results()
     assert record["status"] == "finished"
     assert record["test/acc"] > 0.6
     status, output = cli("src.evaluate", "run=run", **parts)

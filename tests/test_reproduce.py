@@ -17,7 +17,7 @@ from src.errors import UserError
 from src.reproduce import recipes as reproduce
 from src.reproduce.recipes import Check, Reproduction, row
 from src.runs import Run
-from src.runs.settings import CONF
+from src.runs.config import CONF
 from src.training.experiment import train
 from tests.conftest import ROOT, compose_config
 from tests.test_config import options
@@ -114,7 +114,7 @@ def test_every_recipe_is_checked():
 def test_every_recipe_runs(config, experiment, tmp_path):
     cfg = config(f"experiment={experiment}", "debug=fast", "~callbacks.figures", "~logger")
     train(cfg, tmp_path / "run")
-    record = Run(tmp_path / "run").record()
+    record = Run(tmp_path / "run").results()
     assert record["status"] == "finished"
     assert record["steps"] == math.ceil(1000 / cfg.data.batch_size)
     assert yardsticks()[experiment].bounds.keys() - {"gap", "last val/loss"} <= record.keys()
@@ -221,5 +221,5 @@ def test_a_signal_ends_the_runs_too(start, tmp_path):
     command.until(run.last.exists)
     command.kill(signal.SIGTERM)
     assert command.wait(60) == 128 + signal.SIGTERM
-    assert run.record()["status"] == "interrupted"
+    assert run.results()["status"] == "interrupted"
     assert not (tmp_path / "out/linear_huber/seed0/metrics.csv").exists()

@@ -57,10 +57,10 @@ def test_a_run_resumed_from_any_step_equals_one_never_interrupted(
     monkeypatch.setattr(Last, "save", save_and_keep)
     train(config(*MODELS[model], "callbacks.last.every_n_train_steps=1"), tmp_path / "run")
     monkeypatch.undo()
-    steps = reference.record()["steps"]
+    steps = reference.results()["steps"]
     assert len(list(stops.iterdir())) == steps  # one stop for each, the ends of the epochs included
     for stop in stops.iterdir():
-        resume(Run(stop).path, Run(stop).recorded(), [])
+        resume(Run(stop).path, Run(stop).settings(), [])
         assert differences(Run(stop), reference) == [], stop.name
 
 
@@ -119,14 +119,14 @@ def test_a_run_killed_while_a_checkpoint_is_written_is_finished_by_resume(
     command.until(lambda: any(run.last.parent.glob("last.ckpt.*.part")))
     command.kill(signal.SIGKILL)
     assert command.wait() == -signal.SIGKILL
-    assert run.record()["status"] == "running"
-    assert len(run.rows()) < 10
+    assert run.results()["status"] == "running"
+    assert len(run.epochs()) < 10
     load_checkpoint(run.last)  # the one before
     status, output = cli("src.resume", f"run={run.path}", data=False)
     assert status == 0, output
     assert output.startswith("resumed after ")
     assert differences(run, whole) == []
-    assert [sorted(resumed) for resumed in run.record()["resumed"]] == [["overrides", "step"]]
+    assert [sorted(resumed) for resumed in run.results()["resumed"]] == [["overrides", "step"]]
     lines = (run.path / "train.log").read_text()
     assert "epoch 1/10" in lines
     assert "resumed after" in lines
@@ -183,17 +183,17 @@ def test_resuming_a_finished_run_says_so_and_changes_nothing(finished, caplog):
 def test_more_epochs_continue_a_finished_run_as_if_it_had_been_asked_for_them_at_first(
     config, finished, tmp_path
 ):
-    cfg = OmegaConf.create(finished.recorded())
+    cfg = OmegaConf.create(finished.settings())
     cfg.trainer.max_epochs = 5
     resume(finished.path, cfg, ["trainer.max_epochs=5"])
     longer = Run(tmp_path / "longer")
     train(config(*SCRATCH, "trainer.max_epochs=5"), longer.path)
     assert differences(finished, longer) == []
-    assert finished.recorded()["trainer"]["max_epochs"] == 5
+    assert finished.settings()["trainer"]["max_epochs"] == 5
     assert "trainer.max_epochs=5" in yaml.safe_load(
         (finished.path / ".hydra/overrides.yaml").read_text()
     )
-    steps = finished.record()["resumed"]
+    steps = finished.results()["resumed"]
     assert steps == [{"step": 9, "overrides": ["trainer.max_epochs=5"]}]
 
 
@@ -211,13 +211,13 @@ def test_curves_have_no_gap_and_no_fold_after_a_kill(config, tmp_path, monkeypat
         train(cfg, tmp_path / "run")
     monkeypatch.undo()
     run = Run(tmp_path / "run")
-    assert len(run.rows()) == 2
+    assert len(run.epochs()) == 2
     assert len(load_checkpoint(run.last)["callbacks"]["History"]["rows"]) == 1
-    resume(run.path, run.recorded(), [])
+    resume(run.path, run.settings(), [])
     scalars = EventAccumulator(str(run.path)).Reload()
     assert [event.step for event in scalars.Scalars("loss/val")] == [1, 2, 3]
     assert [event.value for event in scalars.Scalars("loss/val")] == pytest.approx(
-        [row["val/loss"] for row in run.rows()]
+        [row["val/loss"] for row in run.epochs()]
     )
 
 
@@ -230,17 +230,17 @@ def test_the_best_epoch_is_remembered_by_a_run_that_goes_on_even_if_its_folder_h
     wild = [*SCRATCH, "model.weight_decay=25", "model.gamma=1", "data.batch_size=32"]
     run, longer = Run(tmp_path / "run"), Run(tmp_path / "longer")
     train(config(*wild, "trainer.max_epochs=6"), run.path)
-    assert run.record()["best_epoch"] < 6  # else the test shows nothing
+    assert run.results()["best_epoch"] < 6  # else the test shows nothing
     assert curves(run)["tested/test_loss"][0][0] == 6  # at the end, until the run goes on
     run = Run(shutil.move(run.path, tmp_path / "moved"))
-    losses = [row["val/loss"] for row in run.rows()]
+    losses = [row["val/loss"] for row in run.epochs()]
     best = losses.index(min(losses))
-    cfg = OmegaConf.create(run.recorded())
+    cfg = OmegaConf.create(run.settings())
     cfg.trainer.max_epochs = 8
     resume(run.path, cfg, [])
-    losses = [row["val/loss"] for row in run.rows()]
+    losses = [row["val/loss"] for row in run.epochs()]
     assert losses.index(min(losses)) == best  # else the test shows nothing
-    assert run.record()["best_epoch"] == best + 1
+    assert run.results()["best_epoch"] == best + 1
     assert load_checkpoint(run.best)["epoch"] == best
     assert not (tmp_path / "run").exists()
     train(config(*wild, "trainer.max_epochs=8"), longer.path)
@@ -253,11 +253,11 @@ def test_a_run_that_never_began_is_not_resumed_but_started_by_the_same_command(
     lost = Run(shutil.copytree(finished.path, tmp_path / "lost"))
     for path in (lost.last, lost.best, lost.metrics_csv):
         path.unlink()
-    lost.save_record({"status": "running"})  # as after a kill
+    lost.save_results({"status": "running"})  # as after a kill
     with pytest.raises(
         UserError, match=r"^run .*lost never began; start it with the command that was to "
     ):
-        resume(lost.path, lost.recorded(), [])
+        resume(lost.path, lost.settings(), [])
     train(config(*SCRATCH), lost.path)
     assert differences(lost, finished) == []
 
@@ -267,7 +267,7 @@ def test_a_run_that_never_began_is_not_resumed_but_started_by_the_same_command(
 )
 def test_what_makes_another_experiment_is_refused(config, finished, override):
     before = contents(finished)
-    cfg = OmegaConf.create(finished.recorded())
+    cfg = OmegaConf.create(finished.settings())
     cfg.merge_with_dotlist([override, "trainer.max_epochs=9"])
     with pytest.raises(UserError, match=rf"^{override} would make this another experiment"):
         resume(finished.path, cfg, [override])
@@ -289,9 +289,9 @@ def test_what_makes_another_experiment_is_refused(config, finished, override):
     ],
 )
 def test_a_bad_override_leaves_the_run_as_it_was(finished, override, complaint):
-    finished.save_record({"status": "running"})  # as after a kill
+    finished.save_results({"status": "running"})  # as after a kill
     before = contents(finished)
-    cfg = OmegaConf.create(finished.recorded())
+    cfg = OmegaConf.create(finished.settings())
     cfg.merge_with_dotlist([override])
     with pytest.raises(UserError, match=complaint):
         resume(finished.path, cfg, [override])
@@ -368,7 +368,7 @@ def test_the_update_under_way_is_finished_before_a_signal_takes_effect(
     assert (
         checkpoint["epoch_so_far"]["totals"]["train"]["n"] == {2: 512, 5: 512}[step]
     )  # of this epoch
-    resume(run.path, run.recorded(), [])
+    resume(run.path, run.settings(), [])
     assert differences(run, trained) == []
 
 
@@ -382,7 +382,7 @@ def test_other_errors_save_nothing_half_done(config, monkeypatch, tmp_path):
         train(cfg, tmp_path / "run")
     run = Run(tmp_path / "run")
     assert not run.last.exists()
-    assert (run.record()["status"], run.record()["reason"]) == ("failed", "the cable is out")
+    assert (run.results()["status"], run.results()["reason"]) == ("failed", "the cable is out")
 
 
 EARLY_STOPPING = "+callbacks.early_stopping={_target_: lightning.pytorch.callbacks.EarlyStopping, "
@@ -396,16 +396,16 @@ def test_a_run_that_early_stopping_ended_trains_no_epoch_more(config, tmp_path):
     cfg = config(*LINEAR, "trainer.max_epochs=5", EARLY_STOPPING)
     train(cfg, tmp_path / "whole")
     whole = Run(tmp_path / "whole")
-    assert len(whole.rows()) == 2  # else the test shows nothing
+    assert len(whole.epochs()) == 2  # else the test shows nothing
     run = Run(shutil.copytree(whole.path, tmp_path / "killed"))
-    run.save_record({"status": "running"})
-    resume(run.path, run.recorded(), [])
+    run.save_results({"status": "running"})
+    resume(run.path, run.settings(), [])
     assert differences(run, whole) == []
 
 
 def test_the_number_of_devices_is_part_of_the_experiment(finished):
     before = contents(finished)
-    settings = finished.recorded()
+    settings = finished.settings()
     settings["trainer"] |= {"devices": 2, "max_epochs": 9}
     with pytest.raises(
         UserError, match=r"^trainer\.devices=2 would make this another experiment \(it was 1\)"
@@ -449,10 +449,10 @@ def begun(tmp_path, request) -> Run:
 @pytest.mark.parametrize("begun", BEGAN, indirect=True)
 def test_a_folder_whose_run_never_began_is_started_afresh(config, begun):
     with pytest.raises(UserError):
-        resume(begun.path, begun.recorded(), [])
+        resume(begun.path, begun.settings(), [])
     assert claim(begun.path, "hydra.run.dir") == begun.path
     train(config(*SMALL, "~callbacks.figures"), begun.path)
-    assert begun.record()["status"] == "finished"
+    assert begun.results()["status"] == "finished"
     assert len(begun.events()) == 1
 
 
@@ -465,7 +465,7 @@ def test_a_folder_whose_run_never_began_is_started_afresh_by_the_same_command_an
     assert (status, len(output.splitlines())) == (1, 1)
     status, output = cli("src.train", *SMALL, "hydra.run.dir=run", data=False)
     assert status == 0, output
-    assert begun.record()["status"] == "finished"
+    assert begun.results()["status"] == "finished"
     assert len(begun.events()) == 1
     assert not list(begun.parts())
     before = contents(begun)
@@ -488,11 +488,11 @@ def test_a_signal_to_the_whole_group_of_a_run_with_workers_has_its_status(
     command.kill(signum, group=True)
     assert command.wait() == 128 + signum, command.output()
     assert "Traceback" not in command.output()
-    assert (run.record()["status"], run.record()["reason"]) == (
+    assert (run.results()["status"], run.results()["reason"]) == (
         "interrupted",
         signal.Signals(signum).name,
     )
-    settings = run.recorded()
+    settings = run.settings()
     settings["data"]["num_workers"] = 0  # the result is the same
     resume(run.path, settings, [])
     assert differences(run, whole) == []
@@ -518,7 +518,7 @@ def test_a_signal_outside_of_the_training_has_its_status_too(tmp_path, signum, h
     ended, output = cli("src.train", *SMALL, "hydra.run.dir=run", data=False, before=sending)
     assert ended == 128 + signum, output
     assert "Traceback" not in output
-    record = Run(tmp_path / "run").record()
+    record = Run(tmp_path / "run").results()
     assert (record["status"], record["reason"]) == ("interrupted", signum.name)
 
 
@@ -535,7 +535,7 @@ def test_a_second_ctrl_c_ends_the_run_at_once_with_130(config, tmp_path, monkeyp
         train(config(*LINEAR), tmp_path / "run")
     run = Run(tmp_path / "run")
     assert not run.last.exists()
-    assert (run.record()["status"], run.record()["reason"]) == ("interrupted", "SIGINT")
+    assert (run.results()["status"], run.results()["reason"]) == ("interrupted", "SIGINT")
 
 
 def test_what_several_processes_agree_on_is_a_tensor_of_their_device(monkeypatch):

@@ -14,8 +14,8 @@ import torch
 from src.errors import UserError
 from src.models.regression import Diverged
 from src.runs import Run, claim, write
+from src.runs.build import build, build_model, restore
 from src.runs.checkpoint import load_checkpoint
-from src.runs.config import build, build_model, restore
 from src.training.experiment import plain, resume, train
 from tests.conftest import compose_config
 from tests.tools.faults import differences
@@ -92,7 +92,7 @@ def test_a_damaged_checkpoint_is_named(run, damage):
     with pytest.raises(
         UserError, match=f"^checkpoint {run.best} is damaged or no checkpoint: "
     ) as refused:
-        restore(run.recorded(), run.best)
+        restore(run.settings(), run.best)
     assert "\n" not in str(refused.value)
 
 
@@ -123,7 +123,7 @@ def test_a_checkpoint_of_another_model_is_refused_with_both_shapes(run, other):
     state = build_model(settings, build("data", settings["data"])).state_dict()
     torch.save(load_checkpoint(run.best) | {"state_dict": state}, run.last)
     with pytest.raises(UserError, match=rf"^{run.last} is of another model: .*784"):
-        restore(run.recorded(), run.last)
+        restore(run.settings(), run.last)
 
 
 @pytest.mark.parametrize("content", [{"state_dict": {}}, [1, 2], {"W": torch.zeros(784, 10)}])
@@ -151,13 +151,13 @@ def test_something_else_that_torch_saved_is_no_checkpoint(tmp_path, content):
 def test_a_damaged_config_is_named(run, text):
     run.config.write_text(text)
     with pytest.raises(UserError, match=f"^{run.config} is damaged: "):
-        run.recorded()
+        run.settings()
 
 
 def test_a_damaged_record_is_named(run):
     run.metrics_json.write_text("{")
     with pytest.raises(UserError, match=rf"^{run.metrics_json} is damaged: "):
-        run.record()
+        run.results()
 
 
 @pytest.mark.slow
@@ -185,7 +185,7 @@ def test_data_damaged_between_runs_stop_a_resume_that_changes_nothing(run, data_
     content[1000] ^= 1
     labels.write_bytes(content)
     before = contents(run.path)
-    settings = run.recorded()
+    settings = run.settings()
     settings["trainer"]["max_epochs"], settings["data"]["root"] = 5, str(tmp_path / "data")
     with pytest.raises(UserError, match=f"^data file {labels} is damaged"):
         resume(run.path, settings, [])
@@ -209,9 +209,9 @@ def test_on_a_disk_that_fills_up_the_checkpoint_before_survives(cli, run, tmp_pa
     left = Run(tmp_path / "disk_left/run")
     assert load_checkpoint(left.best)["epoch"] == load_checkpoint(left.last)["epoch"] == 0
     assert not list(left.path.rglob("*.part"))
-    assert (left.record()["status"], "disk full" in left.record()["reason"]) == ("failed", True)
+    assert (left.results()["status"], "disk full" in left.results()["reason"]) == ("failed", True)
     # with space again, it goes on
-    resume(left.path, left.recorded(), [])
+    resume(left.path, left.settings(), [])
     assert differences(left, run) == []
 
 
@@ -265,7 +265,7 @@ def test_divergence_says_when_and_what_to_do(config, tmp_path):
     assert str(ended.value) == (
         "train loss became nan in epoch 1, step 2; lower model.lr (it is 1e+06) or take model.numerics=stable"
     )
-    assert (run.record()["status"], run.record()["reason"]) == ("diverged", str(ended.value))
+    assert (run.results()["status"], run.results()["reason"]) == ("diverged", str(ended.value))
     assert not run.last.exists()
 
 
@@ -281,11 +281,11 @@ def test_the_last_good_checkpoint_of_a_run_that_diverges_is_kept(config, model, 
     ):
         train(cfg, tmp_path / "run")
     run = Run(tmp_path / "run")
-    assert run.record()["status"] == "diverged"
+    assert run.results()["status"] == "diverged"
     last = load_checkpoint(run.last)
-    assert last["epoch"] + 1 == len(run.rows()) >= 1
+    assert last["epoch"] + 1 == len(run.epochs()) >= 1
     assert all(tensor.isfinite().all() for tensor in last["state_dict"].values())
-    steps = int(str(run.record()["reason"]).split("step ")[1].split(";")[0])
+    steps = int(str(run.results()["reason"]).split("step ")[1].split(";")[0])
     assert last["global_step"] < steps <= last["global_step"] + 40
 
 

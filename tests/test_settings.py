@@ -11,7 +11,7 @@ from src.benchmark.suites import settings_of_ours
 from src.cli.explain import USER_ERRORS, explain
 from src.errors import UserError
 from src.runs import Run
-from src.runs.settings import plain
+from src.runs.config import plain
 from src.signatures import arguments, parameters
 from src.training.experiment import check_settings, resume, train
 from src.tune.search import tune
@@ -177,7 +177,7 @@ def test_what_train_refuses_tune_and_benchmark_and_resume_refuse_with_the_same_w
     assert str(by_tune.value).removeprefix("seed: ") == said.removeprefix("seed: ")
     assert not (tmp_path / "study").exists()
     key, _, value = override.lstrip("+").partition("=")
-    cfg = OmegaConf.create(trained.recorded())
+    cfg = OmegaConf.create(trained.settings())
     before = {path: path.read_bytes() for path in trained.path.rglob("*") if path.is_file()}
     OmegaConf.update(cfg, key, compose_config("train", f"++x={value}").x, force_add=True)
     with pytest.raises(UserError) as by_resume:
@@ -193,14 +193,14 @@ def test_what_train_refuses_tune_and_benchmark_and_resume_refuse_with_the_same_w
 
 @pytest.mark.parametrize("key", ["trainer.max_epochs", "seed", "callbacks", "logger"])
 def test_resume_of_a_run_without_a_setting_is_one_line_or_right(trained, key):
-    settings = trained.recorded()
+    settings = trained.settings()
     group, _, name = key.rpartition(".")
     del (settings[group] if group else settings)[name]
     if key == "seed":
         with pytest.raises(UserError, match=r"^seed: "):
             resume(trained.path, settings)
     else:
-        assert resume(trained.path, settings).record()["status"] == "finished"
+        assert resume(trained.path, settings).results()["status"] == "finished"
 
 
 SPACES = {

@@ -29,7 +29,7 @@ def stopped(config, tmp_path) -> Run:
 
 
 def go_on(run: Run, *overrides: str) -> Run:
-    cfg = OmegaConf.create(run.recorded())
+    cfg = OmegaConf.create(run.settings())
     for override in overrides:
         if override.startswith("~"):
             del cfg.callbacks[override.rpartition(".")[2]]
@@ -39,17 +39,17 @@ def go_on(run: Run, *overrides: str) -> Run:
 
 
 def epochs(run: Run) -> int:
-    return len(run.rows())
+    return len(run.epochs())
 
 
 def test_a_run_says_that_all_epochs_are_done(config, tmp_path):
     train(config(*SMALL, "trainer.max_epochs=1"), tmp_path / "run")
-    assert Run(tmp_path / "run").record()["ended"] == "all epochs"
+    assert Run(tmp_path / "run").results()["ended"] == "all epochs"
 
 
 def test_a_run_says_at_which_epoch_early_stopping_ended_it_and_why(stopped):
     assert epochs(stopped) == 3
-    ended = stopped.record()["ended"]
+    ended = stopped.results()["ended"]
     why = "Monitored metric val/loss did not improve in the last 2 records"
     assert ended.startswith(f"early stopping at epoch 3: {why}. Best score: ")
     assert "Signaling" not in ended
@@ -76,8 +76,8 @@ def test_with_other_settings_it_goes_on(stopped, override, expected):
     go_on(stopped, override)
     assert epochs(stopped) >= min(expected, 4)
     assert epochs(stopped) == expected
-    assert stopped.record()["status"] == "finished"
-    assert stopped.record()["ended"].startswith(
+    assert stopped.results()["status"] == "finished"
+    assert stopped.results()["ended"].startswith(
         "all epochs" if expected == 8 else f"early stopping at epoch {expected}"
     )
 
@@ -101,14 +101,14 @@ def test_a_run_that_was_killed_between_its_stop_and_its_test_only_tests(
     monkeypatch.undo()
     resume(run.path)
     assert differences(run, stopped) == []
-    assert run.record()["ended"] == stopped.record()["ended"]
+    assert run.results()["ended"] == stopped.results()["ended"]
 
 
 @pytest.mark.slow
 def test_a_signal_is_how_a_run_ended_and_the_terminal_and_the_log_say_so(cli, tmp_path):
     endless = [*SMALL, "trainer.max_epochs=20000", "hydra.run.dir=run"]
     cli("src.train", *endless, interrupt=signal.SIGTERM, data=False)
-    assert Run(tmp_path / "run").record()["ended"] == "signal SIGTERM"
+    assert Run(tmp_path / "run").results()["ended"] == "signal SIGTERM"
 
 
 @pytest.mark.slow
@@ -118,7 +118,7 @@ def test_the_terminal_and_the_log_say_that_early_stopping_ended_a_run_and_how_to
     status, output = cli("src.train", *SMALL, *EARLY, "hydra.run.dir=run", data=False)
     assert status == 0, output
     (line,) = (line for line in output.splitlines() if line.startswith("ended by "))
-    assert line == f"ended by {Run(tmp_path / 'run').record()['ended']}"
+    assert line == f"ended by {Run(tmp_path / 'run').results()['ended']}"
     assert line in Path(tmp_path, "run/train.log").read_text()
     (advice,) = (line for line in output.splitlines() if "to train on without it" in line)
     command = advice.partition(": ")[2]

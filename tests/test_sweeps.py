@@ -131,11 +131,11 @@ def test_a_sweep_ends_in_a_summary_of_its_runs(whole):
     assert len(rows) == 4
     for number, (row, job) in enumerate(zip(rows, Sweep(folder).jobs, strict=True)):
         run = Run(folder / str(number))
-        record = run.record()
+        record = run.results()
         assert row["status"] == record["status"] == "finished"
         assert float(row["val/loss"]) == record["val/loss"]
         assert float(row["seconds"]) == record["seconds"]
-        cfg = OmegaConf.create(run.recorded())
+        cfg = OmegaConf.create(run.settings())
         assert (float(row["model.lr"]), int(row["seed"])) == (cfg.model.lr, cfg.seed)
         assert {"train.log", "metrics.csv", "checkpoints", ".hydra"} <= set(os.listdir(run.path))
         # the plan is what Hydra ran
@@ -210,8 +210,8 @@ def test_an_interrupted_sweep_is_finished_by_resume(
     assert finished.status == 0, finished.output
     assert timeless(cut) == timeless(whole[1])
     assert {path: path.read_bytes() for path in first} == first
-    assert "resumed" not in Run(cut / "0").record()
-    assert Run(cut / "1").record()["resumed"][0]["step"] > 0
+    assert "resumed" not in Run(cut / "0").results()
+    assert Run(cut / "1").results()["resumed"][0]["step"] > 0
     assert finished.output.count(" s left") == 3  # what was finished is not done again
 
 
@@ -237,7 +237,7 @@ def test_a_sweep_folder_may_have_any_name_and_resume_uses_its_configs(swept, cli
     finished = cli("src.sweeps", "resume", name, data=False, env={"PYTHONPATH": str(ROOT)})
     assert finished.status == 0, finished.output
     assert states(folder) == ["finished"] * 2
-    assert Run(folder / "1").recorded()["model"]["weight_decay"] == 0.125
+    assert Run(folder / "1").settings()["model"]["weight_decay"] == 0.125
     assert {path.name for path in tmp_path.iterdir()} == {name, "output0.txt", "output1.txt"}
 
 
@@ -282,7 +282,7 @@ def test_jobs_side_by_side_do_not_share_cores_and_fail_alone(whole, cli, tmp_pat
         [row["val/loss"][:6] for row in table(each)[:2]] for each in (whole[1], folder)
     )
     assert alone == beside
-    assert {Run(folder / str(n)).record()["threads"] for n in range(2)} == {1}
+    assert {Run(folder / str(n)).results()["threads"] for n in range(2)} == {1}
     assert many.output.count(" s left") == 4
     assert "4 jobs: 2 finished, 2 failed." in many.output
     assert "Traceback" not in many.output
@@ -305,7 +305,7 @@ def test_a_killed_worker_is_a_row_and_resume_finishes_its_job(whole, start, resu
     finished = resumed("sweep")
     assert finished.status == 0, finished.output
     assert timeless(folder) == timeless(whole[1])
-    assert Run(folder / "0").record()["resumed"][0]["step"] > 0
+    assert Run(folder / "0").results()["resumed"][0]["step"] > 0
     assert finished.output.count(" s left") == 1
 
 
@@ -326,7 +326,7 @@ def test_workers_end_with_their_sweep(start, tmp_path, signum, status):
         time.sleep(0.05)
     if signum != signal.SIGKILL:
         assert states(tmp_path / "sweep") == ["interrupted", "interrupted", "not started"]
-        assert [run.record()["reason"] for run in runs] == ["SIGTERM"] * 2
+        assert [run.results()["reason"] for run in runs] == ["SIGTERM"] * 2
         assert "Traceback" not in command.output()
 
 
@@ -889,7 +889,7 @@ def test_a_config_that_is_edited_while_a_sweep_runs_changes_none_of_its_jobs(
     (own_conf / "trainer/default.yaml").write_text("nonsense: [")
     assert command.wait() == 0, command.output()
     for number in range(4):
-        assert Run(tmp_path / f"sweep/{number}").recorded()["model"]["weight_decay"] == 0.0
+        assert Run(tmp_path / f"sweep/{number}").settings()["model"]["weight_decay"] == 0.0
 
 
 def own_experiment(folder: Path, lr: float, more: str = "") -> None:
@@ -908,7 +908,7 @@ def test_config_folders_of_ones_own_are_copied_along(swept, resumed, tmp_path, h
     shutil.rmtree(folder / "1")
     finished = resumed("sweep")
     assert finished.status == 0, finished.output
-    assert [Run(folder / name).recorded()["model"]["lr"] for name in "01"] == [0.011, 0.011]
+    assert [Run(folder / name).settings()["model"]["lr"] for name in "01"] == [0.011, 0.011]
 
 
 def test_of_two_configs_with_one_name_the_copy_has_the_one_that_hydra_takes(swept, tmp_path):
@@ -980,7 +980,7 @@ def test_the_values_of_a_range_are_the_numbers_that_were_meant(swept):
     finished, folder = swept("model.lr=range(0.01,0.04,0.01)")
     assert finished.status == 0, finished.output
     assert [row["model.lr"] for row in table(folder)] == ["0.01", "0.02", "0.03"]
-    assert Run(folder / "2").recorded()["model"]["lr"] == 0.03
+    assert Run(folder / "2").settings()["model"]["lr"] == 0.03
 
 
 def test_hydras_own_settings_may_be_what_they_like_where_nothing_depends_on_them(swept):

@@ -123,7 +123,7 @@ def test_run_reports_the_error_of_the_estimates_every_epoch_and_draws_the_fit(co
     )
     train(cfg, tmp_path / "run")
     run = Run(tmp_path / "run")
-    record = run.record()
+    record = run.results()
     w, b = (load_checkpoint(run.best)["state_dict"][name] for name in "Wb")
     assert record["error/w"] == pytest.approx(
         (w[:, 0] - torch.tensor([2.0, -3.4])).abs().max().item(), abs=1e-6
@@ -198,6 +198,6 @@ def test_a_data_module_needs_no_train_size(config, monkeypatch, tmp_path):
     monkeypatch.setattr(SyntheticRegression, "train_dataloader", forgetful)
     few = ["data.train_size=500", "trainer.max_epochs=1", "~callbacks.figures"]
     train(config("data=synthetic", "model=linear_scratch", *few), tmp_path / "run")
-    record = Run(tmp_path / "run").record()
+    record = Run(tmp_path / "run").results()
     # seconds are rounded to 0.001, which may be 2 % of them
     assert record["examples_per_second"] == pytest.approx(500 / record["seconds"], rel=0.05)

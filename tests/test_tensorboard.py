@@ -95,7 +95,7 @@ def test_pictures_of_the_tested_model_are_those_in_the_folder(tested):
 def test_final_metrics_are_those_of_metrics_json(trained):
     wild = ["model.weight_decay=25", "model.gamma=1", "data.batch_size=32", "trainer.max_epochs=6"]
     run = trained(*SMALL, "data.train_size=700", *wild, "~callbacks.figures")
-    record = run.record()
+    record = run.results()
     assert record["best_epoch"] < 6  # else the last epoch's would do
     logged = {
         name.removeprefix("tested/"): value
@@ -159,7 +159,7 @@ def test_what_is_logged_has_no_gap_and_no_fold_after_a_kill(config, trained, tmp
     monkeypatch.undo()
     run = Run(tmp_path / "run")
     assert load_checkpoint(run.last)["global_step"] == 3
-    resume(run.path, run.recorded(), [])
+    resume(run.path, run.settings(), [])
     assert curves(run) == curves(reference)
     assert images(run) == images(reference)
     assert [step for step, _ in curves(run)["norm/W"]] == [1, 2, 3, 4]
@@ -282,7 +282,7 @@ def test_tensorboard_sorts_a_sweep_by_its_real_results(server):
         if value["name"]["tag"] == "tested/val_loss"
     ]
     folder = server.log.parent
-    records = {name: Run(folder / name.partition("/lr=")[0]).record() for name in (RUN, *JOBS)}
+    records = {name: Run(folder / name.partition("/lr=")[0]).results() for name in (RUN, *JOBS)}
     expected = sorted(
         ((name, record["val/loss"]) for name, record in records.items()), key=lambda pair: -pair[1]
     )
@@ -335,7 +335,7 @@ def test_a_run_has_one_event_file_and_leaves_no_writer_behind(config, outcome, t
     with pytest.raises(Diverged) if outcome == "diverged" else contextlib.nullcontext():
         train(cfg, tmp_path / "run")
     run = Run(tmp_path / "run")
-    assert run.record()["status"] == outcome
+    assert run.results()["status"] == outcome
     assert len(run.events()) == 1  # of fit and test
     assert threading.active_count() == before
 
@@ -350,4 +350,4 @@ def test_no_writer_is_left_behind_wherever_a_run_fails(config, hook, tmp_path, m
     with pytest.raises(RuntimeError, match=hook):
         train(config(*LINEAR, "model=linear_scratch"), tmp_path / "run")
     assert threading.active_count() == before
-    assert Run(tmp_path / "run").record()["reason"] == hook
+    assert Run(tmp_path / "run").results()["reason"] == hook

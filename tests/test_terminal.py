@@ -168,7 +168,7 @@ def test_an_error_is_one_line_that_reaches_the_log_and_the_record_of_the_run(cli
     assert output.splitlines() == [line]
     (run,) = runs(tmp_path)
     assert line in (run / "train.log").read_text()
-    assert Run(run).record()["status"] == "failed"
+    assert Run(run).results()["status"] == "failed"
     assert not (run / "checkpoints").exists()
 
 
@@ -189,7 +189,7 @@ def test_a_signal_ends_the_run_with_its_status_and_the_last_checkpoint(cli, tmp_
     assert "Traceback" not in output
     (folder,) = runs(tmp_path)
     run = Run(folder)
-    assert run.record()["status"] == "interrupted"
+    assert run.results()["status"] == "interrupted"
     again = f"to go on: {PYTHON} -m src.resume run={folder.relative_to(tmp_path)}"
     assert output.splitlines()[-1] == f"interrupted by SIGTERM; {again}"
     assert load_checkpoint(run.last)["global_step"] >= 2 * 5

@@ -48,7 +48,7 @@ def rows(run: Run) -> list[dict[str, str]]:
 @pytest.mark.parametrize("form", ["scratch", "concise"])
 def test_run_folder_holds_what_the_contract_says(finished, shared, form):
     run = shared[0] if form == "scratch" else finished(f"model={form}")
-    record = run.record()
+    record = run.results()
     assert record["status"] == "finished"
     for name in ("train/loss", "train/acc", "val/loss", "val/acc", "test/loss", "test/acc"):
         assert math.isfinite(record[name])
@@ -107,7 +107,7 @@ def test_best_checkpoint_is_the_epoch_of_lowest_validation_loss_and_the_one_test
         "data.train_size=700", "model.weight_decay=25", "model.gamma=1", "trainer.max_epochs=6"
     )
     losses = [float(row["val/loss"]) for row in rows(run)]
-    record = run.record()
+    record = run.results()
     best = losses.index(min(losses))
     assert best < 5  # else the test shows nothing
     assert record["best_epoch"] == best + 1
@@ -121,7 +121,7 @@ def test_without_validation_split_the_test_set_is_watched_and_the_last_epoch_kep
     metrics = {"train/loss", "train/acc", "test/loss", "test/acc"}
     assert set(rows(run)[0]) - {"epoch", "step", "lr"} == metrics | {"norm/W", "norm/b"}
     assert load_checkpoint(run.best)["epoch"] == 2
-    record = run.record()
+    record = run.results()
     assert record["test/acc"] == float(rows(run)[-1]["test/acc"])
     assert "val/loss" not in record
 
@@ -129,7 +129,7 @@ def test_without_validation_split_the_test_set_is_watched_and_the_last_epoch_kep
 def test_train_returns_the_run_with_its_metrics_model_and_data(shared):
     run, returned = shared
     assert returned.path == run.path
-    record = run.record()
+    record = run.results()
     assert returned.metrics == {name: value for name, value in record.items() if "/" in name}
     assert torch.equal(returned.model.W, load_checkpoint(run.best)["state_dict"]["W"])
     X, y = returned.data.split_examples("test")
@@ -225,6 +225,6 @@ def test_a_failed_run_records_its_reason(config, tmp_path):
     cfg = config(*SMALL, "data.train_size=60001")
     with pytest.raises(UserError, match="train_size must be at most 59500"):
         train(cfg, tmp_path / "run")
-    record = Run(tmp_path / "run").record()
+    record = Run(tmp_path / "run").results()
     assert record["status"] == "failed"
     assert "train_size must be at most" in record["reason"]

@@ -131,11 +131,11 @@ def test_every_trial_is_a_run_and_the_best_one_a_command(made):
     assert [row["trial"] for row in trials] == list("012345")
     for row in trials:
         run = Run(row["folder"])
-        assert run.record()["status"] == "finished"
-        assert float(row["val/loss"]) == run.record()["val/loss"]
-        assert run.recorded()["model"]["lr"] == float(row["model.lr"])
+        assert run.results()["status"] == "finished"
+        assert float(row["val/loss"]) == run.results()["val/loss"]
+        assert run.settings()["model"]["lr"] == float(row["model.lr"])
         assert "trial failed" not in (run.path / "train.log").read_text()
-        assert set(run.recorded()) == set(composed("train"))
+        assert set(run.settings()) == set(composed("train"))
     best = min(trials, key=lambda row: float(row["val/loss"]))
     command = shlex.split((folder / "best.txt").read_text())
     assert command[:3] == [relative(Path(sys.executable)), "-m", "src.train"]
@@ -144,7 +144,7 @@ def test_every_trial_is_a_run_and_the_best_one_a_command(made):
         f"{key}={best[key]}" for key in ("model.lr", "model.gamma", "model.weight_decay")
     ]
     again = OmegaConf.to_container(compose_config("train", *command[3:]), resolve=True)
-    assert again["model"] == Run(best["folder"]).recorded()["model"]
+    assert again["model"] == Run(best["folder"]).settings()["model"]
     recorded = OmegaConf.load(folder / "tune.yaml")
     assert recorded["space.model.gamma"] == "interval(0.85, 1.0)"
     assert recorded["trainer.max_epochs"] == 5
@@ -189,8 +189,8 @@ def test_poor_trials_are_pruned(tmp_path):
     assert {row["status"] for row in rows(tmp_path)} == {"finished", "pruned"}
     for row in rows(tmp_path):
         run = Run(row["folder"])
-        assert run.record()["status"] == row["status"]
-        epochs = len(run.rows())
+        assert run.results()["status"] == row["status"]
+        epochs = len(run.epochs())
         assert epochs == 5 if row["status"] == "finished" else 2 <= epochs < 5
 
 
@@ -204,7 +204,7 @@ def test_a_trial_that_diverges_is_a_line_and_the_others_go_on(tmp_path, capsys):
         assert (row["status"] == "failed") == (row["model.lr"] == "3")
         if row["status"] == "failed":  # an error of 1 - 3 is twice as large after each step
             record, log = (
-                Run(row["folder"]).record(),
+                Run(row["folder"]).results(),
                 (Path(row["folder"]) / "train.log").read_text(),
             )
             assert record["status"] == "diverged"
@@ -430,7 +430,7 @@ def test_a_database_or_a_signal_that_stops_a_search_loses_no_trial(
         with pytest.raises(kind, match=message):
             search(tmp_path / "a", 1, **both)
     assert [trial.state.name for trial in search(tmp_path / "a", 1, **both)] == ["COMPLETE"]
-    assert Run(tmp_path / "a/0").record()["resumed"]
+    assert Run(tmp_path / "a/0").results()["resumed"]
     written = [path for path in (tmp_path / "a").rglob("*") if path.is_file()]
     assert not [path for path in written if b"timeout=77" in path.read_bytes()]
 
@@ -501,7 +501,7 @@ def test_the_trial_of_a_killed_process_is_finished_by_the_next(start, cli, tmp_p
     assert [(row["trial"], row["status"]) for row in trials] == [
         (str(n), "finished") for n in range(2)
     ]
-    assert Run(tmp_path / "study/0").record()["resumed"]
+    assert Run(tmp_path / "study/0").results()["resumed"]
     assert {path.name for path in (tmp_path / "study").glob("*.log")} <= {"tune.log"}
     written = [path for path in (tmp_path / "study").glob("[01]/**/*") if path.is_file()]
     assert len(written) > 10

@@ -27,7 +27,7 @@ def old(tmp_path) -> Path:
 
 
 def test_a_finished_run_can_be_evaluated(old, data_root):
-    recorded = Run(old / "images").record()
+    recorded = Run(old / "images").results()
     result = evaluate(compose_config("evaluate", f"run={old}/images", f"data.root={data_root}"))
     for name in ("test/loss", "test/acc"):
         assert result[name] == pytest.approx(recorded[name], abs=1e-6)
@@ -39,7 +39,7 @@ def test_a_finished_run_predicts(old, data_root, tmp_path, caplog):
     predict(
         compose_config("predict", f"run={old}/images", f"data.root={data_root}"), tmp_path / "out"
     )
-    assert f"accuracy {Run(old / 'images').record()['test/acc']:.4f}" in caplog.text
+    assert f"accuracy {Run(old / 'images').results()['test/acc']:.4f}" in caplog.text
 
 
 def test_finished_runs_are_compared_and_summed_up(old, tmp_path):
@@ -48,7 +48,7 @@ def test_finished_runs_are_compared_and_summed_up(old, tmp_path):
     _, text = summarize(old / "sweep")
     assert "2 jobs: 2 finished." in text
     assert [row["val/loss"] for row in Sweep(old / "sweep").rows()] == [
-        Run(old / f"sweep/{number}").record()["val/loss"] for number in range(2)
+        Run(old / f"sweep/{number}").results()["val/loss"] for number in range(2)
     ]
 
 

@@ -31,8 +31,8 @@ from src.benchmark import loops
 from src.cli.console import pasteable
 from src.cli.options import Options, checked
 from src.maths import functional as F
-from src.runs.config import build
-from src.runs.settings import OPTIONAL, Bounds, plain
+from src.runs.build import build
+from src.runs.config import OPTIONAL, Bounds, plain
 from src.tables import table
 from src.training.experiment import check_settings, train
 from src.training.history import provenance

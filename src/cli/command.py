@@ -22,7 +22,7 @@ from src.errors import UserError
 from src.files import expanded
 from src.processes import main_process
 from src.runs import Run, claim
-from src.runs.settings import CONF
+from src.runs.config import CONF
 
 SWEEPERS = ("product",)  # of Hydra's plugins, those that keep what a sweep promises
 Task = Callable[[DictConfig], Any]
@@ -151,8 +151,8 @@ def log_error(error: BaseException, cfg: DictConfig) -> None:
 def fail_job(run: Run, error: BaseException) -> None:
     """Record why a job of a sweep failed, if it did so before there was a record that could say
     it."""
-    if run.record().get("status") in (None, "running"):
-        run.save_record(run.record() | {"status": "failed", "reason": explain(error)})
+    if run.results().get("status") in (None, "running"):
+        run.save_results(run.results() | {"status": "failed", "reason": explain(error)})
 
 
 def how_to_go_on() -> str:

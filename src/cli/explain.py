@@ -17,7 +17,7 @@ from omegaconf.errors import (
 )
 
 from src.errors import UserError, printable
-from src.runs.settings import suggestion
+from src.runs.config import suggestion
 
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
 USER_ERRORS = (UserError, OSError, yaml.YAMLError, *HYDRA_ERRORS)  # anything else is a bug of ours

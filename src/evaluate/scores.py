@@ -13,7 +13,7 @@ from src.cli.console import pasteable
 from src.cli.options import Options, checked
 from src.maths import functional as F
 from src.runs import Run, write
-from src.runs.config import load_weights, rebuild
+from src.runs.build import load_weights, rebuild
 from src.signatures import arguments
 from src.tables import table
 from src.training.figures import outputs
@@ -34,7 +34,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """What evaluation.json holds. Raises UserError if the run or its checkpoint cannot be used."""
     options = checked(Evaluation, cfg)
     run = Run(options.run)
-    settings, record = run.recorded(), run.record()
+    settings, record = run.settings(), run.results()
     checkpoint, within = Path(options.checkpoint), None
     if options.checkpoint in ("best", "last"):
         checkpoint, within = getattr(run, options.checkpoint), run.path

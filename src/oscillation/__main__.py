@@ -32,7 +32,7 @@ def measure(sweep: Sweep) -> list[Row]:
     sweep.check_sizes("metrics.csv")
     for row in rows:
         run = sweep.run(row["job"])
-        epochs = run.rows()[-LAST:]
+        epochs = run.epochs()[-LAST:]
         needed = [epoch.get(name, math.nan) for epoch in epochs for name in NEEDED]
         if len(epochs) < LAST or not all(map(math.isfinite, needed)):
             raise UserError(

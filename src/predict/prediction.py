@@ -25,7 +25,7 @@ from src.errors import UserError
 from src.maths import functional as F
 from src.predict.pictures import decode, find, pair, passed_over, prepare
 from src.runs import Run, write_csv
-from src.runs.config import restore
+from src.runs.build import restore
 from src.training.figures import outputs
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def predict(cfg: DictConfig, folder: Path) -> None:
     paths = {} if options.inputs is None else find(options.inputs)
     run = Run(options.run)
     checkpoint = getattr(run, options.checkpoint)
-    data, model = restore(run.recorded(), checkpoint, options.data.get("root"), within=run.path)
+    data, model = restore(run.settings(), checkpoint, options.data.get("root"), within=run.path)
     if not model.classifies or data.classes is None:
         raise UserError(f"run {run.path} is no classifier; predict needs one")
     if paths and data.resize is None:

@@ -17,7 +17,7 @@ from src.cli.explain import explain
 from src.cli.options import Options, checked
 from src.errors import UserError
 from src.runs import write
-from src.runs.settings import Bounds
+from src.runs.config import Bounds
 from src.tables import table
 from src.training.experiment import train
 
@@ -53,7 +53,7 @@ def run_recipe(recipe: str, seed: int, overrides: Sequence[str], folder: Path) -
         run = train(compose("train", overrides=arguments), folder)
     except Exception as error:
         return {"seed": seed, "reason": " ".join(explain(error).split())}
-    record, last = run.record(), run.rows()[-1]
+    record, last = run.results(), run.epochs()[-1]
     if "val/loss" in last:
         record |= {"gap": last["val/loss"] - last["train/loss"], "last val/loss": last["val/loss"]}
     return record

@@ -1,8 +1,8 @@
 """The run folder: what is where in it, and how it is read and written safely."""
 
 from src.files import write, write_csv
-from src.runs.folder import ALL_EPOCHS, Run, check_free, check_version, claim, lock
-from src.runs.settings import experiment, leaves
+from src.runs.config import identity, leaves
+from src.runs.run import ALL_EPOCHS, Run, check_free, check_version, claim, lock
 
 __all__ = [
     "ALL_EPOCHS",
@@ -10,7 +10,7 @@ __all__ = [
     "check_free",
     "check_version",
     "claim",
-    "experiment",
+    "identity",
     "leaves",
     "lock",
     "write",

@@ -1,160 +1,115 @@
-"""Objects from plain settings: classes of this project, each in the role that it was written for.
+"""Settings: the config of a run as plain values."""
 
-Settings may come from a stranger's run folder: nothing in them is called but the one class that
-`_target_` names, which must be defined where its role says, and no interpolation or nested target
-is followed.
-"""
-
-import importlib
-import inspect
+import difflib
+import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
-import lightning as L
-from lightning.pytorch.callbacks import Checkpoint
-from omegaconf import OmegaConf
-from pydantic import Field, NonNegativeInt
+import pydantic
+from omegaconf import DictConfig, OmegaConf
 
+from src import files
 from src.errors import UserError
-from src.runs.checkpoint import load_checkpoint
-from src.runs.settings import CONF, INCIDENTAL, SOURCES
 from src.signatures import arguments
 
-ROLES = {  # group of the config -> (where its classes are defined, what they are)
-    "data": ("src.data.", L.LightningDataModule),
-    "model": ("src.models.", L.LightningModule),
-    "callbacks": ("src.", L.Callback),
-    "logger": ("src.", Checkpoint),
-}
-# Lightning's own callbacks that are tested with everything a run promises, and what Lightning does
-# not check.
-LIGHTNING = {
-    "lightning.pytorch.callbacks.EarlyStopping": {
-        "patience": NonNegativeInt,
-        "min_delta": Annotated[float, Field(ge=0, allow_inf_nan=False)],
-    }
-}
-WIDTH = ("num_inputs", "num_outputs")  # arguments of a model that its data decide
+CONF = Path(__file__).parents[2] / "conf"
+SOURCES = (
+    "root",
+    "system_copies",
+    "mirrors",
+    "debian_package",
+)  # keys of data: where its files come from
+INCIDENTAL = (*SOURCES, "num_workers")  # keys of data that do not make a run another experiment
+GROUPS = ("data", "model", "trainer")  # without which there is no run
+OPTIONAL = ("callbacks", "logger")  # groups that may be left out
+Bounds = Annotated[
+    list[float], pydantic.Field(min_length=2, max_length=2)
+]  # the lowest and the highest
+Seed = Annotated[int, pydantic.Field(ge=0, lt=2**32)]
 
 
-def build(key: str, settings: Any, **objects: Any) -> Any:
-    """The object that the settings at `key` describe. Raises UserError if they, or their class, are
-    refused."""
-    kind, values = check(key, settings, tuple(objects))
+def plain(cfg: DictConfig | dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run, plain values with every reference filled in.
+
+    Raises UserError if a group is missing, and for a setting that nothing reads.
+    """
+    config = OmegaConf.create(cfg)
+    settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    _refuse_unread(settings, OmegaConf.to_container(config, resolve=False))
+    settings = {name: settings.get(name) for name in ("seed", *GROUPS, *OPTIONAL)}
+    arguments("", _seeded, {"seed": settings["seed"]})
+    for group in GROUPS:
+        if not isinstance(settings[group], dict):
+            raise UserError(
+                f"{group} must be a group of settings, got {settings[group]}; see conf/{group}"
+            )
+    for group in OPTIONAL:
+        if not isinstance(settings[group] or {}, dict):
+            raise UserError(
+                f"{group} must be a group of settings, got {settings[group]}; try ~{group}"
+            )
+        settings[group] = settings[group] or {}
+    given = settings["callbacks"].items()
+    settings["callbacks"] = {name: each for name, each in given if each is not None}
     try:
-        return kind(**values, **objects)
-    except Exception as error:
-        if isinstance(error, UserError) or kind.__module__.startswith("src."):
-            raise
-        raise UserError(
-            f"{key}: {' '.join(str(error).split())}"
-        ) from error  # a library refuses a value
+        files.check_plain(settings)
+    except ValueError as error:
+        raise UserError(f"the config cannot be recorded: {error}") from error
+    if isinstance(settings["data"].get("root"), str):  # a run may be resumed from another folder
+        settings["data"]["root"] = str(files.expanded(settings["data"]["root"]).absolute())
+    return settings
 
 
-def check(key: str, settings: Any, objects: tuple[str, ...] = ()) -> tuple[type, dict[str, Any]]:
-    """The class that the settings at `key` name, and its arguments, without those that are
-    `objects`.
-
-    Raises UserError if the class is not one of its role, or an argument does not fit.
-    """
-    if not isinstance(settings, dict) or not isinstance(settings.get("_target_"), str):
-        raise UserError(f"{key} must be a group of settings with a _target_, got {settings!r}")
-    values = {name: value for name, value in settings.items() if name != "_target_"}
-    kind = _class(key, settings["_target_"])
-    return kind, arguments(key, kind, values, objects, LIGHTNING.get(settings["_target_"]))
+def _seeded(seed: Seed) -> None:
+    """What every run takes besides its groups."""
 
 
-def _class(key: str, target: str) -> type:
-    """The class of that name, if it fits the role of the key."""
-    package, base = ROLES[key.partition(".")[0]]
-    module, _, name = target.rpartition(".")
-    found = None
-    if target in LIGHTNING:
-        found = getattr(importlib.import_module(module), name)
-    elif target.startswith(package) and all(part.isidentifier() for part in target.split(".")):
-        found = _imported(module, name)
-        if not f"{getattr(found, '__module__', '')}.".startswith(package):
-            found = None
-    if inspect.isclass(found) and issubclass(found, base) and not inspect.isabstract(found):
-        return found
-    must = f"must be a {base.__name__} that is defined in {package[:-1]}"
-    also = f" or one of {', '.join(LIGHTNING)}" if base is L.Callback else ""
-    raise UserError(f"{key}._target_ is {target!r}, but {must}{also}")
+def _refuse_unread(settings: dict[str, Any], unresolved: dict[str, Any]) -> None:
+    """Raises UserError for a key at the top that no part of a run reads, and no other setting
+    refers to."""
+    references = set(re.findall(r"\$\{(?:[\w.]+:)?\.*(\w+)", json.dumps(unresolved, default=str)))
+    for key, value in settings.items():
+        if key in ("seed", *GROUPS, *OPTIONAL) or key in references:
+            continue
+        if isinstance(value, dict):
+            read = f"{key}: {{{', '.join(value)}}} is read by nothing"
+            raise UserError(
+                f"{read}; a file of conf/{key} must begin with the line # @package _global_"
+            )
+        raise UserError(f"{key}={value} is read by nothing. {suggestion(key, settings)}")
 
 
-def _imported(module: str, name: str) -> Any:
-    try:
-        return getattr(importlib.import_module(module), name, None)
-    except ModuleNotFoundError as error:
-        if error.name and module.startswith(error.name):
-            return None
-        raise
+def leaves(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> value, of nested settings."""
+    found = {}
+    for name, value in node.items():
+        if isinstance(value, dict):
+            found |= leaves(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
 
 
-def build_model(settings: dict[str, Any], data: L.LightningDataModule) -> L.LightningModule:
-    """The model, as wide as the data."""
-    return build(
-        "model", settings["model"], num_inputs=data.num_inputs, num_outputs=data.num_outputs
-    )
+def suggestion(key: str, siblings: dict[str, Any]) -> str:
+    """What may be meant by the dotted key, given the settings beside it: "Did you mean
+    model.lr?"."""
+    group, _, name = key.rpartition(".")
+    others = {sibling: value for sibling, value in siblings.items() if sibling != name}
+    # the last word of each setting -> the whole; the first of several, and a sibling before all
+    known = {path.rpartition(".")[2]: path for path in reversed(leaves(others))}
+    known |= {sibling: sibling for sibling in others}
+    for match in difflib.get_close_matches(name, known, n=1):
+        return f"Did you mean {group}{'.' if group else ''}{known[match]}?"
+    names = [sibling for sibling in others if not sibling.startswith("_")]
+    return f"{group or 'The config'} has {', '.join(names)}."
 
 
-def restore(
-    settings: dict[str, Any], checkpoint: Path, root: str | None = None, within: Path | None = None
-) -> tuple[L.LightningDataModule, L.LightningModule]:
-    """The data of a run, not yet loaded, and its model as it was at the checkpoint, in the run
-    folder `within`.
-
-    Raises UserError for settings or a checkpoint that cannot be used.
-    """
-    data, model = rebuild(settings, root)
-    load_weights(model, checkpoint, within)
-    return data, model
-
-
-def rebuild(
-    settings: dict[str, Any], root: str | None = None
-) -> tuple[L.LightningDataModule, L.LightningModule]:
-    """The data of a run, not yet loaded, and its model, untrained.
-
-    Where the data come from is never taken from the settings, which may be a stranger's: the folder
-    is `root`, or that of conf/data, which if relative is in this project.
-    """
-    node = {name: value for name, value in settings["data"].items() if name not in INCIDENTAL}
-    data = build("data", node | _sources(node.get("_target_"), root))
-    return data, build_model(settings, data)
-
-
-def load_weights(model: L.LightningModule, checkpoint: Path, within: Path | None = None) -> int:
-    """Let the model be as it was at the checkpoint, ready for use; returns how many epochs it had
-    then. Raises UserError if the checkpoint is of another model."""
-    content = load_checkpoint(checkpoint, within)
-    found, expected = (_described(each) for each in (content["state_dict"], model.state_dict()))
-    if found != expected:
-        raise UserError(
-            f"{checkpoint} is of another model: it has {found}, the model of this run {expected}"
-        )
-    model.load_state_dict(content["state_dict"])
-    model.eval()
-    return content["epoch"] + 1
-
-
-def _sources(target: Any, root: str | None) -> dict[str, Any]:
-    """Where conf/data says that the data of this class come from; their folder is `root`, if that
-    is given."""
-    for path in sorted((CONF / "data").glob("*.yaml")):
-        config = OmegaConf.to_container(OmegaConf.load(path))
-        if config.get("_target_") == target:
-            sources = {name: value for name, value in config.items() if name in SOURCES}
-            if "root" in sources:
-                sources["root"] = str(CONF.parent / sources["root"]) if root is None else root
-            return sources
-    return {}
-
-
-def _described(state: dict[str, Any]) -> dict[str, str]:
-    """Name -> size and type of each tensor, as in "784x10 float32"."""
-    texts = {}
-    for name, tensor in state.items():
-        size = "x".join(str(length) for length in tensor.shape)
-        texts[name] = f"{size} {str(tensor.dtype).removeprefix('torch.')}".strip()
-    return texts
+def identity(settings: dict[str, Any]) -> dict[str, Any]:
+    """Dotted key -> value of what makes the run the experiment that it is, however long and where
+    it runs."""
+    found = {"seed": settings["seed"], "trainer.devices": settings["trainer"].get("devices", 1)}
+    for group in ("model", "data"):
+        kept = {key: value for key, value in settings[group].items() if key not in INCIDENTAL}
+        found |= leaves(kept, f"{group}.")
+    return found

@@ -52,7 +52,7 @@ class Report:
         run = Run(row["folder"])
         reason = f"{how}; {self.go_on()}{remedy}"
         with contextlib.suppress(UserError), run.lock():  # else it runs on after all
-            run.save_record(run.record() | {"status": "interrupted", "reason": reason})
+            run.save_results(run.results() | {"status": "interrupted", "reason": reason})
 
     def go_on(self) -> str:
         return f"to go on: {command_line('src.sweeps', 'resume', relative(self.sweep.path))}"

@@ -12,7 +12,7 @@ from src.cli.options import Options
 from src.errors import UserError, printable
 from src.files import expanded, read_yaml, refuse_links
 from src.runs import Run
-from src.runs.folder import MOST_METRICS
+from src.runs.run import MOST_METRICS
 
 SELECTED = "val/loss"  # the lowest is the best; without a validation split nothing is selected
 MOST_JOBS, MOST_AXES = 10_000, 50
@@ -98,7 +98,7 @@ class Sweep:
     def row(self, number: int) -> Row:
         job, run = self.jobs[number], self.run(number)
         try:
-            record = {"status": "not started"} | run.record()
+            record = {"status": "not started"} | run.results()
         except UserError as error:
             record = {"status": "damaged", "reason": str(error)}
         row: Row = {"job": number}

@@ -14,9 +14,9 @@ from omegaconf import DictConfig
 from src.errors import UserError
 from src.processes import main_process
 from src.runs import Run, check_free, check_version, claim
+from src.runs.build import WIDTH, build, build_model, check, restore
 from src.runs.checkpoint import load_checkpoint
-from src.runs.config import WIDTH, build, build_model, check, restore
-from src.runs.settings import experiment, plain
+from src.runs.config import identity, plain
 from src.signatures import arguments, parameters
 from src.training.history import History, history, keep_record, logged, measures
 from src.training.saving import Last
@@ -167,7 +167,7 @@ def fit(
 
 def check_same_experiment(before: dict[str, Any], settings: dict[str, Any]) -> None:
     """Raises UserError for a setting that would make another experiment of the run."""
-    old, new = experiment(before), experiment(settings)
+    old, new = identity(before), identity(settings)
     for key in {**old, **new}:
         if old.get(key) != new.get(key):
             what = (
@@ -196,10 +196,10 @@ def resume(
     """
     run = Run(folder)
     with run.lock():
-        earlier = run.record()
+        earlier = run.results()
         if "versions" in earlier:  # which 0.1.0 did not have of itself
             check_version(earlier["versions"].get("softmax-lab", "0.1.0"), f"run {run.path}")
-        before = plain(run.recorded())
+        before = plain(run.settings())
         settings = plain(before if cfg is None else cfg)
         check_settings(settings)
         check_same_experiment(before, settings)

@@ -104,7 +104,7 @@ def keep_record(run: Run, seed: int, **known: Any) -> Iterator[dict[str, Any]]:
         yield {}
         return
     record = {"seed": seed, **provenance(), **known, "status": "running"}
-    run.save_record(record)
+    run.save_results(record)
     try:
         yield record
     except BaseException as error:
@@ -115,14 +115,14 @@ def keep_record(run: Run, seed: int, **known: Any) -> Iterator[dict[str, Any]]:
         if interrupted:
             record["ended"] = f"signal {record['reason']}"
         with contextlib.suppress(UserError):  # on a full disk the first error is the one to report
-            run.save_record(record)
+            run.save_results(record)
         if signals.received() == signal.SIGINT and not signals.in_command():
             signals.forget()  # the notebook goes on
             how = f"to go on: resume({str(run.path)!r})" if run.begun() else "nothing saved yet"
             raise KeyboardInterrupt(how) from None
         raise
     record["status"] = "finished"
-    run.save_record(record)
+    run.save_results(record)
 
 
 @functools.cache  # the jobs of a sweep run the code that this process has loaded

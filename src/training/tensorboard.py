@@ -13,8 +13,8 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from src.errors import UserError
-from src.runs import Run, experiment
-from src.runs.folder import EARLY
+from src.runs import Run, identity
+from src.runs.run import EARLY
 from src.training.history import history, logged, measures
 
 LAYOUT = {
@@ -61,7 +61,7 @@ class TensorBoard(Checkpoint):
         epoch = epochs.rows[-1]["epoch"]
         for name, value in (measures(epochs.tested) | logged(trainer)).items():
             self.writer.add_scalar(f"tested/{name.replace('/', '_')}", value, epoch)
-        settings = experiment(Run(trainer.default_root_dir).recorded())
+        settings = identity(Run(trainer.default_root_dir).settings())
         settings["trainer.max_epochs"] = trainer.max_epochs
         settings.pop("data.seed", None)  # that of the run
         plain = {

@@ -33,7 +33,7 @@ from src.cli.options import Options, checked
 from src.errors import UserError
 from src.files import expanded
 from src.runs import Run, leaves
-from src.runs.settings import Seed, plain
+from src.runs.config import Seed, plain
 from src.training.experiment import check_settings, resume, train
 from src.tune.study import DATABASE, claim_study, conclude, joined
 

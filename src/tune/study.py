@@ -19,8 +19,8 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from src.cli.console import command_line, pasteable, quoted, say
 from src.errors import UserError
 from src.files import read_yaml
-from src.runs import experiment, leaves, write, write_csv
-from src.runs.settings import plain
+from src.runs import identity, leaves, write, write_csv
+from src.runs.config import plain
 
 DATABASE = (SQLAlchemyError, StorageInternalError)  # errors of the storage, wherever they are met
 EARLY = (".lock", "study.db", "tune.yaml", "tune.log")  # what a study may leave before it has begun
@@ -98,7 +98,7 @@ def study_name(cfg: DictConfig, settings: DictConfig, folder: Path, storage: str
     """
     path, known_settings = folder / "tune.yaml", plain(settings)
     wanted = {"storage": storage, "trainer.max_epochs": known_settings["trainer"].get("max_epochs")}
-    wanted |= experiment(known_settings)
+    wanted |= identity(known_settings)
     searched = OmegaConf.to_container(OmegaConf.masked_copy(cfg, ["space", "pruner"]), resolve=True)
     wanted |= leaves({"callbacks": known_settings["callbacks"], **searched})
     if not path.exists():

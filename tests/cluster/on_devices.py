@@ -81,7 +81,7 @@ def test_two_processes_are_one_with_the_doubled_batch(call, one, tmp_path, launc
         for path in tmp_path.iterdir()
         if path.is_dir() and path.name not in ("one", "two")
     ] == []
-    assert two.record()["status"] == "finished"
+    assert two.results()["status"] == "finished"
 
 
 def test_resume_under_srun_keeps_the_effective_batch(call, cli, one, tmp_path):
@@ -123,7 +123,7 @@ def test_two_processes_of_a_run_of_one_device_are_refused(call, tmp_path, launch
     assert status != 0
     assert "trainer.devices=1 asks for as many processes" in output
     assert output.count("Traceback") == 0 or "torch.distributed.run" in launcher
-    assert Run(tmp_path / "one").record().get("status") != "finished"
+    assert Run(tmp_path / "one").results().get("status") != "finished"
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_other_tasks_than_devices_are_refused(call, tmp_path, tasks):
     assert status != 0
     assert "trainer.devices=2 asks for as many processes" in output
     assert "Traceback" not in output
-    assert Run(tmp_path / "two").record().get("status") != "finished"
+    assert Run(tmp_path / "two").results().get("status") != "finished"
 
 
 def test_several_devices_in_a_batch_script_without_srun_are_refused(call, tmp_path):

@@ -108,8 +108,8 @@ def test_two_processes_try_every_trial_once_and_one_may_be_killed(start, postgre
     assert studies(postgres, url) == [str(total)]
     for number in range(total):
         run = Run(tmp_path / "study" / str(number))
-        assert run.record()["status"] == "finished"
-        assert len(run.rows()) == 20
+        assert run.results()["status"] == "finished"
+        assert len(run.epochs()) == 20
 
 
 def test_a_wrong_password_is_one_line(cli, postgres):
@@ -144,6 +144,6 @@ def test_a_server_that_stops_is_one_line_and_the_same_command_goes_on(
     status, output = cli(*command, data=False)
     assert status == 0, output
     assert "6 trials: 6 finished" in output
-    assert {Run(tmp_path / f"study/{number}").record()["status"] for number in range(6)} == {
+    assert {Run(tmp_path / f"study/{number}").results()["status"] for number in range(6)} == {
         "finished"
     }

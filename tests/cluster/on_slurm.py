@@ -105,7 +105,7 @@ def test_a_cancelled_job_is_a_row_and_a_bad_value_too_while_others_run_on(
     assert len(lines_of_jobs(output)) == 4
     assert output.splitlines()[-1] == "error: 3 of 4 jobs did not finish"
     assert "Traceback" not in output
-    assert "Slurm" in victim.record()["reason"]
+    assert "Slurm" in victim.results()["reason"]
 
 
 def test_a_job_that_is_cancelled_before_it_starts_is_a_row(sweep, slurm, tmp_path):
@@ -129,13 +129,13 @@ def test_a_job_out_of_time_says_so_and_the_sweep_goes_on_with_more(sweep, start,
     assert "python -m src.sweeps resume sweep hydra.launcher.timeout_min=" in rows[0]["reason"]
 
     trained, before = (
-        len(Run(tmp_path / "sweep/0").rows()),
+        len(Run(tmp_path / "sweep/0").epochs()),
         (tmp_path / "sweep/1/metrics.json").stat().st_mtime,
     )
     more = ["resume", "sweep", "hydra.launcher.timeout_min=7"]
     again = start("src.sweeps", *more, data=False, fresh=True, env=slurm.env)
     name = job_id(again)
-    again.until(lambda: len(Run(tmp_path / "sweep/0").rows()) > trained)
+    again.until(lambda: len(Run(tmp_path / "sweep/0").epochs()) > trained)
     assert (
         slurm.call("squeue", "-h", "-r", "-o", "%A %l") == f"{name} 7:00"
     )  # one job, with the new limit
@@ -154,8 +154,8 @@ def test_a_requeued_job_goes_on_where_it_was(sweep, slurm, tmp_path):
     status, output = ended(command)
     assert status == 0, output
     assert [row["status"] for row in table(tmp_path / "sweep")] == ["finished"] * 2
-    assert len(run.record()["resumed"]) == 1
-    assert len(run.rows()) == LONG
+    assert len(run.results()["resumed"]) == 1
+    assert len(run.epochs()) == LONG
 
 
 @pytest.mark.parametrize("requeued", [True, False])
@@ -177,11 +177,11 @@ def test_the_loss_of_a_node_costs_at_most_the_jobs_on_it(sweep, slurm, tmp_path,
     states = [row["status"] for row in table(tmp_path / "sweep")]
     if requeued:  # on the other node, when that is free
         assert (status, states) == (0, ["finished"] * 2), output
-        assert "resumed" in runs[0].record()
+        assert "resumed" in runs[0].results()
     else:
         assert (status, states) == (1, ["interrupted", "finished"]), output
-        assert "src.sweeps resume sweep" in runs[0].record()["reason"]
-        assert "NODE_FAIL" in runs[0].record()["reason"]
+        assert "src.sweeps resume sweep" in runs[0].results()["reason"]
+        assert "NODE_FAIL" in runs[0].results()["reason"]
     assert len(lines_of_jobs(output)) == 2
 
 
@@ -209,7 +209,7 @@ def test_jobs_of_a_killed_command_run_on_and_are_not_submitted_again(sweep, star
     status, output = ended(again)
     assert status == 0, output
     assert [row["status"] for row in table(tmp_path / "sweep")] == ["finished"] * 2
-    assert "resumed" not in Run(tmp_path / "sweep/1").record()
+    assert "resumed" not in Run(tmp_path / "sweep/1").results()
 
 
 def test_what_slurm_refuses_is_one_line(sweep):

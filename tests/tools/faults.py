@@ -122,9 +122,9 @@ def differences(run: Run, reference: Run) -> list[str]:
         ):
             found.append(name)
     mine, other = (
-        {k: v for k, v in each.record().items() if "/" in k} for each in (run, reference)
+        {k: v for k, v in each.results().items() if "/" in k} for each in (run, reference)
     )
-    if mine != other or run.record()["status"] != "finished":
+    if mine != other or run.results()["status"] != "finished":
         found.append("metrics.json")
     if curves(run) != curves(reference):
         found.append("tensorboard")
@@ -349,7 +349,7 @@ def leave_alone(plan: Plan, folder: Path, data_root: Path) -> float:
     finally:
         patient.end()
     if "early_stopping" in plan.setting:
-        assert patient.run.record()["epochs"] < EPOCHS
+        assert patient.run.results()["epochs"] < EPOCHS
     return patient.seconds
 
 

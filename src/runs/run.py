@@ -19,7 +19,7 @@ from typing_extensions import TypedDict
 from src import __version__, files
 from src.errors import UserError
 from src.processes import main_process
-from src.runs.settings import GROUPS, OPTIONAL
+from src.runs.config import GROUPS, OPTIONAL
 from src.tables import table
 
 # What a run may leave before it has begun; a folder that holds nothing else is nobody's.
@@ -83,7 +83,7 @@ class Run:
     def begun(self) -> bool:
         """Whether there is a state to go on from, or a result; else the folder may be used
         afresh."""
-        return self.last.exists() or self.record().get("status") in ("finished", "diverged")
+        return self.last.exists() or self.results().get("status") in ("finished", "diverged")
 
     def early(self) -> bool:
         """Whether the folder holds nothing but what a run of ours may leave before it has begun."""
@@ -154,7 +154,7 @@ class Run:
             raise UserError(f"{path} is damaged: it is no list of overrides")
         return found
 
-    def recorded(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
         """The settings of the run, plain values. Raises UserError for what is not a run folder of
         ours."""
         if not self.config.exists():
@@ -178,21 +178,29 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, float]:
-        return {name: value for name, value in self.record().items() if "/" in name}
+        return {name: value for name, value in self.results().items() if "/" in name}
 
     @functools.cached_property
-    def restored(self) -> tuple[Any, Any]:
-        """The data module, set up, and the model of the best epoch. Raises UserError if they cannot
-        be had."""
-        from src.runs.config import restore  # torch, without which a run can be summarized
+    def loaded(self) -> tuple[Any, Any]:
+        """The data module, set up, and the model of the best epoch.
 
-        data, model = restore(self.recorded(), self.best, within=self.path)
+        Raises UserError if they cannot be had.
+        """
+        # torch, without which a run can be summarized
+        from src.runs.build import restore
+
+        data, model = restore(self.settings(), self.best, within=self.path)
         data.prepare_data()
         data.setup()
         return data, model
 
-    data = property(lambda self: self.restored[0])
-    model = property(lambda self: self.restored[1])
+    @property
+    def data(self) -> Any:
+        return self.loaded[0]
+
+    @property
+    def model(self) -> Any:
+        return self.loaded[1]
 
     def table(self) -> str:
         """The final metrics in Markdown, a row for each stage."""
@@ -204,13 +212,14 @@ class Run:
             stages.setdefault(stage, {"": stage})[metric] = f"{value:.4f}"
         return table(stages.values())
 
-    def _repr_markdown_(self) -> str:  # what a notebook shows
+    def _repr_markdown_(self) -> str:
+        """The table and the folder, for a notebook."""
         return f"{self.table()}\n\n`{self.path}`"
 
-    def save_record(self, record: dict[str, Any]) -> None:
+    def save_results(self, record: dict[str, Any]) -> None:
         files.write(self.metrics_json, json.dumps(record, indent=2) + "\n")
 
-    def record(self) -> dict[str, Any]:
+    def results(self) -> dict[str, Any]:
         """metrics.json, {} if there is none yet: the status of the run, its results, what they
         depend on."""
         try:
@@ -227,7 +236,7 @@ class Run:
             raise UserError(f"{self.metrics_json} is damaged: {error}") from error
         return record
 
-    def rows(self) -> list[dict[str, float]]:
+    def epochs(self) -> list[dict[str, float]]:
         """metrics.csv: the metrics of each epoch. Raises UserError if it is damaged."""
         rows = files.read_rows(self.metrics_csv, within=self.within)
         try:
