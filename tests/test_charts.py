@@ -160,6 +160,7 @@ def within(picture: Figure) -> None:
     assert -0.5 <= box.y0 < box.y1 <= height + 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [1e-4, 1e4])
 @pytest.mark.parametrize(
     "epochs", [1, 2, 1000]

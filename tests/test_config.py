@@ -46,6 +46,7 @@ PAIRS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("experiment", "debug"), PAIRS)
 def test_every_experiment_can_be_debugged(config, experiment, debug):
     assert config(f"experiment={experiment}", f"debug={debug}").trainer.max_epochs in (1, 100)

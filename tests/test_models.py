@@ -76,6 +76,7 @@ def test_an_epoch_of_real_data_equals_an_independent_plain_loop(config, W, overr
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", [SCRATCH[0], SCRATCH[1], ["model=concise"]], ids=str)
 def test_lr_decay_weight_decay_and_uneven_minibatches_equal_the_plain_loop(config, W, overrides):
     small = ["data.train_size=1000", "data.batch_size=64"]  # the last minibatch has 40

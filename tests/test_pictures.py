@@ -302,6 +302,7 @@ def test_no_image_of_the_data_set_and_every_negative_of_one_is_inverted(official
         assert np.array_equal(seen(255 - image), image)
 
 
+@pytest.mark.slow
 def test_another_side_is_reached_as_the_data_module_reaches_it(data_root, official):
     data = FashionMNIST(root=str(data_root), resize=40)
     data.setup()
@@ -605,7 +606,7 @@ print(int(re.search(r"VmHWM:\\s+(\\d+)", after)[1]) - int(re.search(r"VmRSS:\\s+
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suffix", ["jpg", "mpo"])
+@pytest.mark.parametrize("suffix", ["jpg", pytest.param("mpo", marks=pytest.mark.limits)])
 def test_a_photo_of_108_megapixels_is_read_in_little_memory(tmp_path, suffix):
     photo = Image.new("RGB", (12_000, 9_000), "white")
     photo.paste("navy", (3_000, 2_250, 9_000, 6_750))
@@ -625,18 +626,27 @@ def framed(height: int) -> torch.Tensor:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["LA", "RGBA", "I;16"])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        pytest.param("LA", marks=pytest.mark.limits),
+        pytest.param("RGBA", marks=pytest.mark.limits),
+        pytest.param("I;16", marks=pytest.mark.limits),
+    ],
+)
 def test_a_png_of_100_megapixels_is_read_in_a_gigabyte(tmp_path, mode):
     Image.new(mode, (10_000, 10_000)).save(tmp_path / "x.png", compress_level=1)
     assert memory(tmp_path / "x.png") < 1e9
 
 
 @pytest.mark.slow
+@pytest.mark.limits
 def test_a_webp_of_52_megapixels_is_read_in_a_gigabyte(tmp_path):
     Image.new("RGBA", (10_000, 5_200)).save(tmp_path / "x.webp", lossless=True, method=0)
     assert memory(tmp_path / "x.webp") < 1.1e9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("suffix", "options", "size", "complaint"),
     [
@@ -705,7 +715,14 @@ def in_pieces(suffix: str, count: int) -> bytes:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suffix", ["PNG", "GIF", "JPEG"])
+@pytest.mark.parametrize(
+    "suffix",
+    [
+        "PNG",
+        pytest.param("GIF", marks=pytest.mark.limits),
+        pytest.param("JPEG", marks=pytest.mark.limits),
+    ],
+)
 def test_a_file_in_millions_of_pieces_is_refused(tmp_path, suffix):
     (tmp_path / "x").write_bytes(in_pieces(suffix, 1000))
     assert decode(tmp_path / "x").size == (60, 40)

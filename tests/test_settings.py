@@ -167,6 +167,7 @@ def refusal_of_train(override: str, **_: Any) -> str:
     return str(refused.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("override", ALIKE)
 def test_what_train_refuses_tune_and_benchmark_and_resume_refuse_with_the_same_words(
     override, trained, tmp_path

@@ -63,6 +63,7 @@ def test_with_the_same_settings_it_is_finished(stopped, caplog):
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "expected"),
     [

@@ -359,6 +359,7 @@ def test_a_study_closes_its_database(tmp_path, untrained):
     assert len(kept) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["it's", "a=b, c d", "50% {x}?y#z", "back\\"])
 def test_a_folder_may_have_any_name(tmp_path, untrained, name):
     assert len(search(tmp_path / name, 1)) == 1
