@@ -4,7 +4,7 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 REPRODUCED := outputs/reproduce/$(shell date +%Y-%m-%d_%H-%M-%S)
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-limits test-cluster bench reproduce lint format tensorboard clean
+.PHONY: help setup train test test-thorough test-cluster bench reproduce lint format tensorboard clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,8 +23,8 @@ train: setup  ## train softmax regression from scratch for 20 epochs
 test: setup  ## run the whole test suite
 	$(VENV)/bin/python -m pytest -n auto --dist worksteal
 
-test-limits: setup  ## read what is as large as it may be, in a bounded memory and time (3 minutes)
-	$(VENV)/bin/python -m pytest -n auto --dist worksteal -m limits
+test-thorough: setup  ## try every variant of what takes long to try: largest folders, signals, streams (5 minutes)
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal -m thorough
 
 test-cluster: setup  ## test on a real Slurm and PostgreSQL, which it installs and starts (root, Debian)
 	$(VENV)/bin/python -m pytest -n 0 tests/cluster/on_*.py

@@ -365,8 +365,8 @@ def test_the_files_of_a_sweep_among_its_runs_are_passed_over(config, tmp_path):
     [
         (">&- 2>&-", 0, None),
         ("</dev/null >/dev/full", 0, 1),
-        ("--help >/dev/full", 1, 1),
-        ("--cfg job | true", 0, 0),
+        pytest.param("--help >/dev/full", 1, 1, marks=pytest.mark.thorough),
+        pytest.param("--cfg job | true", 0, 0, marks=pytest.mark.thorough),
     ],
 )
 def test_streams_that_are_closed_or_full(tmp_path, shell, status, lines):
@@ -447,6 +447,7 @@ def test_a_script_is_told_how_it_is_started(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_signal_while_the_command_is_imported_ends_it_without_a_word_too_many(tmp_path):
     """From the first moment in which Python listens to us, to the import of torch and beyond."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
