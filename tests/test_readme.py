@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from src.cli.arguments import as_hydra_takes_them
 from src.runs import Run
 from src.training.experiment import train
 from tests.conftest import ROOT, Command, compose_config, own_parts
@@ -113,7 +114,7 @@ def test_command_composes(text):
         arguments = [re.sub(r",.*", "", each) for each in arguments if each != "-m"]
     if module == "src.resume":  # with the recorded config of src.train
         module, (_, *arguments) = "src.train", arguments
-    compose_config(module.removeprefix("src."), *arguments)
+    compose_config(module.removeprefix("src."), *as_hydra_takes_them(arguments))
 
 
 @pytest.mark.slow
