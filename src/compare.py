@@ -6,6 +6,7 @@ curves.png, and of classifiers of the same classes weights.png. Reads nothing bu
 
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from src.cli import exit
 from src.cli.console import pasteable, relative, say
@@ -14,14 +15,22 @@ from src.errors import UserError, printable
 from src.runs import Run, claim, identity, write_csv
 from src.tables import table
 
-LETTERS = "ABCDEFGH"  # of the runs, each with a colour of its own
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# The names of the runs in the table and the pictures, where each has a colour of its own.
+LETTERS = "ABCDEFGH"
 RESULTS = ("val/loss", "val/acc", "test/loss", "test/acc", "error/w", "error/b")
 RESULTS += ("best_epoch", "epochs", "seconds", "status")
+LONGEST = 33  # characters that the settings of a run have in a legend; else its folder names it
 
 
 def find(paths: list[Path]) -> list[Run]:
-    """The runs that are meant, each once. Raises UserError if they cannot be compared."""
-    folders = [path for path in paths if not path.is_file()]  # of NAME/*, what a sweep sums up
+    """The runs at the paths, each once. Raises UserError if they cannot be compared.
+
+    Files are passed over: a sweep has some beside its runs, which NAME/* names too.
+    """
+    folders = [path for path in paths if not path.is_file()]
     runs = [*{path.resolve(): Run(path) for path in folders}.values()]
     for run in runs:
         run.settings()  # refuses what is no run
@@ -34,56 +43,84 @@ def find(paths: list[Path]) -> list[Run]:
 
 def compare(runs: list[Run], folder: Path) -> str:
     """Write the comparison of the runs, as `find` finds them, into `folder`; returns the table."""
-    from src.charts import literal, save  # matplotlib and torch: --help needs none
+    # matplotlib and torch, which --help needs not
+    from src.charts import literal, save
     from src.charts.curves import compared, shown
     from src.charts.images import weights
-    from src.runs.build import restore
 
-    settings = [run.settings() for run in runs]
-    classes, W = [], []
-    for each, run in zip(settings, runs, strict=True):  # no more than one model is in memory
-        data, model = restore(each, run.best, within=run.path)
-        classes.append(data.classes)
-        found = model.weights()
-        W.append(found[0] if found and found[0].isfinite().all() else None)
-    experiments = map(identity, settings)  # dotted key -> value; `model` becomes its class
-    chosen = [
-        {"model": ".".join(each.pop("model._target_").split(".")[-2:]), **each}
-        for each in experiments
-    ]
-    keys = dict.fromkeys(key for each in chosen for key in each)
-    keys = [key for key in keys if any(each.get(key) != chosen[0].get(key) for each in chosen)]
-    shared = [
-        key for key in keys if all(key in each for each in chosen)
-    ]  # by all forms of the model
+    classes, matrices = read_weights(runs)
+    choices = [choice(run.settings()) for run in runs]
+    keys = differing(choices)
     rows, curves = [], {}
-    for letter, run, each in zip(LETTERS, runs, chosen, strict=False):
-        differing = {key: each[key] for key in keys if key in each}
-        record = run.results()
-        results = {name: record[name] for name in RESULTS if name in record}
-        path = printable(relative(run.path))
-        rows.append({"run": letter, **differing, **results, "folder": path})
-        text = ", ".join(
-            each[key].partition(".")[0]
-            if key == "model"
-            else f"{key.rpartition('.')[2]} {each[key]}"
-            for key in shared
-        )
-        name = text if 0 < len(text) <= 33 else run.path.name
+    for letter, run, chosen in zip(LETTERS, runs, choices, strict=False):
         epochs = run.epochs()
         if not shown(epochs):
             raise UserError(f"{run.path} has no epoch to compare yet")
-        curves[literal(f"{letter}: {printable(name)}")] = epochs
+        rows.append({"run": letter, **row(run, chosen, keys)})
+        title = legend(chosen, keys, choices) or run.path.name
+        curves[literal(f"{letter}: {printable(title)}")] = epochs
 
     write_csv(folder / "comparison.csv", rows)
     save(compared(curves), folder / "curves.png")
-    if (
-        classes[0]
-        and all(each == classes[0] for each in classes)
-        and all(each is not None for each in W)
-    ):
-        save(weights(dict(zip(curves, W, strict=True)), classes[0]), folder / "weights.png")
+    same_classes = all(names == classes[0] for names in classes)
+    if classes[0] and same_classes and all(W is not None for W in matrices):
+        by_title = dict(zip(curves, matrices, strict=True))
+        save(weights(by_title, classes[0]), folder / "weights.png")
     return table(rows)
+
+
+def read_weights(runs: list[Run]) -> tuple[list[list[str] | None], list["Tensor | None"]]:
+    """The classes and the weights W of each run; None where it has none that can be drawn."""
+    from src.runs.build import restore
+
+    classes, matrices = [], []
+    # one after the other, so that no more than one model is in memory
+    for run in runs:
+        data, model = restore(run.settings(), run.best, within=run.path)
+        classes.append(data.classes)
+        parameters = model.weights()
+        drawable = parameters and parameters[0].isfinite().all()
+        matrices.append(parameters[0] if drawable else None)
+    return classes, matrices
+
+
+def choice(settings: dict[str, Any]) -> dict[str, Any]:
+    """Dotted key -> value of a run's settings; `model` is its class, such as scratch.Regression."""
+    values = identity(settings)
+    path = values.pop("model._target_").split(".")
+    return {"model": ".".join(path[-2:]), **values}
+
+
+def differing(choices: list[dict[str, Any]]) -> list[str]:
+    """The keys whose values are not the same for all runs."""
+    first = choices[0]
+    keys = []
+    for key in dict.fromkeys(key for chosen in choices for key in chosen):
+        if any(chosen.get(key) != first.get(key) for chosen in choices):
+            keys.append(key)
+    return keys
+
+
+def row(run: Run, chosen: dict[str, Any], keys: list[str]) -> dict[str, Any]:
+    """The settings that differ, the results that there are, and the folder."""
+    results = run.results()
+    values = {key: chosen[key] for key in keys if key in chosen}
+    values |= {name: results[name] for name in RESULTS if name in results}
+    return values | {"folder": printable(relative(run.path))}
+
+
+def legend(chosen: dict[str, Any], keys: list[str], choices: list[dict[str, Any]]) -> str:
+    """The values of the keys that all runs have, as in "scratch, lr 0.1"; "" if it is too long."""
+    parts = []
+    for key in keys:
+        if not all(key in other for other in choices):
+            continue
+        if key == "model":
+            parts.append(chosen[key].partition(".")[0])
+        else:
+            parts.append(f"{key.rpartition('.')[2]} {chosen[key]}")
+    text = ", ".join(parts)
+    return text if len(text) <= LONGEST else ""
 
 
 def main() -> None:
