@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from src.charts import CYCLE, figure, literal, save, scale
 from src.cli.console import pasteable
 from src.errors import printable
-from src.runs import Run, write, write_csv
+from src.runs import write, write_csv
 from src.sweeps.sweep import SELECTED, Row, Sweep
 from src.tables import markdown, table
 
@@ -139,16 +139,18 @@ def chart(means: list[Row], axes: list[str]) -> Figure:
     return ax.figure
 
 
-def members(run: Run) -> str:
-    """The table of a grid, as of the jobs of a sweep; of one or two settings figures/grid.png
-    too."""
+def summarize_members(members: list[Row], picture: Path) -> str:
+    """The answer of a grid, whose members count as the jobs of a sweep."""
     from src.models.grid import AXES  # torch
-    from src.runs.checkpoint import load_checkpoint
 
-    rows = [
-        {"job": k, "overrides": " ".join(f"model.{key}={member[key]}" for key in AXES)}
-        | {"status": "finished", "reason": "", **member}
-        for k, member in enumerate(load_checkpoint(run.last)["members"])
-    ]
-    axes = [key for key in AXES if len({row[key] for row in rows}) > 1]
-    return answer(rows, axes, run.figures / "grid.png")
+    rows = []
+    for number, member in enumerate(members):
+        overrides = " ".join([f"model.{key}={member[key]}" for key in AXES])
+        row = {"job": number, "overrides": overrides, "status": "finished", "reason": ""}
+        rows.append(row | member)
+    axes = []
+    for key in AXES:
+        values = {row[key] for row in rows}
+        if len(values) > 1:
+            axes.append(key)
+    return answer(rows, axes, picture)
