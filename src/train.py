@@ -35,7 +35,7 @@ def main(cfg: DictConfig) -> float | None:
 
     run = Run(HydraConfig.get().runtime.output_dir)
     if in_sweep() and cfg.get("logger") is not None:
-        name = Sweep(run.path.parent).place(int(run.path.name))
+        name = Sweep(run.path.parent).name(int(run.path.name))
         OmegaConf.update(
             cfg, "logger.name", name.replace("/", "_")[:60], force_add=True
         )  # at most 240 bytes

@@ -7,7 +7,8 @@ import time
 from src.cli.console import command_line, relative, say
 from src.errors import UserError
 from src.runs import Run
-from src.sweeps.sweep import SELECTED, Sweep
+from src.sweeps.answer import SELECTED
+from src.sweeps.sweep import Sweep
 
 
 class Report:
@@ -32,7 +33,7 @@ class Report:
             outcome = f"{SELECTED} {row[SELECTED]:.4f}"
         parts = [
             f"{len(ended)}/{len(rows)}",
-            self.sweep.place(number) or row["overrides"],
+            self.sweep.name(number) or row["overrides"],
             outcome.strip(),
         ]
         if scored := [each for each in rows if SELECTED in each]:
