@@ -11,7 +11,7 @@ WIDEST = 200  # characters of a cell
 
 
 def table(rows: Iterable[dict[str, object]]) -> str:
-    """A Markdown table with a column for each key of any row, aligned so that text shows it too.
+    """A Markdown table with a column for each key of any row, aligned to be read as text too.
 
     Floats have four significant digits; what a row does not have, or None, is left empty.
     """
@@ -21,7 +21,7 @@ def table(rows: Iterable[dict[str, object]]) -> str:
         columns |= dict.fromkeys(row)
     if not columns:
         return ""
-    lines = [[_cell(name) for name in columns]]
+    lines = [list(map(_cell, columns))]
     for row in rows:
         lines.append([_cell(row.get(name)) for name in columns])
     widths = [0] * len(columns)
@@ -30,8 +30,11 @@ def table(rows: Iterable[dict[str, object]]) -> str:
     rule = "|"
     for width in widths:
         rule += "-" * (width + 2) + "|"
-    texts = [_aligned(cells, widths) for cells in lines]
-    return "\n".join([texts[0], rule, *texts[1:]])
+    texts = []
+    for cells in lines:
+        texts.append(_aligned(cells, widths))
+    texts.insert(1, rule)
+    return "\n".join(texts)
 
 
 def _aligned(cells: list[str], widths: list[int]) -> str:

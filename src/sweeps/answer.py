@@ -31,7 +31,7 @@ def groups(rows: list[Row], axes: list[str], names: Sequence[str] = SHOWN) -> li
     It has the setting, the number n of its finished runs, and a Spread under each of the `names`
     that all of them have.
     """
-    keys = [key for key in axes if key != "seed"]
+    keys = without_seed(axes)
     finished: dict[tuple, list[Row]] = {}
     for row in rows:
         setting = tuple(row[key] for key in keys)
@@ -51,6 +51,10 @@ def groups(rows: list[Row], axes: list[str], names: Sequence[str] = SHOWN) -> li
                 group[name] = Spread(values)
         means.append(group)
     return means
+
+
+def without_seed(axes: list[str]) -> list[str]:
+    return [key for key in axes if key != "seed"]
 
 
 def answer(rows: list[Row], means: list[Row]) -> str:

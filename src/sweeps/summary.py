@@ -10,7 +10,7 @@ from src.charts import CYCLE, figure, literal, save, scale
 from src.cli.console import pasteable
 from src.errors import printable
 from src.runs import write, write_csv
-from src.sweeps.answer import SELECTED, Row, answer, groups
+from src.sweeps.answer import SELECTED, Row, answer, groups, without_seed
 from src.sweeps.sweep import Sweep
 from src.tables import markdown
 
@@ -67,7 +67,7 @@ def summarize_members(members: list[Row], picture: Path) -> str:
 
 def draw(means: list[Row], axes: list[str], path: Path) -> None:
     """Draw the means as the file `path`, if they have one or two axes, seeds aside."""
-    axes = [key for key in axes if key != "seed"]
+    axes = without_seed(axes)
     means = [group for group in means if SELECTED in group]
     if 1 <= len(axes) <= 2 and 1 <= len(means) <= MOST_POINTS:
         save(chart(means, axes), path)

@@ -29,7 +29,7 @@ class Plan(Options):
     # The overrides of each job, in the order of the jobs.
     jobs: Annotated[list[list[Annotated[str, Field(pattern="=")]]], Field(max_length=MOST_JOBS)]
     config: str = "train"  # name of the primary config
-    version: str = "0.1.0"  # of this project, which has recorded its own since 0.2.0
+    version: str = "0.1.0"  # this project's; it has recorded its own since 0.2.0
 
 
 class Sweep:
@@ -97,7 +97,7 @@ class Sweep:
         Raises UserError if the records are too large, or have too many metrics.
         """
         self.check_sizes("metrics.json")
-        rows = [self.row(number) for number in range(len(self.jobs))]
+        rows = list(map(self.row, range(len(self.jobs))))
         columns = set().union(*rows)
         if len(columns) > MOST_METRICS + MOST_AXES + len(COLUMNS):
             raise UserError(f"{self.path} has runs with more than {MOST_METRICS} kinds of metrics")
