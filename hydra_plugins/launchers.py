@@ -1,6 +1,6 @@
-"""Where Hydra looks for plugins: the sweeper and the launchers as src.sweeps uses them.
+"""The sweeper and the launchers of this project, in the folder where Hydra looks for plugins.
 
-Hydra imports this file at every start; what is slow is imported where it is used.
+Hydra imports this file at every start, so slow modules are imported where they are used.
 """
 
 import contextlib
@@ -23,11 +23,10 @@ LAUNCHERS = {
 
 
 class ProductSweeper(Sweeper):
-    """hydra/sweeper=product: runs all combinations of the values, from configs that are copied
-    first.
+    """hydra/sweeper=product: runs all combinations of the values.
 
-    Whatever happens to it, the sweep ends with its summary. Raises UserError if a job did not
-    finish.
+    The jobs are composed from configs that are copied first. Whatever happens to it, the sweep ends
+    with its summary. Raises UserError if a job did not finish.
     """
 
     def __init__(self, params: dict[str, str], max_batch_size: int | None, resume: bool):
@@ -83,7 +82,7 @@ class LocalLauncher(Launcher):
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         local.launch(self, dict(enumerate(job_overrides, initial_job_idx)))
-        return ()  # the jobs have said how they ended
+        return ()  # each job has been reported already
 
 
 with contextlib.suppress(ImportError):  # without the extra `launchers` there are none
@@ -112,17 +111,15 @@ with contextlib.suppress(ImportError):  # without the extra `launchers` there ar
             return ()
 
         def __call__(self, number: int, overrides: list[str], singletons: dict) -> None:
-            """The job, in its own process. It ends as a run at a terminal does: SIGTERM saves, and
-            stops it."""
+            """The job, in its own process: SIGTERM saves and stops it, as a run at a terminal."""
             import submitit
 
             from src import signals
             from src.sweeps import local
 
             signal.signal(signal.SIGTERM, signals.stop)
-            signal.signal(
-                signal.SIGUSR2, signal.SIG_IGN
-            )  # time will be up; SIGTERM follows when it is
+            # SIGUSR2 says that time will be up; SIGTERM follows when it is.
+            signal.signal(signal.SIGUSR2, signal.SIG_IGN)
             Singleton.set_state(singletons)
             setup_globals()
             local.run(self, number, overrides, submitit.JobEnvironment().job_id)

@@ -35,7 +35,7 @@ def main(cfg: DictConfig) -> float | None:
 
     run = Run(HydraConfig.get().runtime.output_dir)
     if in_sweep() and cfg.get("logger") is not None:
-        name = Sweep(run.path.parent).place(int(run.path.name))
+        name = Sweep(run.path.parent).name(int(run.path.name))
         OmegaConf.update(
             cfg, "logger.name", name.replace("/", "_")[:60], force_add=True
         )  # at most 240 bytes
@@ -53,10 +53,13 @@ def main(cfg: DictConfig) -> float | None:
 def log_results(run: Run) -> None:
     if not main_process():
         return
-    if (run.path / "grid.csv").exists():
-        from src.sweeps.summary import members
+    with signals.held():
+        from src.training.history import last_members  # torch
 
-        log.info("\n%s", members(run))
+    if members := last_members(run):
+        from src.sweeps.summary import summarize_members  # matplotlib
+
+        log.info("\n%s", summarize_members(members, run.figures / "grid.png"))
     log.info("\n%s\n", run.table())
     record = run.results()
     speed = f"{record['seconds']:.1f} s, {record['examples_per_second']:,.0f} examples/s"

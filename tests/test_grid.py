@@ -165,8 +165,8 @@ def test_a_member_whose_loss_was_infinite_once_stays_behind():
         with torch.no_grad():
             model.select(losses)
         assert (model.best, model.epoch_lr) == (1, 0.2)
-    assert model.members[0]["reason"] == "in epoch 1"
-    assert "best_epoch" not in model.members[0]
+    assert model.members()[0]["reason"] == "in epoch 1"
+    assert "best_epoch" not in model.members()[0]
 
 
 def test_if_all_diverge_the_run_ends(config, tmp_path):

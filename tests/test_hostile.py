@@ -654,7 +654,7 @@ def test_long_values_are_cut_in_tables_and_pictures(tmp_path):
     for number in range(3):
         write_epochs(folder / str(number))
     sweep = sweeps.Sweep(folder)
-    from src.sweeps.summary import groups
+    from src.sweeps.answer import groups
 
     rows = oscillation.measure(sweep)
     oscillation.draw(groups(rows, sweep.axes, oscillation.MEASURED), folder / "oscillation.png")
@@ -672,7 +672,7 @@ def test_no_value_is_a_formula_or_a_warning_in_a_picture(value, tmp_path):
         write_epochs(folder / str(number))
     summarize(folder)
     assert (folder / "summary.png").exists()
-    from src.sweeps.summary import groups
+    from src.sweeps.answer import groups
 
     sweep = sweeps.Sweep(folder)
     rows = oscillation.measure(sweep)

@@ -33,8 +33,9 @@ from src.errors import UserError
 from src.runs import Run
 from src.sweeps import plan
 from src.sweeps.__main__ import main, resume
+from src.sweeps.answer import groups
 from src.sweeps.report import Report
-from src.sweeps.summary import chart, groups, summarize
+from src.sweeps.summary import chart, summarize
 from src.sweeps.sweep import Sweep
 from tests.conftest import PYTHON, ROOT, Command, Finished
 

@@ -27,11 +27,12 @@ class SoftmaxRegression(closed_form.SoftmaxRegression):
     """K softmax regressions that start alike and see the same minibatches, each as if alone.
 
     `Ws` (d, K, q) and `bs` (K, q) are the weights of all. The model is the best: `W`, `b` and the
-    metrics are those of the member with the lowest loss in the last validation. `members` has the
+    metrics are those of the member with the lowest loss in the last validation. `members` gives the
     settings and the best epoch of each. One whose loss has become nan or infinite is never the best
     again.
     """
 
+    has_members = True
     Ws: Tensor
     bs: Tensor
     settings: Tensor  # (3, K, 1): lr, gamma and weight_decay of each
@@ -57,13 +58,16 @@ class SoftmaxRegression(closed_form.SoftmaxRegression):
             numerics, num_inputs=num_inputs, num_outputs=num_outputs, sigma=sigma, **first
         )
         combinations = product(lr, gamma, weight_decay)
-        self.members = [dict(zip(AXES, values, strict=True)) for values in combinations]
+        self.records = [dict(zip(AXES, values, strict=True)) for values in combinations]
         # in memory one member after the other, each like W, so that `flatten` needs no copy
         copies = self.W.detach().T.repeat(K, 1, 1)  # (K, q, d)
         self.register_buffer("Ws", copies.permute(2, 0, 1))  # (d, K, q)
         self.register_buffer("bs", self.b.detach().repeat(K, 1))  # (K, q)
-        settings = torch.tensor([[member[name] for member in self.members] for name in AXES])
+        settings = torch.tensor([[record[name] for record in self.records] for name in AXES])
         self.register_buffer("settings", settings[..., None], persistent=False)  # (3, K, 1)
+
+    def members(self) -> list[dict[str, Any]]:
+        return self.records
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -107,7 +111,7 @@ class SoftmaxRegression(closed_form.SoftmaxRegression):
         self.count_members("val", self.member_logits(X), y)
 
     def log_means(self, stage: str) -> None:
-        """Log the means of the best member, and keep those of each in `members`."""
+        """Log the means of the best member, and keep those of each in `records`."""
         if stage == "test":  # of the best alone
             return super().log_means(stage)
         means = self.means.finish(stage, self.trainer.strategy)  # each (K,)
@@ -115,23 +119,23 @@ class SoftmaxRegression(closed_form.SoftmaxRegression):
             self.select(means["loss"].tolist())
         for name, mean in means.items():
             self.log(f"{stage}/{name}", mean[self.best], logger=False)
-            for member, value in zip(self.members, mean.tolist(), strict=True):
+            for member, value in zip(self.records, mean.tolist(), strict=True):
                 if member.get("best_epoch") == self.current_epoch + 1:
                     member[f"{stage}/{name}"] = value
 
     def select(self, losses: list[float]) -> None:
         """Make the member with the lowest loss the model. Raises Diverged if none is left."""
         epoch = self.current_epoch + 1
-        for member, loss in zip(self.members, losses, strict=True):
+        for member, loss in zip(self.records, losses, strict=True):
             if not math.isfinite(loss):
                 member |= {"status": "diverged", "reason": f"in epoch {epoch}"} | member
             elif "status" not in member and loss < member.get("val/loss", math.inf):
                 member["best_epoch"] = epoch
-        left = [k for k, member in enumerate(self.members) if "status" not in member]
+        left = [k for k, member in enumerate(self.records) if "status" not in member]
         self.best = min(left, key=losses.__getitem__, default=0)
         self.check_finite("val", losses[self.best] if left else math.nan)
         self.epoch_lr = (
-            self.members[self.best]["lr"] * self.members[self.best]["gamma"] ** self.current_epoch
+            self.records[self.best]["lr"] * self.records[self.best]["gamma"] ** self.current_epoch
         )
         for own, every in ((self.W, self.Ws), (self.b, self.bs)):
             own.copy_(every[..., self.best, :])
@@ -141,11 +145,11 @@ class SoftmaxRegression(closed_form.SoftmaxRegression):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        checkpoint["members"] = self.members
+        checkpoint["members"] = self.records
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        self.members = checkpoint["members"]
+        self.records = checkpoint["members"]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = optim.SGD([self.Ws, self.bs], lr=1.0)  # each gradient is a whole step

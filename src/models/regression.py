@@ -41,7 +41,7 @@ class Regression(L.LightningModule, ABC):
     """
 
     classifies = False
-    members: list[dict[str, Any]] = []  # noqa: RUF012  (what a grid of models knows of each)
+    has_members = False
 
     def __init__(
         self,
@@ -76,6 +76,10 @@ class Regression(L.LightningModule, ABC):
     def weights(self) -> tuple[Tensor, Tensor] | None:
         """(W (d, q), b (q,)), detached, of a model that is X W + b; None of any other."""
         return None
+
+    def members(self) -> list[dict[str, Any]]:
+        """Settings and results of each member of a grid. Other models have no members."""
+        return []
 
     @property
     def data(self) -> Data:

@@ -23,7 +23,7 @@ from src.sweeps.sweep import Sweep
 
 DESCRIPTION = __doc__ or ""
 
-# Hydra's own settings that are taken from a sweep folder; others can start a program or write
+# These settings of Hydra are taken from a sweep folder; others can start a program or write
 # elsewhere.
 HARMLESS = re.compile(
     r"hydra/launcher=(basic|joblib|submitit_slurm)|hydra\.sweeper\.max_batch_size=\d+|"
@@ -34,36 +34,43 @@ HARMLESS = re.compile(
 
 
 def resume(path: Path, overrides: list[str]) -> None:
-    """Become the command that finishes the sweep, with its configs. `overrides` are of the
-    launcher."""
+    """Become the command that finishes the sweep, with its configs.
+
+    The `overrides` are those of the launcher. Raises UserError for others, and for a command in the
+    folder that could do harm.
+    """
     sweep = Sweep(path)
     check_version(sweep.plan.version, f"sweep {path}")
-    for text in overrides:
-        if (
-            not text.startswith(("hydra.launcher.", "hydra/launcher="))
-            and text not in sweep.command
-        ):
+    for override in overrides:
+        launcher = override.startswith(("hydra.launcher.", "hydra/launcher="))
+        if not launcher and override not in sweep.command:
             raise UserError(
-                f"{text}: a sweep goes on as it began; only hydra.launcher.KEY=VALUE may be added"
+                f"{override}: a sweep goes on as it began; "
+                "only hydra.launcher.KEY=VALUE may be added"
             )
-    for text in sweep.command:
-        steers = text.startswith("-") or "hydra" in text.partition("=")[0]
-        if steers and text not in overrides and not HARMLESS.fullmatch(text):
+    for override in sweep.command:
+        steers = override.startswith("-") or "hydra" in key_of(override)
+        if steers and override not in overrides and not HARMLESS.fullmatch(override):
+            command = command_line("src.sweeps", "resume", str(path), override)
             raise UserError(
-                f"{path}/sweep.yaml sets {text}, which is not taken from a folder; if it is yours, "
-                "add it: "
-                f"{command_line('src.sweeps', 'resume', str(path), text)}"
+                f"{path}/sweep.yaml sets {override}, which is not taken from a folder; "
+                f"if it is yours, add it: {command}"
             )
     if not re.fullmatch(r"\w[\w.-]*", sweep.plan.config):
         raise UserError(f"{path}/sweep.yaml is damaged: {sweep.plan.config} is no name of a config")
-    folder = sweep.path.absolute()
-    again = [*overrides, f"hydra.sweep.dir={quoted(path)}", "hydra.sweeper.resume=true"]
-    keys = {text.partition("=")[0] for text in again}
-    command = [text for text in sweep.command if text.partition("=")[0] not in keys]
-    configs = [f"--config-path={folder / '.conf'}", f"--config-name={sweep.plan.config}"]
-    python = [sys.executable, "-m", "src.train", "--multirun", *configs, *command, *again]
+
+    added = [*overrides, f"hydra.sweep.dir={quoted(path)}", "hydra.sweeper.resume=true"]
+    keys = set(map(key_of, added))
+    kept = [override for override in sweep.command if key_of(override) not in keys]
+    configs = sweep.configs.absolute()
+    python = [sys.executable, "-m", "src.train", "--multirun"]
+    python += [f"--config-path={configs}", f"--config-name={sweep.plan.config}", *kept, *added]
     os.environ["HYDRA_FULL_ERROR"] = str(int(exit.tracebacks))  # it has been changed for Hydra
     os.execv(python[0], python)
+
+
+def key_of(override: str) -> str:
+    return override.partition("=")[0]
 
 
 def main() -> None:

@@ -1,5 +1,7 @@
-"""Jobs of a sweep on this machine: one after the other, or side by side, each in a process of its
-own."""
+"""Jobs of a sweep on this machine.
+
+They run one after the other, or side by side, each in a process of its own.
+"""
 
 import importlib
 import multiprocessing
@@ -9,6 +11,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 
 from hydra.core.utils import configure_log, run_job
 from hydra.plugins.launcher import Launcher
@@ -23,8 +26,10 @@ Jobs = dict[int, Sequence[str]]  # number -> overrides
 
 
 def run(launcher: Launcher, number: int, overrides: Sequence[str], job_id: str | int) -> None:
-    """Compose the job and run it in this process. Whatever stops it before it has a record is its
-    reason."""
+    """Compose the job and run it in this process.
+
+    An error that stops it before it has a record becomes the reason in its record.
+    """
     context = launcher.hydra_context
     try:
         config = context.config_loader.load_sweep_config(launcher.config, list(overrides))
@@ -47,28 +52,30 @@ def launch(launcher: Launcher, jobs: Jobs) -> None:
 
 
 def launch_side_by_side(launcher: Launcher, jobs: Jobs, most: int) -> None:
-    """Run a batch of jobs, at most so many at once, but for those that have finished. They end with
-    this process."""
-    report, running, context = launcher.report, {}, multiprocessing.get_context("fork")
-    todo = [
-        (number, overrides) for number, overrides in jobs.items() if number not in report.before
-    ]
-    if sys.platform == "linux" and todo:  # once, for all; elsewhere torch does not survive a fork
+    """Run a batch of jobs, at most so many at once, but for those that have finished.
+
+    They end with this process.
+    """
+    report = launcher.report
+    context = multiprocessing.get_context("fork")
+    todo = [number for number in jobs if number not in report.before]
+    running: dict[int, tuple[int, BaseProcess]] = {}  # sentinel -> job and its process
+    # Imported here, torch is there for all jobs. Elsewhere it does not survive a fork.
+    if sys.platform == "linux" and todo:
         with signals.held():
             importlib.import_module("src.training.figures")
     try:
         while todo or running:
             while todo and len(running) < most:
-                number, overrides = todo.pop(0)
-                process = context.Process(target=child, args=(launcher, number, overrides))
+                number = todo.pop(0)
+                process = context.Process(target=child, args=(launcher, number, jobs[number]))
                 process.start()
                 running[process.sentinel] = number, process
             for sentinel in wait(running):
                 number, process = running.pop(sentinel)
                 process.join()
-                if code := process.exitcode:
-                    how = signal.Signals(-code).name if code < 0 else f"status {code}"
-                    report.lost(number, f"process {process.pid} {how}")
+                if process.exitcode:
+                    report.lost(number, f"process {process.pid} {ending(process.exitcode)}")
                 report.job_ended(number)
     finally:
         for _, process in running.values():
@@ -78,12 +85,17 @@ def launch_side_by_side(launcher: Launcher, jobs: Jobs, most: int) -> None:
             process.kill()
 
 
+def ending(code: int) -> str:
+    """The ending of a process with this exit code: the name of a signal, or its status."""
+    if code < 0:
+        return signal.Signals(-code).name
+    return f"status {code}"
+
+
 def child(launcher: Launcher, number: int, overrides: Sequence[str]) -> None:
     """The job, in its own process."""
-    for signum in (
-        signal.SIGINT,
-        signal.SIGHUP,
-    ):  # of the terminal: the command answers them with SIGTERM
+    # The terminal sends these to all of its processes; the command answers them with SIGTERM.
+    for signum in (signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)
     threading.Thread(target=follow, daemon=True).start()
     run(launcher, number, overrides, number)

@@ -11,7 +11,7 @@ import itertools
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,11 @@ from src.files import dump_yaml, expanded
 from src.runs import claim, write
 from src.sweeps.sweep import MOST_JOBS
 
-SAME = ("mode", "sweeper", "launcher")  # of Hydra's settings: one sweep has one of each
+SAME = ("mode", "sweeper", "launcher")  # a sweep has one of each of these settings of Hydra
+# Providers of the configs that belong to the project or its user.
 OWN = ("main", "command-line", "hydra.searchpath in main", "hydra.searchpath in command-line")
-REFUSED = {  # pattern of the launcher and Hydra's settings, with what is refused as group -> why
+# Pattern of the launcher and Hydra's settings, in which the group is refused -> the reason.
+REFUSED = {
     r"^(?!basic\b|joblib\b|submitit_slurm\b)(\S+)": (
         "take hydra/launcher=joblib; on a cluster, submitit_slurm"
     ),
@@ -42,16 +44,14 @@ REFUSED = {  # pattern of the launcher and Hydra's settings, with what is refuse
 
 
 def check(config: DictConfig) -> None:
-    """Raises UserError for a launcher, or settings of Hydra, with which a sweep would not keep its
-    promises."""
+    """Raises UserError for a launcher or settings with which a sweep would break its promises."""
     check_hydra(config)
-    launcher, settings = (
-        config.hydra.runtime.choices["hydra/launcher"],
-        config.hydra.overrides.hydra,
-    )
-    for pattern, why in REFUSED.items():
-        if found := re.search(pattern, " ".join([launcher, *settings])):
-            raise UserError(f"{found[1]} cannot be set: {why}")
+    launcher = config.hydra.runtime.choices["hydra/launcher"]
+    text = " ".join([launcher, *config.hydra.overrides.hydra])
+    for pattern, reason in REFUSED.items():
+        match = re.search(pattern, text)
+        if match:
+            raise UserError(f"{match[1]} cannot be set: {reason}")
     if OmegaConf.to_container(config.hydra.sweep)["subdir"] != "${hydra.job.num}":
         raise UserError("hydra.sweep.subdir cannot be set: jobs are numbered; leave it out")
 
@@ -63,11 +63,7 @@ def make(config: DictConfig, loader: ConfigLoader) -> Path:
     """
     jobs = expand(config)
     hydra = config.hydra
-    settings = [
-        text
-        for text in hydra.overrides.hydra
-        if not text.startswith(("hydra.mode=", "hydra.searchpath="))
-    ]
+    settings = without(hydra.overrides.hydra, "hydra.mode=", "hydra.searchpath=")
     plan = {
         "version": __version__,
         "command": [*hydra.overrides.task, *settings],
@@ -83,11 +79,17 @@ def make(config: DictConfig, loader: ConfigLoader) -> Path:
     with tempfile.TemporaryDirectory() as configs:
         copy_configs(config, Path(configs))
         check_jobs(config, copied(loader, Path(configs)), jobs)
-        named = any(text.startswith("hydra.sweep.dir=") for text in hydra.overrides.hydra)
-        folder = claim(expanded(hydra.sweep.dir), "hydra.sweep.dir" if named else None)
+        key = None
+        if any(text.startswith("hydra.sweep.dir=") for text in hydra.overrides.hydra):
+            key = "hydra.sweep.dir"  # the user has named the folder
+        folder = claim(expanded(hydra.sweep.dir), key)
         shutil.copytree(configs, folder / ".conf")
     write(folder / "sweep.yaml", content)
     return folder
+
+
+def without(settings: Iterable[str], *prefixes: str) -> list[str]:
+    return [text for text in settings if not text.startswith(prefixes)]
 
 
 # --- jobs -----------------------------------------------------------------------------------------
@@ -100,12 +102,10 @@ def expand(config: DictConfig) -> list[list[str]]:
     many.
     """
     parameters = OmegaConf.to_container(config.hydra.sweeper.params) or {}
-    texts = [f"{key}={value}" for key, value in parameters.items()] + list(
-        config.hydra.overrides.task
-    )
-    axes: dict[
-        str, list[str]
-    ] = {}  # key -> its values as overrides; a later one takes the place of an earlier
+    texts = [f"{key}={value}" for key, value in parameters.items()]
+    texts += config.hydra.overrides.task
+    # Key -> its values as overrides; a key that comes again replaces its earlier values.
+    axes: dict[str, list[str]] = {}
     count = 1
     for override in OverridesParser.create().parse_overrides(texts):
         key = override.get_key_element()
@@ -115,11 +115,14 @@ def expand(config: DictConfig) -> list[list[str]]:
         count *= len(axes[key])
         if count > MOST_JOBS:
             raise UserError(f"the sweep would have more than {MOST_JOBS:,} jobs; take fewer values")
-    return [list(job) for job in itertools.product(*axes.values())]
+    return list(map(list, itertools.product(*axes.values())))
 
 
 def values_of(override: Override) -> list[str]:
-    """The values of an axis, as Hydra's grammar has them; one, if the override is no sweep."""
+    """The values of an axis, as Hydra's grammar has them; one, if the override is no sweep.
+
+    Raises UserError for values that cannot be numbered.
+    """
     if not override.is_sweep_override():
         return [override.get_value_element_as_str()]
     value = override.value()
@@ -134,29 +137,29 @@ def values_of(override: Override) -> list[str]:
         )
     values = list(override.sweep_string_iterator())
     if isinstance(value, RangeSweep) and isinstance(value.step, float):
-        values = [f"{float(text):.12g}" for text in values]  # 0.3, not the sum 0.30000000000000004
+        # 0.3, not the sum 0.30000000000000004
+        values = [f"{float(text):.12g}" for text in values]
     return values
 
 
 def check_jobs(config: DictConfig, loader: ConfigLoader, jobs: Sequence[Sequence[str]]) -> None:
-    """Raises UserError, or Hydra's errors, for jobs that cannot be composed, or would be other jobs
-    than planned.
+    """Raises UserError, or Hydra's errors, for jobs that cannot be composed as they are planned.
 
     One of each choice of groups is composed: the others differ in values alone.
     """
     groups = config.hydra.runtime.choices
-    forms: dict[tuple[str, ...], Sequence[str]] = {}
+    choices: dict[tuple[str, ...], Sequence[str]] = {}  # choice of groups -> its first job
     for job in jobs:
-        chosen = tuple(text for text in job if text.partition("=")[0] in groups)
-        forms.setdefault(chosen, job)
+        choice = tuple(text for text in job if text.partition("=")[0] in groups)
+        choices.setdefault(choice, job)
     planned = OmegaConf.to_container(config.hydra)
-    for chosen, job in forms.items():
+    for choice, job in choices.items():
         composed = OmegaConf.to_container(loader.load_sweep_config(config, list(job)).hydra)
         for name in SAME:
             if composed[name] != planned[name]:
-                what = " ".join(chosen) or "a config"
+                cause = " ".join(choice) or "a config"
                 raise UserError(
-                    f"{what} sets hydra.{name} of a job, but a sweep has one for all its jobs; "
+                    f"{cause} sets hydra.{name} of a job, but a sweep has one for all its jobs; "
                     "start each by itself"
                 )
 
@@ -165,15 +168,13 @@ def check_jobs(config: DictConfig, loader: ConfigLoader, jobs: Sequence[Sequence
 
 
 def copy_configs(config: DictConfig, folder: Path) -> None:
-    """Copy the configs that Hydra reads for this config, those of the user's own folders too, as
-    one into `folder`.
+    """Copy the configs that Hydra reads for this config into `folder`, as one.
 
-    Raises UserError if one of the places does not exist.
+    Those in folders of the user's are among them. Raises UserError if one of these does not exist.
     """
     sources = [source for source in config.hydra.runtime.config_sources if source.provider in OWN]
-    for source in reversed(
-        sources
-    ):  # of files with the same name, Hydra takes that of the first source
+    # If files have the same name, Hydra takes that of the first source, so that is copied last.
+    for source in reversed(sources):
         path = folder_of(source)
         if not path.is_dir():
             raise UserError(
@@ -190,25 +191,24 @@ def folder_of(source: Any) -> Path:
 
 
 def copied(loader: ConfigLoader, configs: Path) -> ConfigLoader:
-    """A loader like Hydra's own which, of the user's configs, reads the copied ones alone."""
+    """A loader like Hydra's own that reads the copied configs in place of the user's."""
     path = copy.deepcopy(loader.get_search_path())
-    elements = path.get_path()
-    kept = [element for element in elements if element.provider != "command-line"]
-    main = SearchPathElement("main", f"file://{configs.absolute()}")
-    elements[:] = [main if element.provider == "main" else element for element in kept]
+    elements = []
+    for element in path.get_path():
+        if element.provider == "main":
+            elements.append(SearchPathElement("main", f"file://{configs.absolute()}"))
+        elif element.provider != "command-line":
+            elements.append(element)
+    path.get_path()[:] = elements
     return type(loader)(config_search_path=path)
 
 
 def settle(config: DictConfig, folder: Path, quoted_folder: str) -> None:
-    """Let the jobs, which Hydra composes with the settings of the sweep, lie in its folder and read
-    no other configs."""
-    settings = config.hydra.overrides.hydra
-    kept = [
-        text for text in settings if not text.startswith(("hydra.searchpath", "hydra.sweep.dir"))
-    ]
-    config.hydra.overrides.hydra = [
-        *kept,
-        "hydra.searchpath=[]",
-        f"hydra.sweep.dir={quoted_folder}",
-    ]
+    """Settle that the jobs lie in the folder of the sweep, and read no other configs.
+
+    Hydra composes them with the settings of the sweep.
+    """
+    settings = without(config.hydra.overrides.hydra, "hydra.searchpath", "hydra.sweep.dir")
+    settings += ["hydra.searchpath=[]", f"hydra.sweep.dir={quoted_folder}"]
+    config.hydra.overrides.hydra = settings
     config.hydra.sweep.dir = str(folder)

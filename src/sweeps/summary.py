@@ -1,154 +1,139 @@
-"""The answer of a sweep: means over seeds, a table and a picture, and why jobs did not finish."""
+"""The summary of a sweep, written into its folder: a table, a page and a picture."""
 
 import contextlib
-import math
 import shlex
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean, stdev
 
 from matplotlib.figure import Figure
 
 from src.charts import CYCLE, figure, literal, save, scale
 from src.cli.console import pasteable
 from src.errors import printable
-from src.runs import Run, write, write_csv
-from src.sweeps.sweep import SELECTED, Row, Sweep
-from src.tables import markdown, table
+from src.runs import write, write_csv
+from src.sweeps.answer import SELECTED, Row, answer, groups, without_seed
+from src.sweeps.sweep import Sweep
+from src.tables import markdown
 
 MOST_POINTS = 500  # in a picture
 LARGEST = 1e100  # value of an axis to scale; matplotlib computes with the margins around it
-SHOWN = ("val/loss", "val/acc", "test/loss", "test/acc")  # in this order, where a run has them
+Positions = dict[str, float]  # value of an axis -> its position there
 
 
 def summarize(path: Path) -> tuple[list[Row], str]:
-    """Write summary.csv, summary.md and, for one or two axes, summary.png; the rows, and a text to
-    print."""
-    sweep = Sweep(path)
-    path, picture = sweep.path, sweep.path / "summary.png"
-    rows = sweep.rows()
-    text, files = answer(rows, sweep.axes, picture), "summary.csv .md"
-    command = printable(shlex.join(["python", "-m", "src.train", "-m", *sweep.command]))
-    page = [
-        f"# {markdown(sweep.path.name)}",
-        f"    {command}",
-        text,
-    ]  # four spaces make code of a line
-    if picture.exists():
-        page, files = [*page, f"![summary]({picture.name})"], f"{files} .png"
-    write_csv(path / "summary.csv", rows)
-    write(path / "summary.md", printable("\n\n".join(page) + "\n", keep="\n"))
-    return rows, f"{text}\n\nwritten to {pasteable(path)}/: {files}"
+    """Write summary.csv, summary.md and, for one or two axes, summary.png.
 
-
-class Spread(tuple[float, ...]):
-    """(mean, sd of the sample) of several values; of one, (value,)."""
-
-    def __new__(cls, values: list[float]):
-        return super().__new__(cls, (fmean(values), stdev(values)) if len(values) > 1 else values)
-
-    def __str__(self) -> str:
-        return " ± ".join(f"{each:.4f}" for each in self)
-
-
-def groups(rows: list[Row], axes: list[str], names: Sequence[str] = SHOWN) -> list[Row]:
-    """The finished rows at each place on the axes, seeds aside, in the order of the jobs: place, n,
-    Spreads."""
-    places: dict[tuple, list[Row]] = {}
-    for row in rows:
-        place = tuple((key, row[key]) for key in axes if key != "seed")
-        places.setdefault(place, []).extend([row] if row["status"] == "finished" else [])
-    found = []
-    for place, members in places.items():
-        values = {name: [row[name] for row in members if name in row] for name in names}
-        spreads = {
-            name: Spread(each) for name, each in values.items() if len(each) == len(members) > 0
-        }
-        found += [{**dict(place), "n": len(members), **spreads}] if members else []
-    return found
-
-
-def answer(rows: list[Row], axes: list[str], picture: Path | None = None) -> str:
-    """How many jobs ended how, the table of means, and why jobs did not finish, in Markdown.
-
-    The means are drawn as the file `picture`, if a picture can show them: over one or two axes,
-    seeds aside.
+    Returns the rows, and a text to print.
     """
-    states = Counter(row["status"] for row in rows)
-    parts = [f"{len(rows)} jobs: {', '.join(f'{n} {state}' for state, n in states.items())}."]
-    if means := groups(rows, axes):
-        order = f"Best first by {SELECTED}; without a validation split nothing is selected."
-        ranked = sorted(means, key=lambda group: group.get(SELECTED, (math.inf,)))
-        parts += [f"Mean ± sd over the n finished runs of each setting. {order}", table(ranked)]
-    if troubled := [row for row in rows if row["reason"]]:
-        lines = [f"{row['overrides']}: {row['status']}, {row['reason']}" for row in troubled]
-        numbered = [
-            f"- {row['job']}: {markdown(line)}" for row, line in zip(troubled, lines, strict=True)
-        ]
-        parts += ["Not finished:", "\n".join(numbered)]
-    axes, drawn = (
-        [key for key in axes if key != "seed"],
-        [group for group in means if SELECTED in group],
-    )
-    if picture and drawn and 1 <= len(axes) <= 2 and len(drawn) <= MOST_POINTS:
-        save(chart(drawn, axes), picture)
-    return "\n\n".join(parts)
+    sweep = Sweep(path)
+    rows = sweep.rows()
+    means = groups(rows, sweep.axes)
+    text = answer(rows, means)
+    picture = sweep.path / "summary.png"
+    draw(means, sweep.axes, picture)
+
+    command = printable(shlex.join(["python", "-m", "src.train", "-m", *sweep.command]))
+    # Four spaces make code of a line.
+    page = [f"# {markdown(sweep.path.name)}", f"    {command}", text]
+    files = "summary.csv .md"
+    if picture.exists():
+        page.append(f"![summary]({picture.name})")
+        files += " .png"
+    write_csv(sweep.path / "summary.csv", rows)
+    write(sweep.path / "summary.md", printable("\n\n".join(page) + "\n", keep="\n"))
+    return rows, f"{text}\n\nwritten to {pasteable(sweep.path)}/: {files}"
 
 
-def places(texts: list[str]) -> dict[str, float]:
-    """Where the values of an axis stand: numbers in order, to scale if all are above 0; others as
-    they come."""
-    with contextlib.suppress(ValueError):
-        texts = sorted(texts, key=float)
-        if all(1 / LARGEST < float(text) < LARGEST for text in texts):
-            return {text: float(text) for text in texts}
-    return {text: k for k, text in enumerate(dict.fromkeys(texts))}
+def summarize_members(members: list[Row], picture: Path) -> str:
+    """The answer of a grid, whose members count as the jobs of a sweep; draws it as the file."""
+    from src.models.grid import AXES  # torch
+
+    rows = []
+    for number, member in enumerate(members):
+        overrides = " ".join(f"model.{key}={member[key]}" for key in AXES)
+        row = {"job": number, "overrides": overrides, "status": "finished", "reason": ""}
+        rows.append(row | member)
+    axes = []
+    for key in AXES:
+        values = {row[key] for row in rows}
+        if len(values) > 1:
+            axes.append(key)
+    means = groups(rows, axes)
+    draw(means, axes, picture)
+    return answer(rows, means)
+
+
+# --- the picture ----------------------------------------------------------------------------------
+
+
+def draw(means: list[Row], axes: list[str], path: Path) -> None:
+    """Draw the means as the file `path`, if they have one or two axes, seeds aside."""
+    axes = without_seed(axes)
+    means = [group for group in means if SELECTED in group]
+    if 1 <= len(axes) <= 2 and 1 <= len(means) <= MOST_POINTS:
+        save(chart(means, axes), path)
 
 
 def chart(means: list[Row], axes: list[str]) -> Figure:
-    """Mean and sd of val/loss at the values of the first axis: a line, or one for each value of the
-    second."""
-    means = [group | {key: str(group[key]) for key in axes} for group in means]
-    at = {key: places([group[key] for group in means]) for key in axes}
-    lines: dict[str, list[tuple]] = {}
-    for group in sorted(means, key=lambda group: [at[key][group[key]] for key in reversed(axes)]):
-        (mean, *sd), label = group[SELECTED], "".join(group[key] for key in axes[1:])
-        lines.setdefault(label, []).append((at[axes[0]][group[axes[0]]], mean, sum(sd)))
-    names, x = zip(*((literal(name), place) for name, place in at[axes[0]].items()), strict=True)
-    upright = len("".join(names)) > 40
-    ax = figure(4.6 + len(axes), 3.6 + 0.08 * upright * max(map(len, names))).subplots()
+    """Mean and sd of val/loss over the first axis: a line, or one for each value of the second."""
+    positions = {}
+    for key in axes:
+        positions[key] = positions_of([str(group[key]) for group in means])
+    first = positions[axes[0]]
+    names = [literal(value) for value in first]
+    upright = len("".join(names)) > 40  # side by side they would overlap
+    height = 3.6 + 0.08 * upright * max(map(len, names))
+    ax = figure(4.6 + len(axes), height).subplots()
     ax.set_prop_cycle(color=CYCLE)
-    ax.set_xscale(scale(x))
-    ax.set_xticks(x, names, rotation=90 * upright)
+    ax.set_xscale(scale(first.values()))
+    ax.set_xticks([*first.values()], names, rotation=90 * upright)
     ax.minorticks_off()
-    drawn = []
-    for points in lines.values():
-        drawn.append(ax.errorbar(*zip(*points, strict=True), marker="o", linestyle=":", capsize=3))
-    if len(axes) > 1:  # the labels are given here: those of lines are left out if they begin with _
-        ax.figure.legend(
-            drawn,
-            [literal(label) for label in lines],
-            loc="outside right upper",
-            title=literal(axes[1]),
-            frameon=False,
-        )
-    what = "mean ± sd over the runs" if any(group["n"] > 1 for group in means) else "one run each"
-    ax.set(title=f"validation loss, {what}", xlabel=literal(axes[0]), ylabel=SELECTED)
+    lines, labels = [], []
+    for label, points in points_of_lines(means, axes, positions).items():
+        x, mean, sd = zip(*points, strict=True)
+        lines.append(ax.errorbar(x, mean, sd, marker="o", linestyle=":", capsize=3))
+        labels.append(literal(label))
+    if len(axes) > 1:
+        # The legend is given its labels: it leaves out a line whose own label begins with _.
+        title = literal(axes[1])
+        ax.figure.legend(lines, labels, loc="outside right upper", title=title, frameon=False)
+    averaged = any(group["n"] > 1 for group in means)
+    runs = "mean ± sd over the runs" if averaged else "one run each"
+    ax.set(title=f"validation loss, {runs}", xlabel=literal(axes[0]), ylabel=SELECTED)
     ax.grid(alpha=0.3)
     return ax.figure
 
 
-def members(run: Run) -> str:
-    """The table of a grid, as of the jobs of a sweep; of one or two settings figures/grid.png
-    too."""
-    from src.models.grid import AXES  # torch
-    from src.runs.checkpoint import load_checkpoint
+def positions_of(values: list[str]) -> Positions:
+    """The positions of the values of an axis.
 
-    rows = [
-        {"job": k, "overrides": " ".join(f"model.{key}={member[key]}" for key in AXES)}
-        | {"status": "finished", "reason": "", **member}
-        for k, member in enumerate(load_checkpoint(run.last)["members"])
-    ]
-    axes = [key for key in AXES if len({row[key] for row in rows}) > 1]
-    return answer(rows, axes, run.figures / "grid.png")
+    Numbers stand in their order, to scale if all are above 0; other values one step apart, in the
+    order in which they come.
+    """
+    with contextlib.suppress(ValueError):
+        values = sorted(values, key=float)
+        if all(1 / LARGEST < float(value) < LARGEST for value in values):
+            return dict(zip(values, map(float, values), strict=True))
+    positions: Positions = {}
+    for value in values:
+        positions.setdefault(value, len(positions))
+    return positions
+
+
+def points_of_lines(
+    means: list[Row], axes: list[str], positions: dict[str, Positions]
+) -> dict[str, list[tuple[float, float, float]]]:
+    """The points (position, mean, sd) of each line: value of the second axis -> points, in order.
+
+    With one axis there is one line, whose value is empty.
+    """
+
+    def order(group: Row) -> list[float]:
+        return [positions[key][str(group[key])] for key in reversed(axes)]
+
+    lines: dict[str, list[tuple[float, float, float]]] = {}
+    for group in sorted(means, key=order):
+        value = str(group[axes[1]]) if len(axes) > 1 else ""
+        mean, *sd = group[SELECTED]
+        point = (positions[axes[0]][str(group[axes[0]])], mean, sum(sd))
+        lines.setdefault(value, []).append(point)
+    return lines

@@ -4,7 +4,7 @@ import contextlib
 import math
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, ValidationError
 
@@ -13,29 +13,30 @@ from src.errors import UserError, printable
 from src.files import expanded, read_yaml, refuse_links
 from src.runs import Run
 from src.runs.run import MOST_METRICS
+from src.sweeps.answer import Row, answer, groups
 
-SELECTED = "val/loss"  # the lowest is the best; without a validation split nothing is selected
 MOST_JOBS, MOST_AXES = 10_000, 50
 RECORDS = 1 << 24  # bytes of the records, or the tables, of all jobs; a record has about 1,300
-# What a row has besides the axes; an axis must not be called like it.
+# A row has these columns and metrics besides the axes; an axis must not be called like one.
 COLUMNS = ("job", "n", "best_epoch", "epochs", "seconds", "status", "reason", "overrides", "folder")
 STAGES = ("train/", "val/", "test/", "error/", "norm/")
-Row = dict[str, Any]
 
 
 class Plan(Options):
-    """What is needed to finish a sweep later, besides its configs. The jobs stand in their
-    order."""
+    """The content of sweep.yaml: with the configs, all that is needed to finish a sweep later."""
 
     command: list[str]
+    # The overrides of each job, in the order of the jobs.
     jobs: Annotated[list[list[Annotated[str, Field(pattern="=")]]], Field(max_length=MOST_JOBS)]
     config: str = "train"  # name of the primary config
-    version: str = "0.1.0"  # of this project, which has recorded its own since 0.2.0
+    version: str = "0.1.0"  # this project's; it has recorded its own since 0.2.0
 
 
 class Sweep:
-    """A sweep: its command, its jobs (key -> value), its axes (keys that differ). UserError if it
-    is none."""
+    """A sweep: its command, its jobs (each key -> value) and its axes (keys that differ).
+
+    Raises UserError if the folder is that of no sweep.
+    """
 
     def __init__(self, path: str | Path):
         self.path = path = expanded(path)
@@ -50,7 +51,9 @@ class Sweep:
         except ValidationError as error:
             raise UserError(f"{file} is damaged: {error.errors()[0]['msg']}") from error
         self.command = self.plan.command
-        self.jobs = [dict(printable(text).split("=", 1) for text in job) for job in self.plan.jobs]
+        self.jobs: list[dict[str, str]] = []
+        for job in self.plan.jobs:
+            self.jobs.append(dict(printable(text).split("=", 1) for text in job))
         self.axes = axes(self.jobs)
         if len(self.axes) > MOST_AXES:
             raise UserError(
@@ -65,17 +68,20 @@ class Sweep:
         """The configs as they were when the sweep began."""
         return self.path / ".conf"
 
-    def place(self, number: int) -> str:
-        """Where the job stands on the axes, in the last words of their keys: lr=0.3 seed=1."""
+    def name(self, number: int) -> str:
+        """The job's values on the axes, with the last words of their keys: lr=0.3 seed=1."""
         job = self.jobs[number]
-        return " ".join(f"{key.rpartition('.')[2]}={job[key]}" for key in self.axes if key in job)
+        parts = []
+        for key in self.axes:
+            if key in job:
+                parts.append(f"{key.rpartition('.')[2]}={job[key]}")
+        return " ".join(parts)
 
     def run(self, number: int) -> Run:
         return Run(self.path / str(number), within=self.path)
 
     def check_sizes(self, name: str) -> None:
-        """Raises UserError if the files of that name, one of each job, are too large to read them
-        all."""
+        """Raises UserError if the files of that name, one of each job, are too large together."""
         size = 0
         for number in range(len(self.jobs)):
             with contextlib.suppress(OSError):
@@ -86,11 +92,13 @@ class Sweep:
             )
 
     def rows(self) -> list[Row]:
-        """One per job, in their order: its place on the axes, final metrics, status, time,
-        folder."""
+        """A row for each job, in their order: values on the axes, final metrics, status, folder.
+
+        Raises UserError if the records are too large, or have too many metrics.
+        """
         self.check_sizes("metrics.json")
-        rows = [self.row(number) for number in range(len(self.jobs))]
-        columns = {name for row in rows for name in row}
+        rows = list(map(self.row, range(len(self.jobs))))
+        columns = set().union(*rows)
         if len(columns) > MOST_METRICS + MOST_AXES + len(COLUMNS):
             raise UserError(f"{self.path} has runs with more than {MOST_METRICS} kinds of metrics")
         return rows
@@ -102,7 +110,8 @@ class Sweep:
         except UserError as error:
             record = {"status": "damaged", "reason": str(error)}
         row: Row = {"job": number}
-        row |= {key: job.get(key, "") for key in self.axes}
+        for key in self.axes:
+            row[key] = job.get(key, "")
         for name, value in record.items():
             if "/" in name and math.isfinite(value):
                 row[printable(name)] = value
@@ -114,10 +123,10 @@ class Sweep:
         row["folder"] = str(run.path)
         return row
 
-    def _repr_markdown_(self) -> str:  # what a notebook shows
-        from src.sweeps.summary import answer  # matplotlib
-
-        return answer(self.rows(), self.axes)
+    def _repr_markdown_(self) -> str:
+        """The answer, for a notebook."""
+        rows = self.rows()
+        return answer(rows, groups(rows, self.axes))
 
 
 def axes(jobs: list[dict[str, str]]) -> list[str]:

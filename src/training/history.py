@@ -22,6 +22,8 @@ from src import signals
 from src.errors import UserError
 from src.processes import main_process
 from src.runs import Run, write_csv
+from src.runs.build import WIDTH, check
+from src.runs.checkpoint import load_checkpoint
 
 MEASURES = ("train", "val", "test", "error")  # stages of a metric
 GIT_SECONDS = 5  # that git may take to answer
@@ -64,8 +66,8 @@ class History(Checkpoint):
             trainer.save_checkpoint(Run(trainer.default_root_dir).best)
 
     def on_fit_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        if trainer.is_global_zero and (members := getattr(model, "members", None)):  # of a grid
-            write_csv(Run(trainer.default_root_dir).path / "grid.csv", members)
+        if trainer.is_global_zero and model.has_members:
+            write_csv(Run(trainer.default_root_dir).path / "grid.csv", model.members())
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}
@@ -82,6 +84,12 @@ class History(Checkpoint):
 
 def history(trainer: L.Trainer) -> History:
     return next(callback for callback in trainer.callbacks if isinstance(callback, History))
+
+
+def last_members(run: Run) -> list[dict[str, Any]]:
+    """The members of the run's model after its last epoch; none, if it is no grid."""
+    kind, _ = check("model", run.settings()["model"], WIDTH)
+    return load_checkpoint(run.last)["members"] if kind.has_members else []
 
 
 def logged(trainer: L.Trainer) -> dict[str, float]:

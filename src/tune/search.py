@@ -1,4 +1,4 @@
-"""A search: its space, in the words of Hydra's sweeps, which trial comes next, and how it ends."""
+"""A search: its space, in the words of Hydra's sweeps, and its trials, one after the other."""
 
 import contextlib
 import logging
@@ -35,80 +35,85 @@ from src.files import expanded
 from src.runs import Run, leaves
 from src.runs.config import Seed, plain
 from src.training.experiment import check_settings, resume, train
-from src.tune.study import DATABASE, claim_study, conclude, joined
+from src.tune.study import DATABASE, STATUS, claim_study, conclude, joined
 
 
-class Search(Options, extra="ignore"):  # the settings of src.train stand beside these
+class Search(Options, extra="ignore"):
+    """The settings of a search; those of src.train stand beside them, and are ignored here."""
+
     folder: Annotated[str, Field(min_length=1)]
     n_trials: Annotated[int, Field(ge=1)]
     space: dict[str, Any]
-    storage: Any  # src.tune.study checks it: a complaint of pydantic's would show the password
+    # src.tune.study checks the storage: a complaint of pydantic's would show the password.
+    storage: Any
     pruner: dict[Literal["n_startup_trials", "n_warmup_steps"], NonNegativeInt] | None
     seed: Seed
 
 
 OWN = tuple(Search.model_fields.keys() - {"seed"})  # keys that src.train does not know
+# The end of a trial: its value, if there is one, its state, and both in words.
+Ending = tuple[float | None, TrialState, str]
 
 
 class Pruned(optuna.TrialPruned):
-    status = "pruned"  # of the run, in its record
+    status = "pruned"  # the run's, in its record
 
 
-class Prune(
-    Checkpoint
-):  # Lightning calls callbacks of this class last: the epoch is recorded before
-    """Reports val/loss to the trial after each epoch, and ends the run if it is poor beside the
-    others."""
+class Prune(Checkpoint):
+    """Reports val/loss to the trial after each epoch; ends the run if others were better by then.
+
+    Lightning calls callbacks that derive from Checkpoint last, when the epoch is recorded.
+    """
 
     def __init__(self, trial: BaseTrial):
         self.trial = trial
 
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        self.trial.report(trainer.callback_metrics["val/loss"].item(), trainer.current_epoch + 1)
+        epoch = trainer.current_epoch + 1
+        self.trial.report(trainer.callback_metrics["val/loss"].item(), epoch)
         if self.trial.should_prune():
-            raise Pruned(f"pruned after epoch {trainer.current_epoch + 1}")
+            raise Pruned(f"pruned after epoch {epoch}")
 
 
 def tune(cfg: DictConfig, overrides: Sequence[str] = ()) -> list[FrozenTrial]:
-    """Make trials until the study has cfg.n_trials; returns them all. The best command repeats the
-    `overrides`.
+    """Make trials until the study has cfg.n_trials; returns them all.
 
-    Raises UserError if cfg cannot be tuned, or no trial finishes.
+    The command that trains the best again repeats the `overrides`. Raises UserError if cfg cannot
+    be tuned, or no trial finishes.
     """
     search = checked(Search, cfg)
-    space, folder = distributions(search.space), expanded(search.folder)
+    space = distributions(search.space)
+    folder = expanded(search.folder)
     for key in space:
         if OmegaConf.select(cfg, key, default=...) is ...:
             raise UserError(f"space.{key}: there is no key {key}; ~space.{key} leaves it out")
     settings = OmegaConf.masked_copy(cfg, [key for key in cfg if key not in OWN])
     check_search(settings, space, folder)
     claim_study(folder)
-    lock = FileLock(
-        folder / ".lock"
-    )  # one process at a time chooses a trial or records how one ended
+    # One process at a time chooses a trial or records how one ended.
+    lock = FileLock(folder / ".lock")
     with joined(cfg, settings, folder) as study:
         while True:
             with lock:
-                if not (trial := next_trial(study, search, folder, space)):
+                trial = next_trial(study, search, folder, space)
+                if trial is None:
                     break
                 run = Run(folder / str(trial.number))
-                held = run.lock()
-            with held:
+                run_lock = run.lock()
+            with run_lock:
                 for key, value in trial.params.items():
                     OmegaConf.update(settings, key, value)
                 value, state, outcome = attempt(settings, run, trial)
                 with lock:
                     study.tell(trial.number, value, state)
             show_trial(study, trial, outcome, search.n_trials)
-        conclude(
-            study, folder, [text for text in overrides if not text.lstrip("+~").startswith(OWN)]
-        )
+        repeated = [text for text in overrides if not text.lstrip("+~").startswith(OWN)]
+        conclude(study, folder, repeated)
         return study.get_trials()
 
 
 def check_search(cfg: DictConfig, space: dict[str, BaseDistribution], folder: Path) -> None:
-    """Raises UserError for what no trial can be made with, among the settings and at the ends of
-    the space."""
+    """Raises UserError if no trial can be made with the settings, or at an end of the space."""
     check_trial(cfg, folder)
     for key, distribution in space.items():
         for value in ends(distribution):
@@ -138,9 +143,12 @@ def ends(distribution: BaseDistribution) -> list[Any]:
 
 
 def distributions(space: dict[str, Any]) -> dict[str, BaseDistribution]:
-    """Dotted key -> what it is drawn from. Raises UserError if there is none, or one cannot be
-    read."""
-    if not (texts := leaves(space)):
+    """The distribution of each dotted key.
+
+    Raises UserError if there is none, or one cannot be read.
+    """
+    texts = leaves(space)
+    if not texts:
         raise UserError(
             "space is empty: nothing to search; try +space.model.lr='interval(0.01, 1)'"
         )
@@ -151,16 +159,17 @@ def distribution(key: str, text: str) -> BaseDistribution:
     """Optuna's counterpart of a sweep of Hydra's. Raises UserError if it has none."""
     reason = "it must be an interval, which may have the tag log, or a choice of plain values"
     try:
-        match OverridesParser.create().parse_override(f"{key}={text}").value():
-            case IntervalSweep(start=low, end=high, tags=tags) if tags <= {"log"} and math.isfinite(
-                high - low
-            ):
+        sweep = OverridesParser.create().parse_override(f"{key}={text}").value()
+        if isinstance(sweep, IntervalSweep):
+            low, high = sweep.start, sweep.end
+            if sweep.tags <= {"log"} and math.isfinite(high - low):
                 kind = IntDistribution if isinstance(low + high, int) else FloatDistribution
-                return kind(low, high, log="log" in tags)
-            case ChoiceSweep(list=values) if not any(
-                isinstance(each, list | dict) for each in values
-            ):
-                return CategoricalDistribution([getattr(each, "text", each) for each in values])
+                return kind(low, high, log="log" in sweep.tags)
+        if isinstance(sweep, ChoiceSweep):
+            # A value in quotes is an object with a text, other plain values are themselves.
+            values = [getattr(value, "text", value) for value in sweep.list]
+            if not any(isinstance(value, list | dict) for value in values):
+                return CategoricalDistribution(values)
     except (HydraException, ValueError, ArithmeticError) as error:
         reason = str(error).splitlines()[0]
     raise UserError(f"space.{key}={text} is no search space ({reason}); try interval(0.01, 1)")
@@ -176,24 +185,27 @@ def next_trial(
         if left.params.keys() == space.keys():
             return left
         study.tell(left.number, state=TrialState.FAIL)  # killed while its parameters were drawn
-    if (number := len(study.get_trials(deepcopy=False))) >= search.n_trials:
+    number = len(study.get_trials(deepcopy=False))
+    if number >= search.n_trials:
         return None
-    # so that what it tries is a function of the seed, its number and the trials before it
-    study.sampler = optuna.samplers.TPESampler(
-        seed=random.Random(f"{search.seed} {number}").getrandbits(32)
-    )
+    # The values of a trial depend on the seed, its number and the trials before it alone.
+    seed = random.Random(f"{search.seed} {number}").getrandbits(32)
+    study.sampler = optuna.samplers.TPESampler(seed=seed)
     return study.ask(space)
 
 
-def attempt(cfg: DictConfig, run: Run, trial: BaseTrial) -> tuple[float | None, TrialState, str]:
-    """Train, or finish what was begun: the value, if there is one, how the trial ended, and that in
-    words."""
+def attempt(cfg: DictConfig, run: Run, trial: BaseTrial) -> Ending:
+    """Train the trial, or finish it if it was begun.
+
+    Raises an error of the database, or that of a signal: the next start of the search finishes the
+    trial then.
+    """
     log = LogFile(run.path / "train.log")
     log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger().addHandler(log)
     try:
-        ended = resume(run.path, cfg) if run.begun() else train(cfg, run.path, Prune(trial))
-        value = ended.metrics["val/loss"]
+        trained = resume(run.path, cfg) if run.begun() else train(cfg, run.path, Prune(trial))
+        value = trained.metrics["val/loss"]
         return value, TrialState.COMPLETE, f"val/loss {value:.4f}"
     except optuna.TrialPruned as error:
         return None, TrialState.PRUNED, str(error)
@@ -201,11 +213,13 @@ def attempt(cfg: DictConfig, run: Run, trial: BaseTrial) -> tuple[float | None, 
         if signals.received() or isinstance(error, DATABASE):  # the next start finishes the trial
             raise
         reason = explain(error)
-        bug = None if isinstance(error, USER_ERRORS) else (type(error), error, error.__traceback__)
-        # in the log of the trial alone: the terminal has a line per trial
-        log.handle(
-            logging.LogRecord(__name__, logging.ERROR, __file__, 0, f"error: {reason}", None, bug)
-        )
+        # The log has the traceback of a bug, not of a mistake that the user can put right.
+        bug = None
+        if not isinstance(error, USER_ERRORS):
+            bug = (type(error), error, error.__traceback__)
+        text = f"error: {reason}"
+        # The record goes into the log of the trial alone: the terminal has a line per trial.
+        log.handle(logging.LogRecord(__name__, logging.ERROR, __file__, 0, text, None, bug))
         return None, TrialState.FAIL, f"failed: {reason}; see {pasteable(run.path / 'train.log')}"
     finally:
         logging.getLogger().removeHandler(log)
@@ -213,15 +227,16 @@ def attempt(cfg: DictConfig, run: Run, trial: BaseTrial) -> tuple[float | None, 
 
 
 def show_trial(study: optuna.Study, trial: BaseTrial, outcome: str, total: int) -> None:
-    """Print what the trial was, how it ended, and the best so far, if a trial has finished."""
+    """Print the values of the trial, how it ended, and the best so far, if a trial has finished."""
     with contextlib.suppress(ValueError):
         outcome += f"  best {study.best_value:.4f} (trial {study.best_trial.number})"
     texts = []
     for key, value in trial.params.items():
-        texts.append(f"{key}={value:.5g}" if isinstance(value, float) else f"{key}={quoted(value)}")
+        text = f"{value:.5g}" if isinstance(value, float) else quoted(value)
+        texts.append(f"{key}={text}")
     parameters = " ".join(texts)
-    made = sum(each.state.is_finished() for each in study.get_trials(deepcopy=False))
-    say(f"{made}/{total}  trial {trial.number}  {parameters}  {outcome}")
+    ended = study.get_trials(deepcopy=False, states=tuple(STATUS))
+    say(f"{len(ended)}/{total}  trial {trial.number}  {parameters}  {outcome}")
 
 
 def main(cfg: DictConfig) -> None:

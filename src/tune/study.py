@@ -1,4 +1,4 @@
-"""The study of a folder: its database, the experiment that it is of, and its results."""
+"""The study of a folder: its database, its experiment and its results."""
 
 import contextlib
 import sqlite3
@@ -23,7 +23,8 @@ from src.runs import identity, leaves, write, write_csv
 from src.runs.config import plain
 
 DATABASE = (SQLAlchemyError, StorageInternalError)  # errors of the storage, wherever they are met
-EARLY = (".lock", "study.db", "tune.yaml", "tune.log")  # what a study may leave before it has begun
+EARLY = (".lock", "study.db", "tune.yaml", "tune.log")  # files of a study that has not begun
+# State of a trial that has ended -> its status in trials.csv.
 STATUS = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 
@@ -45,12 +46,11 @@ def joined(cfg: DictConfig, settings: DictConfig, folder: Path) -> Iterator[optu
     block.
     """
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # the errors below say it
-    pruner = (
-        optuna.pruners.NopPruner()
-        if cfg.pruner is None
-        else optuna.pruners.MedianPruner(**cfg.pruner)
-    )
-    database = (shared := address(cfg.storage)) or f"{folder}/study.db"
+    pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
+    if cfg.pruner is not None:
+        pruner = optuna.pruners.MedianPruner(**cfg.pruner)
+    shared = address(cfg.storage)
+    database = shared or f"{folder}/study.db"
     try:
         with FileLock(folder / ".lock"):
             storage = opened(cfg.storage, database)
@@ -61,12 +61,10 @@ def joined(cfg: DictConfig, settings: DictConfig, folder: Path) -> Iterator[optu
             )
         yield study
     except DuplicatedStudyError as error:
-        (folder / "tune.yaml").unlink()  # which has just been made
-        found = (
-            f"{database} has a study of folder={cfg.folder} already, but that folder here is new"
-        )
+        (folder / "tune.yaml").unlink()  # made a moment ago
         raise UserError(
-            f"{found}; machines of one study must share its folder, else choose another"
+            f"{database} has a study of folder={cfg.folder} already, but that folder here is new; "
+            "machines of one study must share its folder, else choose another"
         ) from error
     except DATABASE as error:
         cause = error.__cause__ or error
@@ -76,48 +74,62 @@ def joined(cfg: DictConfig, settings: DictConfig, folder: Path) -> Iterator[optu
 
 
 def opened(url: str | None, database: str) -> optuna.storages.RDBStorage:
-    """The database at the url, or an SQLite file called `database`. Raises UserError if its options
-    do not fit."""
+    """The database at the url, or an SQLite file called `database`.
+
+    Raises UserError if its options do not fit.
+    """
     engine: dict[str, Any] = {"poolclass": NullPool}  # no connection stays open
     if url is None:
+        # The file is opened by its name: a url could not have every name of a folder.
         url = "sqlite:///study.db"
-        engine["creator"] = lambda: sqlite3.connect(database)  # whatever the folder's name
+        engine["creator"] = lambda: sqlite3.connect(database)
     try:
         return optuna.storages.RDBStorage(url, engine)
-    except (TypeError, ValueError) as error:  # its text may have what is secret
+    except (TypeError, ValueError) as error:  # its text may have the password
         raise UserError(
             f"the database {database} cannot be opened: an option of its address does not fit"
         ) from error
 
 
 def study_name(cfg: DictConfig, settings: DictConfig, folder: Path, storage: str | None) -> str:
-    """What the database calls the study: its folder, as the process that made it was given that.
+    """The name of the study in the database: its folder, as the process that made it was given it.
 
-    tune.yaml records it with the experiment. Raises UserError if the experiment there is another
-    one.
+    tune.yaml records the name and the experiment. Raises UserError if the experiment there is
+    another one.
     """
-    path, known_settings = folder / "tune.yaml", plain(settings)
-    wanted = {"storage": storage, "trainer.max_epochs": known_settings["trainer"].get("max_epochs")}
-    wanted |= identity(known_settings)
-    searched = OmegaConf.to_container(OmegaConf.masked_copy(cfg, ["space", "pruner"]), resolve=True)
-    wanted |= leaves({"callbacks": known_settings["callbacks"], **searched})
+    path = folder / "tune.yaml"
+    wanted = common_settings(cfg, plain(settings), storage)
     if not path.exists():
         write(path, yaml.safe_dump({**wanted, "study": cfg.folder}, sort_keys=False))
-    known = read_yaml(path)
-    if not isinstance(known, dict) or not (name := known.pop("study", None)):
+    recorded = read_yaml(path)
+    if not isinstance(recorded, dict) or not recorded.get("study"):
         raise UserError(f"{path} is damaged: it names no study; choose another folder")
-    for key in {**known, **wanted}:
-        if known.get(key) != wanted.get(key):
-            what = f"{key}={wanted.get(key)} (there {known.get(key)})"
+    name = recorded.pop("study")
+    for key in {**recorded, **wanted}:
+        if recorded.get(key) != wanted.get(key):
+            difference = f"{key}={wanted.get(key)} (there {recorded.get(key)})"
             raise UserError(
-                f"the study in {folder} is another experiment than {what}; choose another folder"
+                f"the study in {folder} is another experiment than {difference}; "
+                "choose another folder"
             )
     return name
 
 
+def common_settings(
+    cfg: DictConfig, settings: dict[str, Any], storage: str | None
+) -> dict[str, Any]:
+    """The settings, dotted key -> value, that the processes of one study must have in common."""
+    common = {"storage": storage, "trainer.max_epochs": settings["trainer"].get("max_epochs")}
+    common |= identity(settings)
+    searched = OmegaConf.to_container(OmegaConf.masked_copy(cfg, ["space", "pruner"]), resolve=True)
+    return common | leaves({"callbacks": settings["callbacks"], **searched})
+
+
 def address(url: Any) -> str | None:
-    """Of a database, without what is secret in it. Raises UserError if it is none, or its driver is
-    missing."""
+    """The address of a database, without the secrets in it; None of the study's own file.
+
+    Raises UserError if it is no address, or its driver is missing.
+    """
     if url is None:
         return None
     try:
@@ -125,28 +137,36 @@ def address(url: Any) -> str | None:
         shown = parsed.set(query={}).render_as_string(hide_password=True)
         parsed.get_dialect().import_dbapi()
     except ImportError as error:
-        extra = "'.[postgres]'" if error.name.startswith("psycopg") else error.name
+        package = error.name
+        if package.startswith("psycopg"):
+            package = "'.[postgres]'"
         raise UserError(
-            f"{shown} needs the driver {error.name}; try pip install {extra}"
+            f"{shown} needs the driver {error.name}; try pip install {package}"
         ) from error
     except (ArgumentError, ValueError, AttributeError):
-        found = f"storage={str(url).rpartition('@')[2]} is no address of a database"
+        without_password = str(url).rpartition("@")[2]
         raise UserError(
-            f"{found}; try sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
+            f"storage={without_password} is no address of a database; "
+            "try sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"
         ) from None
     return shown
 
 
 def conclude(study: optuna.Study, folder: Path, overrides: list[str]) -> None:
-    """Write trials.csv and best.txt, and print the best command. Raises UserError if no trial has
-    finished."""
-    rows = [
-        {"trial": each.number, "status": STATUS.get(each.state, "running"), "val/loss": each.value}
-        | {**each.params, "folder": str(folder / str(each.number))}
-        for each in study.get_trials(deepcopy=False)
-    ]
+    """Write trials.csv and best.txt, and print the best command.
+
+    Raises UserError if no trial has finished.
+    """
+    rows = []
+    counts: Counter[str] = Counter()
+    for trial in study.get_trials(deepcopy=False):
+        status = STATUS.get(trial.state, "running")
+        counts[status] += 1
+        row = {"trial": trial.number, "status": status, "val/loss": trial.value}
+        row |= trial.params
+        row["folder"] = str(folder / str(trial.number))
+        rows.append(row)
     write_csv(folder / "trials.csv", rows)
-    counts = Counter(row["status"] for row in rows)
     if not counts["finished"]:
         raise UserError(
             f"no trial of {folder} finished; {folder}/trials.csv and the logs in it say why"
@@ -155,6 +175,7 @@ def conclude(study: optuna.Study, folder: Path, overrides: list[str]) -> None:
     parameters = [f"{key}={quoted(value)}" for key, value in best.params.items()]
     command = command_line("src.train", *overrides, *parameters)
     write(folder / "best.txt", f"{command}\n")
-    say(f"\n{len(rows)} trials: {', '.join(f'{n} {status}' for status, n in counts.items())}")
+    states = ", ".join(f"{n} {status}" for status, n in counts.items())
+    say(f"\n{len(rows)} trials: {states}")
     say(f"best: trial {best.number}, val/loss {best.value:.4f}\n  {command}")
     say(f"written to {pasteable(folder)}/: best.txt trials.csv")
