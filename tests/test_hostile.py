@@ -26,7 +26,7 @@ from src import compare, files
 from src.cli.options import Parser
 from src.errors import LONGEST, UserError
 from src.oscillation import __main__ as oscillation
-from src.predict.pictures import find
+from src.predict.inputs import find
 from src.predict.prediction import predict
 from src.runs import Run
 from src.runs.build import restore

@@ -18,9 +18,11 @@ from torchvision.transforms.v2.functional import resize
 from src.charts import save
 from src.data.fashion_mnist import CLASSES, FashionMNIST
 from src.errors import UserError, printable
+from src.predict.inputs import find, passed_over
 from src.predict.jpeg import SCANS, scans
-from src.predict.pictures import EXIF_BYTES, decode, find, pair, passed_over, prepare
+from src.predict.pictures import EXIF_BYTES, decode
 from src.predict.prediction import chart
+from src.predict.preparation import pair, prepare
 from tests.conftest import ROOT
 
 WHITE = 255
