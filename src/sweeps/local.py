@@ -11,7 +11,8 @@ import sys
 import threading
 from collections.abc import Sequence
 from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
+from multiprocessing.context import ForkProcess
+from typing import Any
 
 from hydra.core.utils import configure_log, run_job
 from hydra.plugins.launcher import Launcher
@@ -59,7 +60,7 @@ def launch_side_by_side(launcher: Launcher, jobs: Jobs, most: int) -> None:
     report = launcher.report
     context = multiprocessing.get_context("fork")
     todo = [number for number in jobs if number not in report.before]
-    running: dict[int, tuple[int, BaseProcess]] = {}  # sentinel -> job and its process
+    running: dict[Any, tuple[int, ForkProcess]] = {}  # sentinel -> job and its process
     # Imported here, torch is there for all jobs. Elsewhere it does not survive a fork.
     if sys.platform == "linux" and todo:
         with signals.held():

@@ -119,7 +119,7 @@ def wait(ids: dict[int, str], report: Report, limit: float = math.inf) -> None:
     Returns with the last, or after `limit` seconds.
     """
     end = time.monotonic() + limit
-    said = set()  # reasons why jobs wait
+    said: set[str] = set()  # reasons why jobs wait
     while ids and time.monotonic() < end:
         for number, (state, reason) in states(ids).items():
             job = ids[number]
