@@ -7,8 +7,9 @@ LONGEST = 2_000  # characters of a line of a message; a value in it may have a m
 
 
 class UserError(Exception):
-    """A mistake or a circumstance that the user can put right: the message says what is wrong and
-    what to do.
+    """A mistake or a circumstance that the user can put right.
+
+    The message says what is wrong and what to do.
 
     Commands print the message as one line, then each of the details, if any, as a line of a list,
     and end with status 1. Any other exception is a bug of ours, with a traceback.
@@ -29,15 +30,16 @@ def _cut(line: str) -> str:
 
 
 def printable(text: str, keep: str = "") -> str:
-    """The text with escapes for everything that a terminal would obey, not print; `keep` stays as
-    it is."""
+    """The text with escapes for everything that a terminal would obey, not print.
+
+    The characters in `keep` stay as they are.
+    """
     if text.isprintable():
         return text
     escapes = {}
     for character in set(text):
-        harmless = (
-            character.isprintable() or category(character) == "Zs" or character in keep
-        )  # Zs: spaces
+        space = category(character) == "Zs"
+        harmless = character.isprintable() or space or character in keep
         if not harmless:
             escapes[ord(character)] = character.encode("unicode_escape", "surrogatepass").decode()
     return text.translate(escapes)

@@ -4,8 +4,10 @@ import os
 
 
 def main_process() -> bool:
-    """Whether this is the process that saves the run: of several, the one that a launcher gave rank
-    0."""
+    """True in the process that saves the run.
+
+    Of several, it is the one that a launcher gave rank 0.
+    """
     for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
         if name in os.environ:
             return os.environ[name] == "0"

@@ -11,7 +11,7 @@ ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 # exception, which may be lost: Python forgets one that is raised in a destructor, and libraries put
 # others in its place.
 _received = 0
-_command = False  # whether this process is a command, and not a notebook
+_command = False  # True in a command, False in a notebook
 
 
 class Stopped(SystemExit):
@@ -26,8 +26,10 @@ class Stopped(SystemExit):
 
 
 def handle(handler: Callable | signal.Handlers) -> None:
-    """Let the handler have the signals that end a command, except those that are ignored, as under
-    nohup."""
+    """Let the handler have the signals that end a command.
+
+    Those that are ignored stay so, as under nohup.
+    """
     for signum in ENDING:
         if signal.getsignal(signum) != signal.SIG_IGN:
             signal.signal(signum, handler)
@@ -74,8 +76,10 @@ def forget() -> None:
 
 @contextlib.contextmanager
 def held() -> Iterator[None]:
-    """Let a signal wait until the end of the block: an import that is cut off can abort the whole
-    process."""
+    """Let a signal wait until the end of the block.
+
+    An import that is cut off can abort the whole process.
+    """
     if threading.current_thread() is not threading.main_thread():  # which alone receives signals
         yield
         return

@@ -27,14 +27,16 @@ def parameters(function: Callable) -> dict[str, inspect.Parameter]:
         rest = [name for name in names if own[name].kind is inspect.Parameter.VAR_KEYWORD]
         if not rest:
             break
-        if kind.__mro__[1] is not object:  # what is handed on is named by the base
+        if kind.__mro__[1] is not object:  # the base names the settings that are handed on
             found.pop(rest[0])
     return found
 
 
 def _annotated(function: Callable) -> dict[str, inspect.Parameter]:
-    """The parameters of the function, with annotations that are texts in the source as what they
-    stand for."""
+    """The parameters of the function.
+
+    Annotations that are texts in the source are replaced by their meaning.
+    """
     try:
         hints = typing.get_type_hints(function, include_extras=True)
     except (NameError, TypeError):  # a name that is there for type checkers alone
@@ -55,8 +57,9 @@ def arguments(
     objects: Collection[str] = (),
     narrower: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The settings at `key` as arguments of the function or class: values of the types that it is
-    annotated with.
+    """The settings at `key` as arguments of the function or class.
+
+    Their values have the types that it is annotated with.
 
     `objects` names the arguments that are no settings, `narrower` has narrower types than the
     annotations. A text is no number and true is not 1, as in JSON. Raises UserError for all that

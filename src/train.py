@@ -36,9 +36,8 @@ def main(cfg: DictConfig) -> float | None:
     run = Run(HydraConfig.get().runtime.output_dir)
     if in_sweep() and cfg.get("logger") is not None:
         name = Sweep(run.path.parent).name(int(run.path.name))
-        OmegaConf.update(
-            cfg, "logger.name", name.replace("/", "_")[:60], force_add=True
-        )  # at most 240 bytes
+        file_name = name.replace("/", "_")[:60]  # at most 240 bytes
+        OmegaConf.update(cfg, "logger.name", file_name, force_add=True)
     if in_sweep() and run.begun():  # a job of a sweep that was interrupted
         resume(run.path, cfg)
     else:

@@ -1,5 +1,6 @@
-"""The two plain loops that ours is measured against: torch and torchvision alone, nothing of this
-project.
+"""The two plain loops that ours is measured against.
+
+They use torch and torchvision alone, and nothing of this project.
 
 Both fit softmax regression on FashionMNIST by minibatch SGD and call `ended` after each epoch: the
 textbook loop with the number of right answers on the validation split, the bare loop with the last
@@ -18,8 +19,11 @@ BATCH_SIZE, LR, GAMMA, SIGMA = 256, 0.1, 0.9, 0.01
 
 
 def textbook(root: str, train_size: int, val_size: int, epochs: int, ended: Callable) -> None:
-    """Images one by one, softmax and log by definition, loss and accuracy as numbers at each
-    step."""
+    """The loop of the textbook.
+
+    It takes images one by one, softmax and log by definition, and loss and accuracy as numbers at
+    each step.
+    """
     images = torchvision.datasets.FashionMNIST(root, train=True, transform=ToTensor())
     train = Subset(images, range(train_size))
     val = Subset(images, range(train_size, train_size + val_size))

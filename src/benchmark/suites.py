@@ -1,5 +1,6 @@
-"""The suites of the benchmark: epochs of ours beside plain loops, and losses of very many classes,
-as tables.
+"""The suites of the benchmark, as tables.
+
+One measures epochs of ours beside plain loops, the other losses of very many classes.
 
 Contestants take turns: whatever else the machine does meets all of them. A ratio is taken within a
 turn.
@@ -60,12 +61,13 @@ class Benchmark(Options, extra="ignore"):  # the settings of our runs stand besi
 def epoch_seconds(
     cfg: DictConfig, folder: Path, rounds: int, epochs: int
 ) -> dict[str, list[float]]:
-    """Seconds of an epoch, by contestant: in each round the median of `epochs`, after one to warm
-    up."""
+    """Seconds of an epoch, by contestant.
+
+    Each round gives the median of `epochs`, after one to warm up.
+    """
     root, count, threads = str(cfg.data.root), 1 + epochs, torch.get_num_threads()
-    device = (
-        "cuda" if cfg.trainer.accelerator == "gpu" else "cpu"
-    )  # of the bare loop; ours are at trainer=gpu
+    # for the bare loop; ours are at trainer=gpu
+    device = "cuda" if cfg.trainer.accelerator == "gpu" else "cpu"
     train_size, val_size = cfg.data.train_size or 60_000 - cfg.data.val_size, cfg.data.val_size
     contestants = {
         "textbook": partial(loops.textbook, root, train_size, val_size, count),
@@ -88,8 +90,10 @@ def epoch_seconds(
 
 
 def settings_of_ours(cfg: DictConfig, model: dict, trainer: dict) -> dict:
-    """The settings of a run with this model and trainer. Raises UserError for those that do not
-    fit."""
+    """The settings of a run with this model and trainer.
+
+    Raises UserError for those that do not fit.
+    """
     settings = plain(
         {name: cfg[name] for name in ("seed", "data", *OPTIONAL)}
         | {"model": model, "trainer": trainer}
@@ -158,8 +162,10 @@ def loss_rows(classes: list[int], num_examples: int, repeats: int) -> Iterator[d
 
 
 def peak_bytes(function: Callable[[], object]) -> int:
-    """The most memory (of tensors on the CPU) that the call holds at any moment beyond what there
-    was."""
+    """The most memory that the call holds at any moment, beyond what there was.
+
+    Tensors on the CPU are counted.
+    """
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         function()
     with tempfile.TemporaryDirectory() as folder:

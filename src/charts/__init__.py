@@ -1,5 +1,7 @@
-"""Charts that more than one command draws, and what all share: colours, an empty figure, the PNG
-file."""
+"""Charts that more than one command draws.
+
+All share their colours, the empty figure and the PNG file.
+"""
 
 import functools
 import io
@@ -39,8 +41,10 @@ def short(text: str, most: int = 36) -> str:
 
 
 def visible(text: str) -> str:
-    """The text with a square for each character that the font does not have: matplotlib would warn
-    of each, and draw one too."""
+    """The text with a square for each character that the font does not have.
+
+    Matplotlib would draw one too, but warn of each.
+    """
     glyphs = _glyphs()
     return "".join(each if ord(each) in glyphs else "\N{WHITE SQUARE}" for each in text)
 
@@ -56,8 +60,10 @@ def literal(text: str) -> str:
 
 
 def scale(values: Iterable[float]) -> str:
-    """Of an axis: "log" if the largest finite value is at least 10 times the smallest, else
-    "linear"."""
+    """The scale of an axis: "log" or "linear".
+
+    It is "log" if the largest finite value is at least 10 times the smallest.
+    """
     finite = [value for value in values if math.isfinite(value)]
     return "log" if 0 < 10 * min(finite, default=0) <= max(finite, default=0) else "linear"
 
@@ -68,8 +74,10 @@ def logarithmic(values: Iterable[float]) -> str:
 
 
 def save(figure: Figure, path: Path) -> np.ndarray:
-    """Write the figure as PNG in one step: a reader finds the old picture or the new. Its pixels,
-    (h, w, 3)."""
+    """Write the figure as PNG in one step; returns its pixels, (h, w, 3).
+
+    A reader finds the old picture or the new.
+    """
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # once; Figure.savefig lays everything out twice
     content = io.BytesIO()

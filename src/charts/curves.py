@@ -16,9 +16,8 @@ PANELS = {  # title -> metrics
     "learning rate": ("lr",),
 }
 Rows = Sequence[dict[str, float]]  # one dict per epoch: epoch, lr, train/loss, ...
-Line = tuple[
-    int, int, str, Sequence[float], Sequence[float]
-]  # run, place in its panel, name, epochs, values
+# number of the run, position in its panel, name, epochs, values
+Line = tuple[int, int, str, Sequence[float], Sequence[float]]
 
 
 def shown(rows: Rows) -> bool:
@@ -28,8 +27,10 @@ def shown(rows: Rows) -> bool:
 
 
 def panels(runs: Sequence[Rows], height: float) -> Iterator[tuple[Axes, list[Line]]]:
-    """The panels of a new figure, one for each kind of metric that the runs have, and what to draw
-    there."""
+    """The panels of a new figure, and the lines of each.
+
+    There is one for each kind of metric that the runs have.
+    """
     found: dict[str, list[Line]] = {}
     for title, metrics in PANELS.items():
         for (run, rows), (k, name) in product(enumerate(runs), enumerate(metrics)):
@@ -64,8 +65,10 @@ def curves(rows: Rows) -> Figure:
 
 
 def compared(runs: dict[str, Rows]) -> Figure:
-    """The same of several runs, a colour for each; the legend says what is solid and what is
-    dotted."""
+    """Curves of several runs, a colour for each.
+
+    The legend says what is solid and what is dotted.
+    """
     for ax, lines in panels([*runs.values()], 3.6 + 0.22 * len(runs)):
         for run, _, name, epochs, values in lines:
             style = ":" if name in ("train/loss", "train/acc", "error/b") else "-"

@@ -1,5 +1,4 @@
-"""Pictures made of images: examples with their labels, weights of classes, and the confusion
-matrix."""
+"""Pictures of examples with their labels, of the weights of classes, and of confusions."""
 
 import math
 from collections.abc import Sequence
@@ -14,10 +13,8 @@ from torchvision.utils import make_grid
 from src.charts import figure
 from src.data.module import SplitDataModule
 
-BLACK, WRONG = (
-    "black",
-    "#B34700",
-)  # a darker relative of Okabe and Ito's vermilion, for text on white
+BLACK = "black"
+WRONG = "#B34700"  # a darker relative of Okabe and Ito's vermilion, for text on white
 COLUMNS = 6
 SIDE = 56  # pixels that an image has at least, so that captions have their place
 LINE = 0.2  # height of a line of text, as a share of the side of an image
@@ -25,8 +22,10 @@ INCHES = 1.3  # width of an image with the gap beside it
 
 
 def square(X: Tensor) -> Tensor:
-    """Examples (n, ...) as images (n, 1, s, s), row by row; where features fill no square, the rest
-    is 0."""
+    """Examples (n, ...) as images (n, 1, s, s), filled row by row.
+
+    Where the features fill no square, the rest is 0.
+    """
     X = X.flatten(1)
     side = math.isqrt(X.shape[1] - 1) + 1
     return F.pad(X, (0, side * side - X.shape[1])).view(-1, 1, side, side)
@@ -59,8 +58,10 @@ def gallery(images: Tensor, captions: Sequence[list[tuple[str, str]]], title: st
 
 
 def weights(runs: dict[str, Tensor], classes: Sequence[str]) -> Figure:
-    """Columns of each W (d, q) as images of one scale: a row for each run; if there is one, rows of
-    five."""
+    """Columns of each W (d, q) as images of one scale.
+
+    Each run has a row. A run alone has rows of five.
+    """
     limit = max(W.abs().max().item() for W in runs.values())
     columns = min(5, len(classes)) if len(runs) == 1 else len(classes)
     rows = -(-len(runs) * len(classes) // columns)
@@ -83,8 +84,10 @@ def weights(runs: dict[str, Tensor], classes: Sequence[str]) -> Figure:
 
 
 def predictions(data: SplitDataModule, y: Tensor, y_hat: Tensor, most: int) -> dict[str, Figure]:
-    """The `first` and the first `misclassified` test images, at most `most`: true over predicted
-    label."""
+    """The `first` and the first `misclassified` test images, at most `most`.
+
+    The true label stands over the predicted one.
+    """
     places = {
         "first": torch.arange(len(y))[:most],
         "misclassified": (y_hat != y).nonzero()[:most, 0],
@@ -104,8 +107,10 @@ def predictions(data: SplitDataModule, y: Tensor, y_hat: Tensor, most: int) -> d
 
 
 def confusion(matrix: Tensor, classes: Sequence[str]) -> Figure:
-    """Counts (q, q), row = true class, column = predicted class; coloured by the share of the true
-    class."""
+    """Counts (q, q): a row for each true class, a column for each predicted one.
+
+    They are coloured by the share of the true class.
+    """
     share = (matrix / matrix.sum(dim=1, keepdim=True).clamp(min=1)).numpy()
     panel = figure(1.5 + 0.66 * len(classes), 1.2 + 0.45 * len(classes))
     ax = panel.subplots()

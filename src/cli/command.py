@@ -24,7 +24,7 @@ from src.processes import main_process
 from src.runs import Run, claim
 from src.runs.config import CONF
 
-SWEEPERS = ("product",)  # of Hydra's plugins, those that keep what a sweep promises
+SWEEPERS = ("product",)  # the plugins of Hydra that keep what a sweep promises
 Task = Callable[[DictConfig], Any]
 log = logging.getLogger(__name__)
 
@@ -65,8 +65,10 @@ def check_claim(callback: ClaimFolder | None) -> None:
 
 
 def check_hydra(config: DictConfig) -> None:
-    """Raises UserError for settings of Hydra that would lead files out of the folder of the
-    command."""
+    """Refuse settings of Hydra that would lead files out of the folder of the command.
+
+    Raises UserError.
+    """
     job = config.hydra.job
     if job.chdir:
         raise UserError(
@@ -82,8 +84,10 @@ def check_hydra(config: DictConfig) -> None:
 
 
 def command(name: str, new: bool = True) -> Callable[[Task], Callable[[], None]]:
-    """Decorator: makes of a task the command that conf/NAME.yaml configures, with a `new` folder or
-    in one that is there."""
+    """Decorator that makes the command of conf/NAME.yaml from a task.
+
+    It has a `new` folder, or works in one that is there.
+    """
     configured = hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)
 
     def decorate(task: Task) -> Callable[[], None]:
@@ -101,8 +105,10 @@ def command(name: str, new: bool = True) -> Callable[[Task], Callable[[], None]]
 
 
 def reporting(task: Task, name: str) -> Task:
-    """The task as a job that logs why it fails; that ends a single command, while a sweep goes
-    on."""
+    """The task as a job that logs why it fails.
+
+    A failure ends a single command, while a sweep goes on.
+    """
 
     @functools.wraps(task)
     def job(cfg: DictConfig) -> Any:
@@ -130,8 +136,7 @@ def reporting(task: Task, name: str) -> Task:
 
 
 def check_callbacks(name: str) -> None:
-    """Raises UserError if the callbacks that make this job's folder have been taken out of Hydra's
-    settings."""
+    """Raises UserError if Hydra's settings lack the callbacks that make the folder."""
     if not in_sweep():
         check_claim(ClaimFolder.ready)
     elif name != "train" or HydraConfig.get().runtime.choices["hydra/sweeper"] not in SWEEPERS:
@@ -144,13 +149,13 @@ def log_error(error: BaseException, cfg: DictConfig) -> None:
     """Log one line; of a bug, or in the log of a job, the traceback too."""
     mistake = isinstance(error, USER_ERRORS) and not in_sweep() and not exit.tracebacks
     alone = OmegaConf.select(cfg, "trainer.devices") in (None, 1)
-    if main_process() or alone or not mistake:  # of processes that meet the same error, one says it
+    # several processes may meet the same error; one says it
+    if main_process() or alone or not mistake:
         log.error("error: %s", explain(error), exc_info=None if mistake else error)
 
 
 def fail_job(run: Run, error: BaseException) -> None:
-    """Record why a job of a sweep failed, if it did so before there was a record that could say
-    it."""
+    """Record why a job of a sweep failed before it had a record."""
     if run.results().get("status") in (None, "running"):
         run.save_results(run.results() | {"status": "failed", "reason": explain(error)})
 
@@ -163,8 +168,10 @@ def how_to_go_on() -> str:
 
 
 def run(name: str, work: str, new: bool = True) -> None:
-    """Be the command of conf/NAME.yaml; `work` is imported, and torch with it, once its line is
-    understood."""
+    """Be the command of conf/NAME.yaml.
+
+    `work` is imported, and torch with it, once the command line is understood.
+    """
 
     def task(cfg: DictConfig) -> Any:
         with signals.held():

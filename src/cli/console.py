@@ -1,5 +1,7 @@
-"""What a command says: log lines, results, paths and commands to paste, on the terminal and in the
-log of a run."""
+"""The words of a command, on the terminal and in the log of a run.
+
+They are log lines, results, paths, and commands to paste.
+"""
 
 import logging
 import re
@@ -21,8 +23,10 @@ SILENT = logging.CRITICAL + 1  # the level of a handler that says nothing more
 
 
 class ConsoleHandler(logging.Handler):
-    """Log lines on rich's console, above a progress bar, if there is one; none of the jobs of a
-    sweep."""
+    """Log lines on rich's console, above a progress bar if there is one.
+
+    Those of the jobs of a sweep are left out.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         if in_sweep():
@@ -37,8 +41,10 @@ class ConsoleHandler(logging.Handler):
 
 
 class LogFile(logging.FileHandler):
-    """The log of a run. It ends, with a line on the console, where it cannot be written any
-    more."""
+    """The log of a run.
+
+    Where it cannot be written any more, it ends with a line on the console.
+    """
 
     def _open(self) -> TextIOWrapper:
         return files.open_to_append(Path(self.baseFilename))
@@ -84,8 +90,10 @@ def quoted(value: object) -> str:
 
 
 def command_line(module: str, *arguments: str) -> str:
-    """`python -m module arguments`, which works when it is pasted, whether the environment is
-    activated or not."""
+    """`python -m module arguments`, to paste.
+
+    It works whether the environment is activated or not.
+    """
     python = (
         "python" if shutil.which("python") == sys.executable else relative(Path(sys.executable))
     )

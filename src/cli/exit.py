@@ -18,7 +18,7 @@ from src.cli.explain import USER_ERRORS, explain, explain_misfit
 from src.errors import printable
 from src.processes import main_process
 
-tracebacks = False  # whether to show those of users' mistakes too
+tracebacks = False  # True shows those of users' mistakes too
 
 
 def run(main: Callable[[], None]) -> None:
@@ -30,11 +30,9 @@ def run(main: Callable[[], None]) -> None:
     """
     global tracebacks
     status = [1]  # unless it becomes another: that of an error which shows its traceback
-    atexit.register(
-        leave, status
-    )  # the first, which is called last: all that others have opened is closed
-    # A process that the main one starts inherits what is set below, and is to say no more than that
-    # one.
+    # Registered first, it is called last: all that others have opened is closed by then.
+    atexit.register(leave, status)
+    # A process that the main one starts inherits these settings, and says no more than that one.
     tracebacks = os.environ.get("HYDRA_FULL_ERROR") == "1" and main_process()
     prepare_environment()
     prepare_streams()
@@ -52,12 +50,13 @@ def run(main: Callable[[], None]) -> None:
 
 
 def prepare_environment() -> None:
-    """Take away what would break the libraries, and let Hydra raise its errors to us instead of
-    printing them."""
+    """Take away what would break the libraries.
+
+    Hydra is to raise its errors to us instead of printing them.
+    """
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    os.environ.pop(
-        "MPLBACKEND", None
-    )  # our charts need no backend, and matplotlib fails with an unknown one
+    # our charts need no backend, and matplotlib fails with an unknown one
+    os.environ.pop("MPLBACKEND", None)
     if not os.environ.get("COLUMNS", "1").strip("0"):
         del os.environ["COLUMNS"]  # rich would print nothing in 0 columns
 
@@ -71,15 +70,17 @@ def prepare_streams() -> None:
 
 
 def leave(status: list[int]) -> None:
-    """End the process without the tear-down of its modules, which takes half as long as to import
-    them."""
+    """End the process without the tear-down of its modules.
+
+    That takes half as long as to import them.
+    """
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except BrokenPipeError:  # the reader has seen enough
             pass
-        except OSError as error:  # what was said is lost, as on a full disk
+        except OSError as error:  # the output is lost, as on a full disk
             status[0] = status[0] or 1
             with contextlib.suppress(OSError):
                 os.write(
@@ -89,12 +90,15 @@ def leave(status: list[int]) -> None:
 
 
 def call_or_exit(function: Callable[[], Any]) -> Any:
-    """Call an entry point, or a callback, of whose errors Hydra would make warnings: they end the
-    command."""
+    """Call an entry point or a callback; its errors end the command.
+
+    Hydra would make warnings of them.
+    """
     try:
         return function()
     except BaseException as error:
-        signals.raise_received()  # of which libraries may have made another error
+        # libraries may have made another error of a signal
+        signals.raise_received()
         if isinstance(error, SystemExit):
             raise
         if isinstance(error, BrokenPipeError):  # as of `| head`, which has seen enough
@@ -119,8 +123,10 @@ def say_traceback(error: BaseException) -> None:
 
 
 def found_by_hydra(error: BaseException) -> bool:
-    """Whether Hydra was at work, on the arguments or on a config file, and had called no code of
-    this project."""
+    """Whether Hydra was at work, and had called no code of this project.
+
+    It reads the arguments and the config files.
+    """
     packages = [
         frame.f_globals.get("__name__", "").partition(".")[0]
         for frame, _ in traceback.walk_tb(error.__traceback__)
@@ -135,7 +141,9 @@ def show_warning(message: Warning | str, *_: object) -> None:
 
 
 def thread_failed(failure: threading.ExceptHookArgs) -> None:
-    """An error in the thread that writes for TensorBoard, as of a full disk, is met in the main
-    thread too."""
+    """Pass over an error in the thread that writes for TensorBoard, as on a full disk.
+
+    The main thread meets it too.
+    """
     if not isinstance(failure.exc_value, OSError):
         threading.__excepthook__(failure)

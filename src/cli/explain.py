@@ -1,5 +1,7 @@
-"""What went wrong, in one line: the mistakes of users, those that Hydra, OmegaConf and YAML find
-included."""
+"""Errors explained in one line.
+
+The mistakes of users are told from ours, those that Hydra, OmegaConf and YAML find included.
+"""
 
 import re
 import shlex
@@ -24,8 +26,10 @@ USER_ERRORS = (UserError, OSError, yaml.YAMLError, *HYDRA_ERRORS)  # anything el
 
 
 def explain(error: BaseException) -> str:
-    """What was wrong and, of a bug, its class: one line, and one more for each detail of a
-    UserError."""
+    """The error in one line, and one more for each detail of a UserError.
+
+    The line of a bug names its class.
+    """
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
@@ -85,8 +89,10 @@ def _explain_argument(error: OverrideParseException) -> str:
 
 
 def _explain_hydra(error: Exception) -> str:
-    """The first sentences of Hydra's message, without its advice that leads nowhere, and the key
-    that was meant."""
+    """The first sentences of Hydra's message, and the key that was meant.
+
+    Its advice, which leads nowhere, is left out.
+    """
     text = re.split(r"\n\s*(?:Config search path|full_key|object_type|To append)", str(error))[0]
     cause = error.__cause__
     if isinstance(error, InterpolationKeyError):

@@ -1,5 +1,7 @@
-"""The options of a command: its config, or its arguments, as typed values, refused where they do
-not fit."""
+"""The options of a command, its config or its arguments, as typed values.
+
+They are refused where they do not fit.
+"""
 
 import argparse
 from typing import Any, NoReturn
@@ -26,8 +28,10 @@ def checked(kind: type[Options], cfg: DictConfig) -> Any:
 
 
 class Parser(argparse.ArgumentParser):
-    """Arguments of a command that Hydra does not configure; what does not fit is a UserError, as
-    everywhere."""
+    """Arguments of a command that Hydra does not configure.
+
+    As everywhere, those that do not fit are a UserError.
+    """
 
     def __init__(self, program: str, description: str):
         super().__init__(

@@ -1,5 +1,4 @@
-"""The test metrics of a run once more, and what stands behind them: python -m src.evaluate
-run=DIR"""
+"""The test metrics of a run once more: python -m src.evaluate run=DIR"""
 
 from src.cli import command
 

@@ -18,13 +18,15 @@ from src.sweeps.sweep import Row, Sweep
 from src.tables import table
 
 LAST = 6  # epochs, between which there are five changes
-NEEDED = ("train/loss", "train/swing", "train/rest", "val/acc")  # of each epoch
+NEEDED = ("train/loss", "train/swing", "train/rest", "val/acc")  # metrics of each epoch
 MEASURED = ("within an epoch", "at rest", "between epochs", "last val/acc")
 
 
 def measure(sweep: Sweep) -> list[Row]:
-    """The rows of the finished runs, with MEASURED. Raises UserError if there are none, or one
-    lacks it."""
+    """The rows of the finished runs, with MEASURED.
+
+    Raises UserError if there are none, or if one lacks an epoch or a metric for it.
+    """
     with signals.held():
         from src.training.loss_movement import mean_change  # torch: --help needs none
 
@@ -38,32 +40,26 @@ def measure(sweep: Sweep) -> list[Row]:
             raise UserError(
                 f"{run.path} lacks {', '.join(NEEDED)} or {LAST} epochs; run sweep=lr_gamma"
             )
-        losses, swings, rests, accuracies = ([epoch[name] for epoch in epochs] for name in NEEDED)
-        row |= zip(
-            MEASURED, (swings[-1], rests[-1], mean_change(losses), accuracies[-1]), strict=True
-        )
+        last = epochs[-1]
+        between = mean_change([epoch["train/loss"] for epoch in epochs])
+        values = last["train/swing"], last["train/rest"], between, last["val/acc"]
+        row |= zip(MEASURED, values, strict=True)
     if not rows:
         raise UserError(f"{sweep.path} has no finished run")
     return rows
 
 
 def draw(means: list[Row], path: Path) -> None:
-    """Draw how much the loss moves at each setting, and how good the model is, as the file
-    `path`."""
-    from src.charts import (
-        CYCLE,
-        figure,
-        literal,
-        logarithmic,
-        save,
-    )  # matplotlib: --help needs none
+    """Draw how much the loss moves at each setting, and how good the model is."""
+    # matplotlib, which --help needs not
+    from src.charts import CYCLE, figure, literal, logarithmic, save
 
     panel = figure(10, 4.2)
     left, right = panel.subplots(1, 2)
     labels = []
     for row in means:
-        places = (f"{key.rpartition('.')[2]}={row[key]}" for key in row if "." in key)
-        labels.append(literal(" ".join(places)))
+        settings = (f"{key.rpartition('.')[2]}={row[key]}" for key in row if "." in key)
+        labels.append(literal(" ".join(settings)))
     panels = zip(MEASURED, (left, left, left, right), CYCLE, "oxoo", strict=False)
     for name, ax, colour, marker in panels:
         ax.plot([row[name][0] for row in means], marker, label=name, color=colour)
@@ -79,8 +75,10 @@ def draw(means: list[Row], path: Path) -> None:
 
 
 def main() -> None:
-    """Print the table of the sweep; write oscillation.csv, a row for each run, and
-    oscillation.png."""
+    """Print the table of the sweep; write oscillation.csv and oscillation.png.
+
+    The file has a row for each run.
+    """
     parser = Parser(
         "python -m src.oscillation", "Why the loss oscillates in spite of a decaying learning rate."
     )

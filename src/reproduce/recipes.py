@@ -22,9 +22,8 @@ from src.tables import table
 from src.training.experiment import train
 
 log = logging.getLogger(__name__)
-Record = dict[
-    str, Any
-]  # of a run, with its seed; of one that failed, the reason and the seed alone
+# The results of a run, with its seed. Of a run that failed, the reason and the seed alone.
+Record = dict[str, Any]
 
 
 class Check(Options):
@@ -60,8 +59,10 @@ def run_recipe(recipe: str, seed: int, overrides: Sequence[str], folder: Path) -
 
 
 def row(recipe: str, check: Check, records: Sequence[Record]) -> dict[str, Any]:
-    """A row of the page: the mean of each bounded metric over the seeds, its spread, and the
-    verdict."""
+    """A row of the page, with its verdict.
+
+    It has the mean of each bounded metric over the seeds, and its spread.
+    """
     finished = [record for record in records if "reason" not in record]
     figures = [
         f"seed {record['seed']} failed: {record['reason']}"
@@ -90,13 +91,16 @@ def row(recipe: str, check: Check, records: Sequence[Record]) -> dict[str, Any]:
 
 
 def reproduce(checks: dict[str, Check], overrides: Sequence[str], folder: Path) -> None:
-    """Run all checks, one run after the other, and write the table. Raises UserError unless all
-    pass."""
+    """Run all checks, one run after the other, and write the table.
+
+    Raises UserError unless all pass.
+    """
     runs = [(recipe, seed) for recipe, check in checks.items() for seed in range(check.seeds)]
     records: dict[str, list[Record]] = {}
     for done, (recipe, seed) in enumerate(runs, start=1):
-        check, place = checks[recipe], folder / recipe / f"seed{seed}"
-        record = run_recipe(recipe, seed, [*check.overrides, *overrides], place)
+        check = checks[recipe]
+        run_folder = folder / recipe / f"seed{seed}"
+        record = run_recipe(recipe, seed, [*check.overrides, *overrides], run_folder)
         records.setdefault(recipe, []).append(record)
         log.info(
             "%d/%d  %s seed %d  %s",

@@ -86,8 +86,10 @@ def outputs(model: L.LightningModule, data: L.LightningDataModule) -> tuple[Tens
 
 
 def pictures(model: L.LightningModule, data: L.LightningDataModule) -> dict[str, Figure]:
-    """Of a trained classifier, by file name: weights, if it has them, confusion matrix, test
-    images."""
+    """The figures of a trained classifier, by file name.
+
+    They show its weights, if it has them, the confusion matrix, and test images.
+    """
     output, y = outputs(model, data)
     y_hat = output.argmax(dim=1)
     matrix = confusion_matrix(y_hat, y, task="multiclass", num_classes=len(data.classes))
