@@ -15,9 +15,9 @@ import json
 import os
 import stat
 from collections.abc import Iterator
-from io import TextIOWrapper
+from io import BufferedReader, TextIOWrapper
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import yaml
 
@@ -45,7 +45,7 @@ def expanded(path: str | Path) -> Path:
 # --- reading --------------------------------------------------------------------------------------
 
 
-def open_regular(path: Path, most: int, within: Path | None = None) -> BinaryIO:
+def open_regular(path: Path, most: int, within: Path | None = None) -> BufferedReader:
     """The open file. With `within`, a folder that anybody may have made, no link below it is
     followed.
 
