@@ -1248,7 +1248,7 @@ def test_the_page_states_the_limits_of_the_code():
     from src.data.synthetic import MOST_NUMBERS
     from src.models.grid import MOST_MEMBERS, MOST_WEIGHTS
     from src.runs import checkpoint
-    from src.runs.run import LARGEST_METRIC, MOST_METRICS
+    from src.runs.record import LARGEST_METRIC, MOST_METRICS
     from src.tables import WIDEST
 
     rows = [line for line in text_of("docs/trust.md").splitlines() if line.startswith("| ")]
