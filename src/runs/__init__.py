@@ -1,6 +1,7 @@
 """The run folder: the files in it, and how they are read and written safely."""
 
-from src.files import write, write_csv
+from src.files import write
+from src.formats import write_csv
 from src.runs.claim import check_free, check_version, claim
 from src.runs.config import identity, leaves
 from src.runs.lock import lock

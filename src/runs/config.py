@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import pydantic
 from omegaconf import DictConfig, OmegaConf
 
-from src import files
+from src import files, formats
 from src.errors import UserError
 from src.signatures import arguments
 
@@ -53,7 +53,7 @@ def plain(cfg: DictConfig | dict[str, Any]) -> dict[str, Any]:
     given = settings["callbacks"].items()
     settings["callbacks"] = {name: each for name, each in given if each is not None}
     try:
-        files.check_plain(settings)
+        formats.check_plain(settings)
     except ValueError as error:
         raise UserError(f"the config cannot be recorded: {error}") from error
     if isinstance(settings["data"].get("root"), str):  # a run may be resumed from another folder

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from src import files
+from src import files, formats
 from src.errors import UserError
 from src.processes import main_process
 from src.runs.config import GROUPS, OPTIONAL
@@ -112,7 +112,7 @@ class Run:
         Raises UserError if their file is damaged.
         """
         path = self.config.with_name("overrides.yaml")
-        overrides = files.read_yaml(path, within=self.within, interpolations=True)
+        overrides = formats.read_yaml(path, within=self.within, interpolations=True)
         if not isinstance(overrides, list) or not all(isinstance(text, str) for text in overrides):
             raise UserError(f"{path} is damaged: it is no list of overrides")
         return overrides
@@ -128,7 +128,7 @@ class Run:
                 f"{self.path} {what}: it has no .hydra/config.yaml; try outputs/runs/NAME"
             )
         files.refuse_links(self.path, "run folder")
-        settings = files.read_yaml(self.config, within=self.within)
+        settings = formats.read_yaml(self.config, within=self.within)
         groups = settings if isinstance(settings, dict) else {}
         seeded = type(groups.get("seed")) is int
         if not seeded or not all(isinstance(groups.get(name), dict) for name in GROUPS):
@@ -190,7 +190,7 @@ class Run:
         It also has the versions, the commit and the data that these depend on.
         """
         try:
-            return check_record(files.read_json(self.metrics_json, within=self.within))
+            return check_record(formats.read_json(self.metrics_json, within=self.within))
         except FileNotFoundError:
             return {}
         except ValueError as error:
@@ -201,11 +201,11 @@ class Run:
 
         Raises UserError if it is damaged.
         """
-        rows = files.read_rows(self.metrics_csv, within=self.within)
+        rows = formats.read_rows(self.metrics_csv, within=self.within)
         try:
             for row in rows:
                 check_metrics(row)
-                if not 1 <= row.get("epoch", 0) <= files.ROWS:
+                if not 1 <= row.get("epoch", 0) <= formats.ROWS:
                     raise ValueError("a row has no epoch")
         except ValueError as error:
             raise UserError(f"{self.metrics_csv} is damaged: {error}") from error

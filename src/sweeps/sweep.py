@@ -10,7 +10,8 @@ from pydantic import Field, ValidationError
 
 from src.cli.options import Options
 from src.errors import UserError, printable
-from src.files import expanded, read_yaml, refuse_links
+from src.files import expanded, refuse_links
+from src.formats import read_yaml
 from src.runs import Run
 from src.runs.record import MOST_METRICS
 from src.sweeps.answer import Row, answer, groups
