@@ -169,7 +169,7 @@ class Run:
 
     def table(self) -> str:
         """The final metrics in Markdown, a row for each stage."""
-        stages: dict[str, dict[str, str]] = {}
+        stages: dict[str, dict[str, object]] = {}
         for name, value in sorted(
             self.metrics.items(), key=lambda item: item[0].startswith("error")
         ):
