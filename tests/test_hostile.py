@@ -22,7 +22,7 @@ import pytest
 import torch
 import yaml
 
-from src import compare, files
+from src import compare, files, formats
 from src.cli.options import Parser
 from src.errors import LONGEST, UserError
 from src.oscillation import __main__ as oscillation
@@ -1248,7 +1248,7 @@ def test_the_page_states_the_limits_of_the_code():
     from src.data.synthetic import MOST_NUMBERS
     from src.models.grid import MOST_MEMBERS, MOST_WEIGHTS
     from src.runs import checkpoint
-    from src.runs.run import LARGEST_METRIC, MOST_METRICS
+    from src.runs.record import LARGEST_METRIC, MOST_METRICS
     from src.tables import WIDEST
 
     rows = [line for line in text_of("docs/trust.md").splitlines() if line.startswith("| ")]
@@ -1257,10 +1257,10 @@ def test_the_page_states_the_limits_of_the_code():
     for limit in (
         f"| {files.ENTRIES['run folder']:,} files, {files.ENTRIES['sweep folder']:,} files",
         f"; {files.LEVELS} levels deep",
-        f"| {files.TEXT // MB} MB, {files.NODES:,} values, {files.DEPTH} levels deep",
-        f"{files.CHARACTERS:,} characters a value",
-        f"| {files.TABLE // MB} MB, {files.ROWS:,} epochs, {files.COLUMNS} columns",
-        f"{files.CELLS:,} values |",
+        f"| {files.TEXT // MB} MB, {formats.NODES:,} values, {formats.DEPTH} levels deep",
+        f"{formats.CHARACTERS:,} characters a value",
+        f"| {formats.TABLE // MB} MB, {formats.ROWS:,} epochs, {formats.COLUMNS} columns",
+        f"{formats.CELLS:,} values |",
         f"| {LARGEST // MB} MB; its pickle {checkpoint.PICKLE // MB} MB",
         f"{checkpoint.INSTRUCTIONS:,} instructions, {checkpoint.TENSORS:,} tensors",
         f"| {sweeps.MOST_JOBS:,} jobs that differ in {sweeps.MOST_AXES} keys",

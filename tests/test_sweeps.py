@@ -26,7 +26,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from src import __version__, files
+from src import __version__, formats
 from src.charts import save
 from src.cli.console import quoted
 from src.errors import UserError
@@ -837,7 +837,7 @@ def test_what_numbered_jobs_cannot_have_is_refused_in_one_line(tmp_path, overrid
 
 
 def test_a_sweep_whose_plan_could_not_be_read_again_is_not_begun(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "NODES", 50)
+    monkeypatch.setattr(formats, "NODES", 50)
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
     cfg = composed(f"hydra.sweep.dir={tmp_path}/sweep")

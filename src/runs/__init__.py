@@ -1,8 +1,11 @@
-"""The run folder: what is where in it, and how it is read and written safely."""
+"""The run folder: the files in it, and how they are read and written safely."""
 
-from src.files import write, write_csv
+from src.files import write
+from src.formats import write_csv
+from src.runs.claim import check_free, check_version, claim
 from src.runs.config import identity, leaves
-from src.runs.run import ALL_EPOCHS, Run, check_free, check_version, claim, lock
+from src.runs.lock import lock
+from src.runs.run import ALL_EPOCHS, Run
 
 __all__ = [
     "ALL_EPOCHS",

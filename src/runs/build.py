@@ -15,12 +15,14 @@ from lightning.pytorch.callbacks import Checkpoint
 from omegaconf import OmegaConf
 from pydantic import Field, NonNegativeInt
 
+from src.data.module import SplitDataModule
 from src.errors import UserError
 from src.runs.checkpoint import load_checkpoint
-from src.runs.config import CONF, INCIDENTAL, SOURCES
+from src.runs.config import CONF, INCIDENTAL, SOURCES, container
 from src.signatures import arguments
 
-ROLES = {  # group of the config -> (where its classes are defined, what they are)
+# Group of the config -> (package of its classes, their base).
+ROLES: dict[str, tuple[str, type]] = {
     "data": ("src.data.", L.LightningDataModule),
     "model": ("src.models.", L.LightningModule),
     "callbacks": ("src.", L.Callback),
@@ -38,22 +40,22 @@ WIDTH = ("num_inputs", "num_outputs")  # arguments of a model that its data deci
 
 
 def build(key: str, settings: Any, **objects: Any) -> Any:
-    """The object that the settings at `key` describe. Raises UserError if they, or their class, are
-    refused."""
+    """The object that the settings at `key` describe.
+
+    Raises UserError if they, or their class, are refused.
+    """
     kind, values = check(key, settings, tuple(objects))
     try:
         return kind(**values, **objects)
     except Exception as error:
         if isinstance(error, UserError) or kind.__module__.startswith("src."):
             raise
-        raise UserError(
-            f"{key}: {' '.join(str(error).split())}"
-        ) from error  # a library refuses a value
+        # A library refuses a value.
+        raise UserError(f"{key}: {' '.join(str(error).split())}") from error
 
 
 def check(key: str, settings: Any, objects: tuple[str, ...] = ()) -> tuple[type, dict[str, Any]]:
-    """The class that the settings at `key` name, and its arguments, without those that are
-    `objects`.
+    """The class that the settings at `key` name, and its arguments but those that are `objects`.
 
     Raises UserError if the class is not one of its role, or an argument does not fit.
     """
@@ -68,15 +70,15 @@ def _class(key: str, target: str) -> type:
     """The class of that name, if it fits the role of the key."""
     package, base = ROLES[key.partition(".")[0]]
     module, _, name = target.rpartition(".")
-    found = None
+    kind = None
     if target in LIGHTNING:
-        found = getattr(importlib.import_module(module), name)
+        kind = getattr(importlib.import_module(module), name)
     elif target.startswith(package) and all(part.isidentifier() for part in target.split(".")):
-        found = _imported(module, name)
-        if not f"{getattr(found, '__module__', '')}.".startswith(package):
-            found = None
-    if inspect.isclass(found) and issubclass(found, base) and not inspect.isabstract(found):
-        return found
+        kind = _imported(module, name)
+        if not f"{getattr(kind, '__module__', '')}.".startswith(package):
+            kind = None
+    if inspect.isclass(kind) and issubclass(kind, base) and not inspect.isabstract(kind):
+        return kind
     must = f"must be a {base.__name__} that is defined in {package[:-1]}"
     also = f" or one of {', '.join(LIGHTNING)}" if base is L.Callback else ""
     raise UserError(f"{key}._target_ is {target!r}, but {must}{also}")
@@ -91,7 +93,7 @@ def _imported(module: str, name: str) -> Any:
         raise
 
 
-def build_model(settings: dict[str, Any], data: L.LightningDataModule) -> L.LightningModule:
+def build_model(settings: dict[str, Any], data: SplitDataModule) -> L.LightningModule:
     """The model, as wide as the data."""
     return build(
         "model", settings["model"], num_inputs=data.num_inputs, num_outputs=data.num_outputs
@@ -100,11 +102,10 @@ def build_model(settings: dict[str, Any], data: L.LightningDataModule) -> L.Ligh
 
 def restore(
     settings: dict[str, Any], checkpoint: Path, root: str | None = None, within: Path | None = None
-) -> tuple[L.LightningDataModule, L.LightningModule]:
-    """The data of a run, not yet loaded, and its model as it was at the checkpoint, in the run
-    folder `within`.
+) -> tuple[SplitDataModule, L.LightningModule]:
+    """The data of a run, not yet loaded, and its model as it was at the checkpoint.
 
-    Raises UserError for settings or a checkpoint that cannot be used.
+    `within` is the run folder. Raises UserError for settings or a checkpoint that cannot be used.
     """
     data, model = rebuild(settings, root)
     load_weights(model, checkpoint, within)
@@ -113,10 +114,10 @@ def restore(
 
 def rebuild(
     settings: dict[str, Any], root: str | None = None
-) -> tuple[L.LightningDataModule, L.LightningModule]:
+) -> tuple[SplitDataModule, L.LightningModule]:
     """The data of a run, not yet loaded, and its model, untrained.
 
-    Where the data come from is never taken from the settings, which may be a stranger's: the folder
+    The source of the data is never taken from the settings, which may be a stranger's: the folder
     is `root`, or that of conf/data, which if relative is in this project.
     """
     node = {name: value for name, value in settings["data"].items() if name not in INCIDENTAL}
@@ -125,13 +126,15 @@ def rebuild(
 
 
 def load_weights(model: L.LightningModule, checkpoint: Path, within: Path | None = None) -> int:
-    """Let the model be as it was at the checkpoint, ready for use; returns how many epochs it had
-    then. Raises UserError if the checkpoint is of another model."""
+    """Let the model be as it was at the checkpoint, and return the number of its epochs then.
+
+    The model is ready for use. Raises UserError if the checkpoint is of another model.
+    """
     content = load_checkpoint(checkpoint, within)
-    found, expected = (_described(each) for each in (content["state_dict"], model.state_dict()))
-    if found != expected:
+    saved, expected = _described(content["state_dict"]), _described(model.state_dict())
+    if saved != expected:
         raise UserError(
-            f"{checkpoint} is of another model: it has {found}, the model of this run {expected}"
+            f"{checkpoint} is of another model: it has {saved}, the model of this run {expected}"
         )
     model.load_state_dict(content["state_dict"])
     model.eval()
@@ -139,10 +142,9 @@ def load_weights(model: L.LightningModule, checkpoint: Path, within: Path | None
 
 
 def _sources(target: Any, root: str | None) -> dict[str, Any]:
-    """Where conf/data says that the data of this class come from; their folder is `root`, if that
-    is given."""
+    """The sources that conf/data has for the data of this class, in the folder `root` if given."""
     for path in sorted((CONF / "data").glob("*.yaml")):
-        config = OmegaConf.to_container(OmegaConf.load(path))
+        config = container(OmegaConf.load(path))
         if config.get("_target_") == target:
             sources = {name: value for name, value in config.items() if name in SOURCES}
             if "root" in sources:

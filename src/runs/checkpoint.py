@@ -1,34 +1,31 @@
-"""Checkpoints, read as if a stranger had made them: tensors and plain values, no larger than the
-file.
+"""Checkpoints, read as if a stranger had made them: tensors and plain values.
 
 A checkpoint is a zip archive that torch.save writes: a pickle, and the bytes of each tensor beside
 it. A pickle is a list of instructions. Python's unpickler can call whatever they name, and
 torch.load(weights_only=True), which runs no program, can be made to take all memory by 400 bytes.
 Here the few instructions that build tensors and plain values are carried out, and nothing else.
+What they make is no larger than the file.
 """
 
-import io
 import math
 import pickletools
-import struct
 import sys
-import zlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from src.errors import UserError
 from src.files import open_regular
+from src.runs.archive import LARGEST, Archive
 
-LARGEST = 1 << 28  # bytes of the file
-DIRECTORY, PARTS = 1 << 20, 10_000  # bytes of the archive's list of parts, and how many
 PICKLE, INSTRUCTIONS = 1 << 24, 1_000_000  # bytes and instructions; 20,000 epochs have 660,000
 TENSORS, DIMENSIONS = 10_000, 64
-NEEDED = {  # what every checkpoint has, and its type
+# Every checkpoint has these, of this type.
+NEEDED = {
     "state_dict": dict,
     "epoch": int,
     "global_step": int,
@@ -50,11 +47,12 @@ DTYPES = {
     "torch BoolStorage": torch.bool,
 }
 REBUILD, ORDERED_DICT = "torch._utils _rebuild_tensor_v2", "collections OrderedDict"
-NAMES = {*DTYPES, REBUILD, ORDERED_DICT}  # all that a pickle may name; here they are texts
+# A pickle may name these alone; here they are texts.
+NAMES = {*DTYPES, REBUILD, ORDERED_DICT}
 # Instructions: those that have a value with them, those that make a new one, and how many values
 # others take from the stack (None: all from the last mark on).
 VALUES = {"BINUNICODE", "BINFLOAT", "BININT", "BININT1", "BININT2", "LONG1"}
-NEW = {
+NEW: dict[str, Callable[[], object]] = {
     "NONE": lambda: None,
     "NEWTRUE": lambda: True,
     "NEWFALSE": lambda: False,
@@ -62,7 +60,7 @@ NEW = {
     "EMPTY_LIST": list,
     "EMPTY_TUPLE": tuple,
 }
-TAKES = {
+TAKES: dict[str, int | None] = {
     **{"TUPLE": None, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "APPEND": 1, "APPENDS": None},
     **{"SETITEM": 2, "SETITEMS": None, "BINPERSID": 1, "REDUCE": 2, "BUILD": 1},
 }
@@ -73,11 +71,10 @@ class Refused(ValueError):
 
 
 def load_checkpoint(path: Path, within: Path | None = None) -> dict[str, Any]:
-    """Content of a checkpoint, whole and harmless. `within` is the run folder, below which no link
-    is followed.
+    """The content of a checkpoint, whole and harmless.
 
-    Raises UserError if the file is missing, damaged (it has a checksum of every part), or something
-    else.
+    `within` is the run folder, below which no link is followed. Raises UserError if the file is
+    missing, damaged (it has a checksum of every part), or something else.
     """
     try:
         with open_regular(path, LARGEST, within) as file:
@@ -106,69 +103,11 @@ def load_checkpoint(path: Path, within: Path | None = None) -> dict[str, Any]:
     return content
 
 
-class Part(NamedTuple):
-    """A part of an archive: where its header stands in the file, how long it is, its checksum."""
-
-    header: int
-    length: int
-    checksum: int
-
-
-class Archive:
-    """The parts of a zip archive as torch.save writes it: not compressed, each of them once.
-
-    Python's zipfile reads many more kinds, among them lists of a million parts, and parts that lie
-    one upon the other.
-    """
-
-    def __init__(self, file: BinaryIO):
-        self.file = file
-        size = file.seek(0, io.SEEK_END)
-        file.seek(max(0, size - 22))
-        end = file.read()
-        if len(end) < 22 or end[:4] != b"PK\5\6":
-            raise ValueError("it does not end as an archive of torch.save does")
-        count, length, start = struct.unpack("<10xHLL2x", end)
-        if count > PARTS or length > DIRECTORY:
-            raise ValueError(f"it has more than {PARTS:,} parts, or very long names")
-        file.seek(start)
-        self.parts = dict(_parts(file.read(length), count))
-        if sum(part.length for part in self.parts.values()) > size:
-            raise ValueError("its parts overlap")
-
-    def read(self, name: str, most: int = LARGEST) -> bytearray:
-        """The part of that name. Raises ValueError if it is missing, has a wrong checksum, or more
-        than `most` bytes."""
-        part = self.parts.get(name)
-        if part is None or part.length > most:
-            raise ValueError(f"it has no {name} of at most {most:,} bytes")
-        self.file.seek(part.header)
-        lengths = struct.unpack("<26xHH", self.file.read(30))
-        self.file.seek(sum(lengths), io.SEEK_CUR)  # behind the name, and what fills up the header
-        content = bytearray(part.length)
-        if self.file.readinto(content) != len(content) or zlib.crc32(content) != part.checksum:
-            raise ValueError(f"wrong checksum of {name}")
-        return content
-
-
-def _parts(directory: bytes, count: int) -> Iterator[tuple[str, Part]]:
-    """The parts by their names, without the folder that all of them are in."""
-    place = 0
-    for _ in range(count):
-        fields = struct.unpack_from("<4s6xHxxxxLLLHHHxxxxxxxxL", directory, place)
-        signature, method, checksum, packed, length, *lengths, header = fields
-        if signature != b"PK\1\2":
-            raise ValueError("its list of parts is damaged")
-        if method != 0 or packed != length:
-            raise ValueError("it is compressed, and could be of any size")
-        name = directory[place + 46 :][: lengths[0]].decode()
-        yield name.partition("/")[2], Part(header, length, checksum)
-        place += 46 + sum(lengths)
-
-
 class Builder:
-    """A machine that carries out the instructions of a pickle, which work on a stack, if they make
-    None, numbers, texts, lists, tuples, dicts, or tensors of the archive."""
+    """A machine that carries out the instructions of a pickle, which work on a stack.
+
+    They make None, numbers, texts, lists, tuples, dicts, or tensors of the archive.
+    """
 
     def __init__(self, archive: Archive):
         order = archive.read("byteorder", 10).decode()
@@ -178,11 +117,14 @@ class Builder:
         self.storages: dict[str, Tensor] = {}  # the tensors may share their bytes
         self.tensors = 0
 
-    def build(self, pickled: bytes) -> Any:
-        """The object. Raises Refused for an instruction that no checkpoint needs."""
+    def build(self, pickled: bytes | bytearray) -> Any:
+        """The object.
+
+        Raises Refused for an instruction that no checkpoint needs.
+        """
         stack: list[Any] = []
         marks: list[int] = []  # heights of the stack
-        memo: dict[int, Any] = {}
+        memo: dict[object, Any] = {}
         for number, (instruction, argument, _) in enumerate(pickletools.genops(pickled)):
             name = instruction.name
             if number > INSTRUCTIONS:
@@ -199,10 +141,11 @@ class Builder:
                 marks.append(len(stack))
             elif name == "GLOBAL":
                 if argument not in NAMES:
-                    raise Refused(f"it names {argument.replace(' ', '.')}")
+                    raise Refused(f"it names {str(argument).replace(' ', '.')}")
                 stack.append(argument)
             elif name in TAKES:
-                height = marks.pop() if TAKES[name] is None else len(stack) - TAKES[name]
+                taken = TAKES[name]
+                height = marks.pop() if taken is None else len(stack) - taken
                 items = stack[height:]
                 del stack[height:]
                 self.combine(name, stack, items)
@@ -249,8 +192,10 @@ class Builder:
     def tensor(
         self, storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
     ) -> Tensor:
-        """The tensor of this size and stride in the storage (n,). Raises ValueError unless it lies
-        in there, with a place for each of its numbers."""
+        """The tensor of this size and stride in the storage (n,).
+
+        Raises ValueError unless it lies in there, and the storage has at least as many numbers.
+        """
         self.tensors += 1
         if self.tensors > TENSORS or len(size) > DIMENSIONS:
             raise ValueError(f"it has more than {TENSORS:,} tensors, or {DIMENSIONS} dimensions")
@@ -265,17 +210,25 @@ class Builder:
 
 
 def _set_items(mapping: dict, items: list[Any]) -> None:
-    """Set keys and values in turn. Keys are texts, or numbers of parameters: others can take very
-    long to look up."""
+    """Set keys and values in turn.
+
+    Keys are texts, or numbers of parameters: others can take very long to look up.
+    """
     for key, value in zip(items[::2], items[1::2], strict=True):
         if not (isinstance(key, str) or (isinstance(key, int) and 0 <= key < 1 << 31)):
             raise Refused(f"it has a {type(key).__name__} as a key")
         mapping[key] = value
 
 
-def _set_metadata(mapping: OrderedDict, attributes: dict[str, Any]) -> None:
-    """Set the versions of the modules that a state_dict is of."""
+class StateDict(Protocol):
+    """A state_dict, with a version of every module that it holds tensors of."""
+
+    _metadata: dict[str, dict[str, Any]]
+
+
+def _set_metadata(mapping: StateDict, attributes: dict[str, Any]) -> None:
+    """Set the versions of the modules that a state_dict has tensors of."""
     metadata = attributes["_metadata"]
-    if not all(isinstance(each, dict) for each in metadata.values()):
+    if not all(isinstance(versions, dict) for versions in metadata.values()):
         raise ValueError("its metadata are none")
     mapping._metadata = metadata

@@ -4,28 +4,23 @@ import difflib
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import pydantic
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from src import files
+from src import files, formats
 from src.errors import UserError
 from src.signatures import arguments
 
 CONF = Path(__file__).parents[2] / "conf"
-SOURCES = (
-    "root",
-    "system_copies",
-    "mirrors",
-    "debian_package",
-)  # keys of data: where its files come from
+# Keys of data that name the sources of its files.
+SOURCES = ("root", "system_copies", "mirrors", "debian_package")
 INCIDENTAL = (*SOURCES, "num_workers")  # keys of data that do not make a run another experiment
 GROUPS = ("data", "model", "trainer")  # without which there is no run
 OPTIONAL = ("callbacks", "logger")  # groups that may be left out
-Bounds = Annotated[
-    list[float], pydantic.Field(min_length=2, max_length=2)
-]  # the lowest and the highest
+# The lowest and the highest value.
+Bounds = Annotated[list[float], pydantic.Field(min_length=2, max_length=2)]
 Seed = Annotated[int, pydantic.Field(ge=0, lt=2**32)]
 
 
@@ -35,9 +30,11 @@ def plain(cfg: DictConfig | dict[str, Any]) -> dict[str, Any]:
     Raises UserError if a group is missing, and for a setting that nothing reads.
     """
     config = OmegaConf.create(cfg)
-    settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    _refuse_unread(settings, OmegaConf.to_container(config, resolve=False))
-    settings = {name: settings.get(name) for name in ("seed", *GROUPS, *OPTIONAL)}
+    resolved = container(config, resolve=True, throw_on_missing=True)
+    _refuse_unread(resolved, container(config))
+    settings: dict[str, Any] = {}
+    for name in ("seed", *GROUPS, *OPTIONAL):
+        settings[name] = resolved.get(name)
     arguments("", _seeded, {"seed": settings["seed"]})
     for group in GROUPS:
         if not isinstance(settings[group], dict):
@@ -50,10 +47,10 @@ def plain(cfg: DictConfig | dict[str, Any]) -> dict[str, Any]:
                 f"{group} must be a group of settings, got {settings[group]}; try ~{group}"
             )
         settings[group] = settings[group] or {}
-    given = settings["callbacks"].items()
-    settings["callbacks"] = {name: each for name, each in given if each is not None}
+    callbacks = settings["callbacks"].items()
+    settings["callbacks"] = {name: values for name, values in callbacks if values is not None}
     try:
-        files.check_plain(settings)
+        formats.check_plain(settings)
     except ValueError as error:
         raise UserError(f"the config cannot be recorded: {error}") from error
     if isinstance(settings["data"].get("root"), str):  # a run may be resumed from another folder
@@ -61,13 +58,23 @@ def plain(cfg: DictConfig | dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
+def container(
+    config: DictConfig | ListConfig, resolve: bool = False, throw_on_missing: bool = False
+) -> dict[str, Any]:
+    """A config with keys, as OmegaConf has it, in plain values."""
+    values = OmegaConf.to_container(config, resolve=resolve, throw_on_missing=throw_on_missing)
+    return cast(dict[str, Any], values)
+
+
 def _seeded(seed: Seed) -> None:
-    """What every run takes besides its groups."""
+    """The argument that every run takes besides its groups."""
 
 
 def _refuse_unread(settings: dict[str, Any], unresolved: dict[str, Any]) -> None:
-    """Raises UserError for a key at the top that no part of a run reads, and no other setting
-    refers to."""
+    """Raises UserError for a key at the top that nothing reads.
+
+    A part of a run may read it, or another setting may refer to it.
+    """
     references = set(re.findall(r"\$\{(?:[\w.]+:)?\.*(\w+)", json.dumps(unresolved, default=str)))
     for key, value in settings.items():
         if key in ("seed", *GROUPS, *OPTIONAL) or key in references:
@@ -82,21 +89,20 @@ def _refuse_unread(settings: dict[str, Any], unresolved: dict[str, Any]) -> None
 
 def leaves(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted key -> value, of nested settings."""
-    found = {}
+    values: dict[str, Any] = {}
     for name, value in node.items():
         if isinstance(value, dict):
-            found |= leaves(value, f"{prefix}{name}.")
+            values |= leaves(value, f"{prefix}{name}.")
         else:
-            found[f"{prefix}{name}"] = value
-    return found
+            values[f"{prefix}{name}"] = value
+    return values
 
 
 def suggestion(key: str, siblings: dict[str, Any]) -> str:
-    """What may be meant by the dotted key, given the settings beside it: "Did you mean
-    model.lr?"."""
+    """Advice on a mistaken dotted key, given the settings beside it: "Did you mean model.lr?"."""
     group, _, name = key.rpartition(".")
     others = {sibling: value for sibling, value in siblings.items() if sibling != name}
-    # the last word of each setting -> the whole; the first of several, and a sibling before all
+    # The last word of a setting -> the whole; the first of several, and a sibling before all.
     known = {path.rpartition(".")[2]: path for path in reversed(leaves(others))}
     known |= {sibling: sibling for sibling in others}
     for match in difflib.get_close_matches(name, known, n=1):
@@ -106,10 +112,12 @@ def suggestion(key: str, siblings: dict[str, Any]) -> str:
 
 
 def identity(settings: dict[str, Any]) -> dict[str, Any]:
-    """Dotted key -> value of what makes the run the experiment that it is, however long and where
-    it runs."""
-    found = {"seed": settings["seed"], "trainer.devices": settings["trainer"].get("devices", 1)}
+    """Dotted key -> value, of the settings that make the run the experiment that it is.
+
+    The length of the run and its machine are not among them.
+    """
+    values = {"seed": settings["seed"], "trainer.devices": settings["trainer"].get("devices", 1)}
     for group in ("model", "data"):
         kept = {key: value for key, value in settings[group].items() if key not in INCIDENTAL}
-        found |= leaves(kept, f"{group}.")
-    return found
+        values |= leaves(kept, f"{group}.")
+    return values

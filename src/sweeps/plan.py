@@ -24,7 +24,8 @@ from omegaconf import DictConfig, OmegaConf
 from src import __version__
 from src.cli.command import check_hydra
 from src.errors import UserError
-from src.files import dump_yaml, expanded
+from src.files import expanded
+from src.formats import dump_yaml
 from src.runs import claim, write
 from src.sweeps.sweep import MOST_JOBS
 

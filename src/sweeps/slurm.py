@@ -17,7 +17,7 @@ from submitit.core.utils import UncompletedJobError
 
 from src.cli.console import say
 from src.errors import UserError
-from src.files import read_yaml
+from src.formats import read_yaml
 from src.runs import write
 from src.sweeps.local import PATIENCE
 from src.sweeps.report import Report

@@ -10,9 +10,10 @@ from pydantic import Field, ValidationError
 
 from src.cli.options import Options
 from src.errors import UserError, printable
-from src.files import expanded, read_yaml, refuse_links
+from src.files import expanded, refuse_links
+from src.formats import read_yaml
 from src.runs import Run
-from src.runs.run import MOST_METRICS
+from src.runs.record import MOST_METRICS
 from src.sweeps.answer import Row, answer, groups
 
 MOST_JOBS, MOST_AXES = 10_000, 50

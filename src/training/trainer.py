@@ -22,7 +22,7 @@ from pydantic import Field, PositiveInt
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from src.errors import UserError
-from src.files import ROWS
+from src.formats import ROWS
 from src.processes import main_process
 from src.training.saving import CheckpointIO
 

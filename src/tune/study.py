@@ -18,7 +18,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from src.cli.console import command_line, pasteable, quoted, say
 from src.errors import UserError
-from src.files import read_yaml
+from src.formats import read_yaml
 from src.runs import identity, leaves, write, write_csv
 from src.runs.config import plain
 
