@@ -11,14 +11,15 @@ from torch.utils.data import Dataset, Sampler
 
 
 def generator(*numbers: int) -> torch.Generator:
-    """A random generator that the numbers alone decide; (0, 1) and (1, 0) give different ones."""
+    """A random generator that the numbers and their order alone decide."""
     (state,) = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
 class BatchSampler(Sampler[Tensor]):
-    """Minibatches of `indices` (n,) for one epoch; where batch_size does not divide n, the last one
-    is smaller.
+    """Minibatches of `indices` (n,) for one epoch.
+
+    The last one is smaller where batch_size does not divide n.
 
     With `shuffle`, the order is a permutation drawn from (seed, epoch) alone, so that a resumed run
     has the epochs of the uninterrupted one. Lightning calls `set_epoch` before each epoch.
@@ -42,7 +43,7 @@ class BatchSampler(Sampler[Tensor]):
         end = len(indices)
         if shuffle:
             end -= end % world_size
-        self.positions = slice(rank, end, world_size)  # those of this process
+        self.positions = slice(rank, end, world_size)  # this process takes these
         self.epoch = 0
         self.skip = 0  # minibatches at the start of the epoch that were used before a resume
 
@@ -62,8 +63,10 @@ class BatchSampler(Sampler[Tensor]):
 
 
 class Examples(Dataset):
-    """Inputs X (n, ...) and targets y (n, ...) in memory: of the host or of a device, as their
-    minibatches."""
+    """Inputs X (n, ...) and targets y (n, ...) in memory, and so are their minibatches.
+
+    The memory is the host's or a device's.
+    """
 
     def __init__(self, X: Tensor, y: Tensor):
         self.X, self.y = X, y
@@ -77,9 +80,9 @@ class Examples(Dataset):
 
 
 class BatchLoader:
-    """Minibatches of the examples as the sampler orders them; it knows how far into the epoch it
-    is.
+    """Minibatches of the examples as the sampler orders them.
 
+    The loader knows how far into the epoch it is.
     Lightning saves `state_dict()` in every checkpoint; after `load_state_dict` the epoch it was
     taken in goes on behind the minibatches that were used, without loading them again. Other epochs
     are whole.
@@ -105,10 +108,12 @@ class BatchLoader:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Sequence[Tensor]]:
-        # a generator: nothing is drawn before the first next(), when Lightning has set the
-        # sampler's epoch
-        epoch = self.sampler.epoch
-        self.sampler.skip = used = self.state["handed_out"] if self.state["epoch"] == epoch else 0
+        # This is a generator: nothing is drawn before the first next(), when Lightning has set the
+        # sampler's epoch.
+        epoch, used = self.sampler.epoch, 0
+        if self.state["epoch"] == epoch:
+            used = self.state["handed_out"]
+        self.sampler.skip = used
         batches = self.made_ahead() if self.num_workers else map(self.batch, self.sampler)
         for handed_out, batch in enumerate(batches, start=used + 1):
             self.state = {"epoch": epoch, "handed_out": handed_out}
@@ -116,7 +121,9 @@ class BatchLoader:
 
     def batch(self, indices: Tensor) -> Sequence[Tensor]:
         batch = self.dataset[indices]
-        return [each.pin_memory() for each in batch] if self.pin_memory else batch
+        if self.pin_memory:
+            return [tensor.pin_memory() for tensor in batch]
+        return batch
 
     def made_ahead(self) -> Iterator[Sequence[Tensor]]:
         ahead: deque[Future[Sequence[Tensor]]] = deque()

@@ -90,15 +90,18 @@ class FashionMNIST(SplitDataModule):
 
 @functools.lru_cache(maxsize=2)
 def load(root: Path, part: str, side: int) -> Examples:
-    """Images (n, 1, side, side) uint8 and labels (n,) int64 of one official part; a sweep's jobs
-    share them."""
-    # the very files that were verified; torchvision prefers what old versions of it left in another
-    # folder
+    """Images (n, 1, side, side) uint8 and labels (n,) int64 of one official part.
+
+    The jobs of a sweep share them.
+    """
+    # These are the very files that were verified; torchvision's own class prefers those that its
+    # old versions left in another folder.
     start = f"{root}/FashionMNIST/raw/{part}"
     images = read_image_file(f"{start}-images-idx3-ubyte")[:, None]
     if side != images.shape[-1]:
         resized = images.new_empty(len(images), 1, side, side)
-        for chunk, place in zip(images.split(100), resized.split(100), strict=True):
-            place.copy_(resize_images(chunk, [side, side]))  # its float copies are small
+        # A hundred at a time: resize_images makes float copies.
+        for chunk, result in zip(images.split(100), resized.split(100), strict=True):
+            result.copy_(resize_images(chunk, [side, side]))
         images = resized
     return Examples(images, read_label_file(f"{start}-labels-idx1-ubyte"))

@@ -10,9 +10,9 @@ from torch import Tensor
 from src.data.batches import BatchLoader, BatchSampler, Examples
 
 log = logging.getLogger(__name__)
-# Examples in a minibatch that is not trained on, and numbers in all of them, which bound its memory;
-# means over a split do not depend on it. The numbers are 40 MB: from 32 MB on, malloc gives memory
-# back at once, while smaller pieces can leave holes that no later one fits into.
+# A minibatch that is not trained on has at most so many examples, and so many numbers in them, which
+# bounds its memory; means over a split do not depend on it. The numbers are 40 MB: from 32 MB on,
+# malloc gives memory back at once, while smaller pieces can leave holes that no later one fits into.
 EVAL_BATCH_SIZE, EVAL_NUMBERS = 1000, 10_000_000
 
 
@@ -28,7 +28,7 @@ class SplitDataModule(L.LightningDataModule, ABC):
 
     num_inputs: int
     num_outputs: int
-    # SHA-256 of the files that were verified, if there are files
+    # file -> its verified SHA-256, if there are files
     checksums: dict[str, str] | None = None
     # names of the labels, if the targets are labels
     classes: list[str] | None = None
@@ -52,7 +52,10 @@ class SplitDataModule(L.LightningDataModule, ABC):
         """Fill those of the splits that are `needed` at the stage."""
 
     def needed(self, stage: str | None) -> set[str]:
-        """The splits that Lightning's stage needs and that are not there yet; all without one."""
+        """The splits that Lightning's stage needs and that are not there yet.
+
+        Without a stage, all are needed.
+        """
         splits = {"train", "val", "test"}
         if stage == "fit":
             splits = {"train", self.validates_on}
@@ -61,7 +64,10 @@ class SplitDataModule(L.LightningDataModule, ABC):
         return splits - self.splits.keys()
 
     def scale(self, X: Tensor) -> Tensor:
-        """Examples as the model sees them, made of examples as they are kept; here the same."""
+        """Examples as the model sees them, made from examples as they are kept.
+
+        Here the two are the same.
+        """
         return X
 
     @property
@@ -93,7 +99,10 @@ class SplitDataModule(L.LightningDataModule, ABC):
         return [self.scale(X), y]
 
     def loader(self, split: str, batch_size: int, shuffle: bool = False) -> BatchLoader:
-        """Minibatches of the split, for this process of the run; without a trainer, for one."""
+        """Minibatches of the split, for this process of the run.
+
+        Without a trainer there is one process.
+        """
         examples, indices = self.splits[split]
         rank, world_size, pin_memory = 0, 1, False
         if self.trainer:
@@ -109,7 +118,7 @@ class SplitDataModule(L.LightningDataModule, ABC):
 
 
 def to_device(examples: Examples, device: torch.device) -> Examples:
-    """The examples on the device, as they are kept, if they fit there: no step copies any then."""
+    """The examples, copied to the device if they fit there, so that no step copies any."""
     if device.type == "cpu":
         return examples
     size = examples.X.nbytes + examples.y.nbytes

@@ -1,6 +1,6 @@
-"""Where the files of a data set come from. Nothing else in the project touches the network.
+"""The sources that the files of a data set come from.
 
-Sources are tried in order until one delivers. A file is right if its decompressed bytes have the
+Nothing else in the project touches the network. Sources are tried in order until one delivers. A file is right if its decompressed bytes have the
 published SHA-256: distributors compress the same images differently.
 """
 
@@ -73,7 +73,10 @@ def provide(
 
 
 def missing(folder: Path, files: Sums) -> Sums:
-    """Those of the files that are not in `folder`. UserError if one is there but damaged."""
+    """The files that are not in `folder`.
+
+    Raises UserError if one is there but damaged.
+    """
     absent = {}
     for name, expected in files.items():
         try:
@@ -88,10 +91,13 @@ def missing(folder: Path, files: Sums) -> Sums:
 
 
 def check(name: str, content: bytes, expected: str) -> bytes:
-    """The content. Raises UserError if it has another SHA-256."""
-    found = hashlib.sha256(content).hexdigest()
-    if found != expected:
-        raise UserError(f"{name} has a SHA-256 that begins {found[:12]}, expected {expected[:12]}")
+    """The content, which must have the expected SHA-256.
+
+    Raises UserError if it has another.
+    """
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != expected:
+        raise UserError(f"{name} has a SHA-256 that begins {actual[:12]}, expected {expected[:12]}")
     return content
 
 
@@ -101,11 +107,11 @@ def fetch(folder: Path, title: str, wanted: Sums, sources: Sequence[Source]) -> 
     reasons = [f"data folder {folder}: no {', '.join(names)}"]
     for kind, read, where in sources:
         log.info("fetching %s from %s %s into %s", title, kind, where, folder)
-        found = {}
+        contents = {}
         try:
             for name, content in read(where, names):
-                found[name] = check(name, unpack(content), wanted[name])
-            return found
+                contents[name] = check(name, unpack(content), wanted[name])
+            return contents
         except FAILURES as error:
             reasons.append(f"{kind} {where}: {error}")
     reasons.append(
@@ -116,7 +122,7 @@ def fetch(folder: Path, title: str, wanted: Sums, sources: Sequence[Source]) -> 
 
 
 def unpack(content: bytes) -> bytes:
-    """The content, decompressed if need be: no more than LARGEST, as a little can unpack to much."""
+    """The content, decompressed if need be: at most LARGEST bytes, as a few can unpack to many."""
     if not content.startswith(b"\x1f\x8b"):
         return content
     return zlib.decompressobj(wbits=31).decompress(content, LARGEST)  # 31 means gzip
@@ -135,7 +141,10 @@ def from_folder(folder: str, names: Sequence[str]) -> Contents:
 
 
 def from_mirror(url: str, names: Sequence[str]) -> Contents:
-    """url/NAME.gz of each name; urllib's time-out alone would let a server trickle for ever."""
+    """The files url/NAME.gz, within a deadline.
+
+    The time-out of urllib alone would let a server trickle for ever.
+    """
     deadline = time.monotonic() + FETCH_SECONDS
     for name in names:
         content = bytearray()
@@ -149,7 +158,7 @@ def from_mirror(url: str, names: Sequence[str]) -> Contents:
 
 
 def from_debian(package: str, names: Sequence[str]) -> Contents:
-    """The files in a Debian package, fetched without root: lists and cache are in folders of ours."""
+    """The files in a Debian package, fetched without root: apt gets folders of our own."""
     with tempfile.TemporaryDirectory() as scratch:
         lists, cache = Path(scratch, "lists"), Path(scratch, "cache")
         (lists / "partial").mkdir(parents=True)
@@ -163,7 +172,10 @@ def from_debian(package: str, names: Sequence[str]) -> Contents:
 
 
 def _run(command: Sequence[str], folder: str) -> None:
-    """Run the command in the folder. Raises UserError with what it says if it fails."""
+    """Run the command in the folder.
+
+    Raises UserError with its error output if it fails.
+    """
     done = subprocess.run(
         command,
         cwd=folder,

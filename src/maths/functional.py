@@ -110,7 +110,10 @@ def squared_loss(y_hat: Float[Tensor, "n q"], y: Float[Tensor, "n q"]) -> Float[
 
 
 def l1_loss(y_hat: Float[Tensor, "n q"], y: Float[Tensor, "n q"]) -> Float[Tensor, ""]:
-    """|d|, mean over all entries; not differentiable at d = 0, where the subgradient 0 is used."""
+    """|d|, mean over all entries.
+
+    It is not differentiable at d = 0, where the subgradient 0 is used.
+    """
     return (y_hat - y).abs().mean()
 
 
@@ -141,7 +144,10 @@ def huber_loss_grad(y_hat: Float[Tensor, "n q"], y: Float[Tensor, "n q"]) -> Flo
 def linear(
     X: Float[Tensor, "n d"], W: Float[Tensor, "d q"], b: Float[Tensor, " q"]
 ) -> Float[Tensor, "n q"]:
-    """X W + b. W is (d, q) as in the textbook; torch's linear takes its transpose."""
+    """X W + b.
+
+    W is (d, q) as in the textbook; torch's linear takes its transpose.
+    """
     return X @ W + b
 
 
@@ -158,7 +164,10 @@ def linear_grad(
 
 
 def num_correct(logits: Float[Tensor, "n q"], y: Int[Tensor, " n"]) -> Int[Tensor, ""]:
-    """The number of examples with the largest logit at the true class; of equal ones, the first."""
+    """The number of examples with the largest logit at the true class.
+
+    The first of equal logits counts as the largest.
+    """
     return (logits.argmax(dim=1) == y).sum()
 
 

@@ -27,7 +27,7 @@ class SGD(torch.optim.Optimizer):
                 p.grad = None
 
     def step(self, closure=None):
-        loss = closure() if closure else None  # may compute the gradients anew
+        loss = closure() if closure else None  # a closure may compute the gradients anew
         with torch.no_grad():
             for group in self.param_groups:
                 lr, weight_decay = group["lr"], group["weight_decay"]
@@ -38,8 +38,10 @@ class SGD(torch.optim.Optimizer):
 
 
 class ExponentialLR(LRScheduler):
-    """lr of epoch t = lr_0 * gamma^t, by one multiplication after every epoch; gamma = 1 keeps it
-    constant."""
+    """lr of epoch t = lr_0 * gamma^t, by one multiplication after every epoch.
+
+    gamma = 1 keeps it constant.
+    """
 
     def __init__(self, optimizer: torch.optim.Optimizer, gamma: float):
         self.gamma = gamma

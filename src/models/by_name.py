@@ -7,7 +7,7 @@ may come from a stranger's run folder.
 import inspect
 from typing import Annotated, Any
 
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
 from pydantic import AfterValidator
 from torch import optim
 from torch.optim import lr_scheduler
@@ -59,7 +59,8 @@ class OptimizerByName(Regression):
 
     def optimizer_arguments(self, chosen: type[optim.Optimizer]) -> dict[str, Any]:
         """The arguments of the optimizer besides the parameters."""
-        given = {name: value for name, value in self.optimizer_settings.items() if name != "name"}
+        given = dict(self.optimizer_settings)
+        given.pop("name")
         if "lr" in given:
             raise UserError(f"model.optimizer.lr={given['lr']}: the learning rate is model.lr")
         if self.weight_decay:
@@ -83,41 +84,45 @@ class OptimizerByName(Regression):
             raise UserError(f"model.scheduler.interval must be {known}, got {interval}")
         monitor = settings.pop("monitor", "val/loss")
         schedule = _build_schedule("model.scheduler", settings, optimizer)
-        config = {"scheduler": schedule, "interval": interval}
+        config: LRSchedulerConfigType = {"scheduler": schedule, "interval": interval}
         if isinstance(schedule, lr_scheduler.ReduceLROnPlateau):
             config["monitor"] = monitor
-        return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[typeddict-item]
+        return {"optimizer": optimizer, "lr_scheduler": config}
 
 
 def _class(key: str, name: str, module: Any, base: type) -> Any:
-    """The class of that name in the module. Raises UserError if there is none."""
-    known = [
-        known_name
-        for known_name, known_class in vars(module).items()
-        if inspect.isclass(known_class) and issubclass(known_class, base)
-    ]
-    known = sorted(set(known) - {base.__name__, *REFUSED})
+    """The class of that name in the module.
+
+    Raises UserError if there is none.
+    """
     if name in REFUSED:
         raise UserError(f"{key}.name={name} cannot be taken: {REFUSED[name]}")
+    subclasses = set()
+    for known_name, known_class in vars(module).items():
+        if inspect.isclass(known_class) and issubclass(known_class, base):
+            subclasses.add(known_name)
+    known = sorted(subclasses - {base.__name__, *REFUSED})
     if name not in known:
         raise UserError(f"{key}.name={name}: there is none; there are {', '.join(known)}")
     return getattr(module, name)
 
 
 def _build_schedule(key: str, settings: dict[str, Any], optimizer: optim.Optimizer) -> Any:
-    """The schedule of the optimizer; of one that is made of several, those first."""
+    """The schedule of the optimizer, built after the schedules that it is made of."""
     settings = dict(settings)
     chosen = _class(key, settings.pop("name"), lr_scheduler, lr_scheduler.LRScheduler)
     parts = settings.pop("schedulers", None)
     values = arguments(key, chosen, settings, ("optimizer", "schedulers"))
     if parts is None:
         return chosen(optimizer, **values)
+    if not isinstance(parts, list):
+        parts = [parts]
     schedules = []
-    for number, part in enumerate(parts if isinstance(parts, list) else [parts]):
-        place = f"{key}.schedulers.{number}"
+    for number, part in enumerate(parts):
+        part_key = f"{key}.schedulers.{number}"
         if not isinstance(part, dict) or not isinstance(part.get("name"), str):
-            raise UserError(f"{place} needs a name, as in {{name: LinearLR}}, got {part}")
-        schedules.append(_build_schedule(place, part, optimizer))
+            raise UserError(f"{part_key} needs a name, as in {{name: LinearLR}}, got {part}")
+        schedules.append(_build_schedule(part_key, part, optimizer))
     if chosen is lr_scheduler.ChainedScheduler:
         return chosen(schedules)
     return chosen(optimizer, schedules, **values)

@@ -1,4 +1,4 @@
-"""What a model asks of its data, and whether the two fit; checked before a run trains or tests."""
+"""The check that a model and its data fit, before a run trains or tests."""
 
 from typing import Any, Protocol
 
@@ -8,7 +8,10 @@ from src.errors import UserError
 
 
 class Data(Protocol):
-    """What a model knows of its data module; src.data.module has the one that ours derive from."""
+    """The side of a data module that a model sees.
+
+    src.data.module has the class that our data modules derive from.
+    """
 
     num_inputs: int
     num_outputs: int
@@ -57,5 +60,5 @@ def _check_labels(y: Tensor, num_outputs: int, data: Data) -> None:
             f"model.num_outputs is {num_outputs}, but the data has {known} classes; {need}"
         )
     if y.min() < 0 or y.max() >= num_outputs:
-        found = f"the labels lie between {y.min()} and {y.max()}"
-        raise UserError(f"{found}, but model.num_outputs={num_outputs}")
+        labels = f"the labels lie between {y.min()} and {y.max()}"
+        raise UserError(f"{labels}, but model.num_outputs={num_outputs}")

@@ -1,6 +1,6 @@
-"""Regression in concise form: torch's layer, loss and optimizer; Lightning drives the updates.
+"""Regression in concise form: torch's layer, loss and optimizer, driven by Lightning.
 
-To be read beside the other form: sdiff -w 200 src/models/scratch.py src/models/concise.py
+Read it beside the other form: sdiff -w 200 src/models/scratch.py src/models/concise.py
 """
 
 from collections.abc import Callable
@@ -61,8 +61,10 @@ class SoftmaxRegression(OptimizerByName, Concise):
 
 
 class LinearRegression(OptimizerByName, Concise):
-    """y = x W + b + noise. The loss l2 is d^2, twice the other form's: at equal lr steps are twice
-    as long."""
+    """y = x W + b + noise.
+
+    The loss l2 is d^2, twice the other form's: at equal lr steps are twice as long.
+    """
 
     def __init__(
         self,

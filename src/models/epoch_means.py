@@ -4,7 +4,8 @@ import torch
 from lightning.pytorch.strategies import Strategy
 from torch import Tensor
 
-State = dict[str, dict[str, Tensor]]  # stage -> metric -> sum over the epoch so far
+# stage -> metric -> sum over the epoch so far
+State = dict[str, dict[str, Tensor]]
 
 
 class EpochMeans:
@@ -17,34 +18,52 @@ class EpochMeans:
         self.sums: dict[str, dict[str, Tensor | int]] = {}  # stage -> metric -> sum
 
     def add(self, stage: str, n: int, sums: dict[str, Tensor]) -> None:
-        """Add a minibatch of n examples; of several models, a sum has an entry for each."""
+        """Add a minibatch of n examples.
+
+        A sum has one entry for each model if there are several.
+        """
         so_far = self.sums.setdefault(stage, {"n": 0})
         so_far["n"] += n  # a number: no device has to be asked
         for name, value in sums.items():
             so_far[name] = so_far.get(name, 0) + value.double()
 
     def over_processes(self, stage: str, strategy: Strategy) -> dict[str, Tensor]:
-        """The sums of all processes; the strategy leaves those of a single one alone."""
+        """The sums of all processes.
+
+        The strategy leaves those of a single process alone.
+        """
         sums = dict(self.sums[stage])
-        like = torch.as_tensor(sums["loss"])
-        values = [torch.zeros_like(like) + value for value in sums.values()]
+        zeros = torch.zeros_like(torch.as_tensor(sums["loss"]))
+        values = []
+        for value in sums.values():
+            values.append(zeros + value)
         total = strategy.reduce(torch.stack(values), reduce_op="sum")
         return dict(zip(sums, total, strict=True))
 
     def finish(self, stage: str, strategy: Strategy) -> dict[str, Tensor]:
-        """The means over the epoch that ends; the next one begins with nothing."""
+        """The means over the epoch that ends.
+
+        The next epoch begins without sums.
+        """
         sums = self.over_processes(stage, strategy)
         del self.sums[stage]
         n = sums.pop("n")
-        return {name: value / n for name, value in sums.items()}
+        means = {}
+        for name, value in sums.items():
+            means[name] = value / n
+        return means
 
     def state_dict(self, strategy: Strategy) -> State:
-        return {stage: self.over_processes(stage, strategy) for stage in self.sums}
+        state = {}
+        for stage in self.sums:
+            state[stage] = self.over_processes(stage, strategy)
+        return state
 
     def load_state_dict(self, state: State, strategy: Strategy) -> None:
         """Go on within an epoch: the first process has all sums, the others begin with zeros."""
         self.sums.clear()
-        share = int(strategy.is_global_zero)
+        device, share = strategy.root_device, int(strategy.is_global_zero)
         for stage, sums in state.items():
-            device = strategy.root_device
-            self.sums[stage] = {name: share * value.to(device) for name, value in sums.items()}
+            self.sums[stage] = {}
+            for name, value in sums.items():
+                self.sums[stage][name] = share * value.to(device)

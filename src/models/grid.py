@@ -19,8 +19,9 @@ T = TypeVar("T")
 Some = Annotated[
     list[T], BeforeValidator(lambda x: x if isinstance(x, list) else [x]), Field(min_length=1)
 ]
-AXES = ("lr", "gamma", "weight_decay")  # of the grid
-MOST_MEMBERS, MOST_WEIGHTS = 10_000, 50_000_000  # so that they, 200 MB, fit into a checkpoint
+AXES = ("lr", "gamma", "weight_decay")  # the settings that the grid combines
+# The most that fit into a checkpoint: the weights are 200 MB.
+MOST_MEMBERS, MOST_WEIGHTS = 10_000, 50_000_000
 
 
 class SoftmaxRegression(closed_form.SoftmaxRegression):
@@ -57,13 +58,17 @@ class SoftmaxRegression(closed_form.SoftmaxRegression):
         super().__init__(
             numerics, num_inputs=num_inputs, num_outputs=num_outputs, sigma=sigma, **first
         )
-        combinations = product(lr, gamma, weight_decay)
-        self.records = [dict(zip(AXES, values, strict=True)) for values in combinations]
-        # in memory one member after the other, each like W, so that `flatten` needs no copy
+        self.records: list[dict[str, Any]] = []
+        for values in product(lr, gamma, weight_decay):
+            self.records.append(dict(zip(AXES, values, strict=True)))
+        # The members lie in memory one after the other, each like W: `flatten` needs no copy.
         copies = self.W.detach().T.repeat(K, 1, 1)  # (K, q, d)
         self.register_buffer("Ws", copies.permute(2, 0, 1))  # (d, K, q)
         self.register_buffer("bs", self.b.detach().repeat(K, 1))  # (K, q)
-        settings = torch.tensor([[record[name] for record in self.records] for name in AXES])
+        columns = []
+        for name in AXES:
+            columns.append([record[name] for record in self.records])
+        settings = torch.tensor(columns)
         self.register_buffer("settings", settings[..., None], persistent=False)  # (3, K, 1)
 
     def members(self) -> list[dict[str, Any]]:
@@ -93,7 +98,7 @@ class SoftmaxRegression(closed_form.SoftmaxRegression):
         logits = self.member_logits(X)
         self.count_members("train", logits, y)
         n, K, q = logits.shape
-        # the mean loss of these n K examples has a K-th of the gradient of each member
+        # The mean loss of these n K examples has a K-th of the gradient of each member.
         grad = K * self.loss_grad(logits.flatten(0, 1), y.repeat_interleave(K))  # (n K, q)
         dWs, dbs = F.linear_grad(X.flatten(1), grad.view(n, K * q))
         self.Ws.grad = self.whole_step(self.Ws, dWs)
@@ -101,7 +106,7 @@ class SoftmaxRegression(closed_form.SoftmaxRegression):
         self.optimizer.step()
 
     def whole_step(self, weights: Tensor, grad: Tensor) -> Tensor:
-        """What an update subtracts from the weights (..., K, q), each member with its settings."""
+        """The step to subtract from the weights (..., K, q), by the settings of each member."""
         lr, gamma, weight_decay = self.settings  # each (K, 1)
         grad = self.average(grad).view_as(weights)
         return lr * gamma**self.current_epoch * (grad + weight_decay * weights)
@@ -112,7 +117,7 @@ class SoftmaxRegression(closed_form.SoftmaxRegression):
 
     def log_means(self, stage: str) -> None:
         """Log the means of the best member, and keep those of each in `records`."""
-        if stage == "test":  # of the best alone
+        if stage == "test":  # only the best is tested
             return super().log_means(stage)
         means = self.means.finish(stage, self.trainer.strategy)  # each (K,)
         if stage == "val":  # at the end of an epoch, before "train"
@@ -124,21 +129,26 @@ class SoftmaxRegression(closed_form.SoftmaxRegression):
                     member[f"{stage}/{name}"] = value
 
     def select(self, losses: list[float]) -> None:
-        """Make the member with the lowest loss the model. Raises Diverged if none is left."""
+        """Make the member with the lowest loss the model.
+
+        Raises Diverged if none is left.
+        """
         epoch = self.current_epoch + 1
         for member, loss in zip(self.records, losses, strict=True):
             if not math.isfinite(loss):
                 member |= {"status": "diverged", "reason": f"in epoch {epoch}"} | member
             elif "status" not in member and loss < member.get("val/loss", math.inf):
                 member["best_epoch"] = epoch
-        left = [k for k, member in enumerate(self.records) if "status" not in member]
+        left = []
+        for k, member in enumerate(self.records):
+            if "status" not in member:
+                left.append(k)
         self.best = min(left, key=losses.__getitem__, default=0)
         self.check_finite("val", losses[self.best] if left else math.nan)
-        self.epoch_lr = (
-            self.records[self.best]["lr"] * self.records[self.best]["gamma"] ** self.current_epoch
-        )
-        for own, every in ((self.W, self.Ws), (self.b, self.bs)):
-            own.copy_(every[..., self.best, :])
+        best = self.records[self.best]
+        self.epoch_lr = best["lr"] * best["gamma"] ** self.current_epoch
+        self.W.copy_(self.Ws[..., self.best, :])
+        self.b.copy_(self.bs[..., self.best, :])
 
     def lower_lr(self) -> str:
         return f"lower the values of model.lr (they are {self.hparams['lr']})"

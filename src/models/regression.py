@@ -1,4 +1,4 @@
-"""What all models share, whatever does the arithmetic: hyperparameters, steps and metrics."""
+"""All that models share, whatever does the arithmetic: hyperparameters, steps and metrics."""
 
 import math
 from abc import ABC, abstractmethod
@@ -22,13 +22,13 @@ Factor = Annotated[float, Field(gt=0, le=1)]  # on the learning rate, after each
 
 
 class Diverged(UserError):
-    """The loss is no finite number any more; nothing after it means anything."""
+    """The loss is no finite number any more, and nothing after it means anything."""
 
-    status = "diverged"  # of the run, in its record
+    status = "diverged"  # the run's record has it
 
 
 class Regression(L.LightningModule, ABC):
-    """Predicts values or, if it `classifies`, labels; fitted by minibatch gradient descent.
+    """Predicts values, or labels if it `classifies`, and is fitted by minibatch gradient descent.
 
     A subclass has parameters, `forward`, `loss`, `training_step` and `configure_optimizers`. If it
     is X W + b, `weights` gives W and b.
@@ -40,6 +40,8 @@ class Regression(L.LightningModule, ABC):
     as error/w and error/b.
     """
 
+    num_inputs: int
+    num_outputs: int
     classifies = False
     has_members = False
 
@@ -74,11 +76,14 @@ class Regression(L.LightningModule, ABC):
     def configure_optimizers(self) -> OptimizerLRScheduler: ...
 
     def weights(self) -> tuple[Tensor, Tensor] | None:
-        """(W (d, q), b (q,)), detached, of a model that is X W + b; None of any other."""
+        """(W (d, q), b (q,)), detached, if the model is X W + b, else None."""
         return None
 
     def members(self) -> list[dict[str, Any]]:
-        """Settings and results of each member of a grid. Other models have no members."""
+        """Settings and results of each member of a grid.
+
+        Other models have no members.
+        """
         return []
 
     @property
@@ -134,9 +139,10 @@ class Regression(L.LightningModule, ABC):
     # --- the loops of Lightning -------------------------------------------------------------------
 
     def average(self, tensor: Tensor) -> Tensor:
-        """The mean of the tensor over the processes that train together; of one process, itself.
+        """The mean of the tensor over the processes that train together.
 
-        Each has its part of a minibatch. Only backward averages gradients by itself.
+        A single process gets the tensor itself. Each process has its part of a minibatch. Only
+        backward averages gradients by itself.
         """
         return self.trainer.strategy.reduce(tensor, reduce_op="mean")
 

@@ -1,6 +1,6 @@
-"""Regression from scratch: our maths, parameters of our own making, every update driven by hand.
+"""Regression from scratch: our maths, our own parameters, every update driven by hand.
 
-To be read beside the other form: sdiff -w 200 src/models/scratch.py src/models/concise.py
+Read it beside the other form: sdiff -w 200 src/models/scratch.py src/models/concise.py
 """
 
 from typing import Any, Literal
@@ -16,8 +16,7 @@ from src.models.regression import Factor, NonNegative, Positive, Regression
 
 
 class Scratch(Regression):
-    """X W + b with W (d, q) ~ N(0, sigma^2) and b (q,) = 0, updated by hand (manual
-    optimization)."""
+    """X W + b with W (d, q) ~ N(0, sigma^2) and b (q,) = 0, updated by hand."""
 
     def __init__(
         self,
@@ -29,9 +28,9 @@ class Scratch(Regression):
         sigma: NonNegative = 0.01,  # standard deviation of the initial weights
     ):
         super().__init__(num_inputs, num_outputs, lr, gamma, weight_decay, sigma)
-        self.automatic_optimization = False
-        # as nn.Parameter(sigma * torch.randn(num_inputs, num_outputs)), but in memory column after
-        # column: X W and X^T grad take half the time that rows would
+        self.automatic_optimization = False  # Lightning leaves the updates to training_step
+        # This is nn.Parameter(sigma * torch.randn(num_inputs, num_outputs)), but in memory column
+        # after column: X W and X^T grad take half the time that rows would.
         self.W = nn.Parameter((sigma * torch.randn(num_outputs, num_inputs)).T)
         self.b = nn.Parameter(torch.zeros(num_outputs))
 
@@ -57,8 +56,10 @@ class Scratch(Regression):
 
 
 class SoftmaxRegression(Scratch):
-    """P(y = j | x) = softmax(x W + b)_j; textbook numerics: no shift by the maximum, log(y_hat +
-    1e-9)."""
+    """P(y = j | x) = softmax(x W + b)_j.
+
+    Textbook numerics have no shift by the maximum, and the log of y_hat + 1e-9.
+    """
 
     classifies = True
 
@@ -71,7 +72,10 @@ class SoftmaxRegression(Scratch):
 
 
 class LinearRegression(Scratch):
-    """y = x W + b + noise. The loss l2 is 1/2 d^2, the textbook's; l1 is |d|; huber has delta 1."""
+    """y = x W + b + noise.
+
+    The loss l2 is 1/2 d^2, the textbook's; l1 is |d|; huber has delta 1.
+    """
 
     def __init__(
         self,
