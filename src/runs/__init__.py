@@ -2,9 +2,9 @@
 
 from src.files import write
 from src.formats import write_csv
-from src.runs.claim import check_free, check_version, claim
+from src.runs.claims import check_free, check_version, claim
 from src.runs.config import identity, leaves
-from src.runs.lock import lock
+from src.runs.locks import lock
 from src.runs.run import ALL_EPOCHS, Run
 
 __all__ = [

@@ -15,7 +15,7 @@ from src import files, formats
 from src.errors import UserError
 from src.processes import main_process
 from src.runs.config import GROUPS, OPTIONAL
-from src.runs.lock import lock
+from src.runs.locks import lock
 from src.runs.record import check_metrics, check_record
 from src.tables import table
 
