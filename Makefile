@@ -39,9 +39,10 @@ reproduce: setup  ## run every recipe of the notes, check it against its yardsti
 		docs/results.md > $(REPRODUCED)/page.md
 	mv $(REPRODUCED)/page.md docs/results.md
 
-lint: setup  ## check style
+lint: setup  ## check style, and the types of the rooms below training
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy --follow-imports=silent src/maths src/data src/models src/runs src/files.py src/formats.py
 
 format: setup  ## put style right
 	$(VENV)/bin/ruff check --fix .
