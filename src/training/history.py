@@ -1,5 +1,7 @@
-"""What a run records: metrics.csv, a row for each epoch, and metrics.json, how it ended and on what
-it ran."""
+"""The record of a run.
+
+metrics.csv has a row for each epoch; metrics.json says how the run ended and on what it ran.
+"""
 
 import contextlib
 import functools
@@ -10,7 +12,7 @@ import subprocess
 from collections.abc import Iterator
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
 import torch
@@ -27,13 +29,14 @@ from src.runs.checkpoint import load_checkpoint
 
 MEASURES = ("train", "val", "test", "error")  # stages of a metric
 GIT_SECONDS = 5  # that git may take to answer
+T = TypeVar("T", bound=L.Callback)
 log = logging.getLogger(__name__)
 
 
 class History(Checkpoint):
-    """One row of metrics per epoch, with the norms of W and b: in every checkpoint, metrics.csv and
-    the log.
+    """One row of metrics per epoch, with the norms of W and b.
 
+    The rows are in every checkpoint, in metrics.csv and in the log.
     Saves checkpoints/best.ckpt: the epoch with the lowest validation loss; without validation
     split, the last. A resumed run goes on from the rows of its checkpoint. Lightning calls what
     derives from Checkpoint last, when the training metrics are known, and in order: `assemble` puts
@@ -42,21 +45,21 @@ class History(Checkpoint):
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
-        self.tested: dict[str, float] = {}  # that of `rows` whose checkpoint is tested
+        self.tested: dict[str, float] = {}  # the row whose checkpoint is tested
 
     def on_fit_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         if self.rows and trainer.is_global_zero:  # resumed: the file may be ahead of the checkpoint
             write_csv(Run(trainer.default_root_dir).metrics_csv, self.rows)
 
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        norms = zip(
-            ("norm/W", "norm/b"), model.weights() or (), strict=False
-        )  # none, if it is not X W + b
-        found = dict(
-            sorted((logged(trainer) | {name: each.norm().item() for name, each in norms}).items())
-        )
-        first, epoch = measures(found, "lr"), trainer.current_epoch + 1
-        row = {"epoch": epoch, "step": trainer.global_step, **first, **found}
+        metrics = logged(trainer)
+        weights = model.weights()
+        if weights:  # the model is X W + b
+            W, b = weights
+            metrics["norm/W"], metrics["norm/b"] = W.norm().item(), b.norm().item()
+        metrics = dict(sorted(metrics.items()))
+        first, epoch = measures(metrics, "lr"), trainer.current_epoch + 1
+        row = {"epoch": epoch, "step": trainer.global_step, **first, **metrics}
         self.rows.append(row)
         if trainer.is_global_zero:
             write_csv(Run(trainer.default_root_dir).metrics_csv, self.rows)
@@ -82,12 +85,20 @@ class History(Checkpoint):
             self.rows = rows
 
 
+def only(trainer: L.Trainer, kind: type[T]) -> T:
+    """The trainer's callback of that kind."""
+    for callback in trainer.callbacks:
+        if isinstance(callback, kind):
+            return callback
+    raise LookupError(f"the trainer has no {kind.__name__}")
+
+
 def history(trainer: L.Trainer) -> History:
-    return next(callback for callback in trainer.callbacks if isinstance(callback, History))
+    return only(trainer, History)
 
 
 def last_members(run: Run) -> list[dict[str, Any]]:
-    """The members of the run's model after its last epoch; none, if it is no grid."""
+    """The members of the run's model after its last epoch, none if it is no grid."""
     kind, _ = check("model", run.settings()["model"], WIDTH)
     return load_checkpoint(run.last)["members"] if kind.has_members else []
 
@@ -99,15 +110,20 @@ def logged(trainer: L.Trainer) -> dict[str, float]:
 
 def measures(row: dict[str, float], *also: str) -> dict[str, float]:
     """The metrics of the row, not what a callback adds."""
-    return {
-        name: value for name, value in row.items() if name.partition("/")[0] in (*MEASURES, *also)
-    }
+    measured = {}
+    for name, value in row.items():
+        stage, _, _ = name.partition("/")
+        if stage in MEASURES or stage in also:
+            measured[name] = value
+    return measured
 
 
 @contextlib.contextmanager
 def keep_record(run: Run, seed: int, **known: Any) -> Iterator[dict[str, Any]]:
-    """Keep the run's metrics.json true, however the block ends; the block adds its results to the
-    record."""
+    """Keep the run's metrics.json true, however the block ends.
+
+    The block adds its results to the record.
+    """
     if not main_process():
         yield {}
         return
@@ -135,7 +151,10 @@ def keep_record(run: Run, seed: int, **known: Any) -> Iterator[dict[str, Any]]:
 
 @functools.cache  # the jobs of a sweep run the code that this process has loaded
 def provenance() -> dict[str, Any]:
-    """What a result depends on besides its config: versions and git commit; null is unknown."""
+    """The versions and the git commit, on which a result depends besides its config.
+
+    null is unknown.
+    """
     ask = functools.partial(
         subprocess.check_output,
         cwd=Path(__file__).parent,
@@ -146,10 +165,8 @@ def provenance() -> dict[str, Any]:
     try:
         commit, changes = ask([*git, "rev-parse", "HEAD"]), ask([*git, "status", "--porcelain"])
         known = {"git_commit": commit.decode().strip(), "git_dirty": changes != b""}
-    except (
-        OSError,
-        subprocess.SubprocessError,
-    ):  # no git, a copy without history, or a git that hangs
+    except (OSError, subprocess.SubprocessError):
+        # There is no git, this is a copy without history, or git hangs.
         known = {"git_commit": None, "git_dirty": None}
     versions = {"softmax-lab": src.__version__, "python": platform.python_version()}
     for package in (torch, torchvision, L):

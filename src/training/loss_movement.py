@@ -12,7 +12,10 @@ from src.errors import UserError
 
 
 def mean_change(values: Sequence[float]) -> float:
-    """Mean |change| from each value to the next; 0 for one value alone."""
+    """Mean |change| from each value to the next.
+
+    It is 0 for one value alone.
+    """
     if len(values) < 2:
         return 0.0
     return fmean(abs(after - before) for before, after in pairwise(values))
@@ -26,7 +29,7 @@ class LossMovement(L.Callback):
     """
 
     def __init__(self):
-        # sums over the epoch so far, after each minibatch: of the losses and of the examples
+        # After each minibatch: the losses and the examples of the epoch so far, summed.
         self.sums = [(0.0, 0.0)]
 
     def on_train_batch_end(self, trainer, model, outputs, batch, batch_idx) -> None:
@@ -50,7 +53,7 @@ class LossMovement(L.Callback):
         self.log("train/rest", mean_change(losses), logger=False)
 
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        # the differences of the sums are those of each minibatch
+        # The differences of the sums are the loss and the examples of each minibatch.
         losses, examples = torch.tensor(self.sums, dtype=torch.float64).diff(dim=0).T
         self.log("train/swing", mean_change((losses / examples).tolist()), logger=False)
         self.sums = [(0.0, 0.0)]

@@ -35,8 +35,8 @@ class Last(Checkpoint):
         self.received = 0  # signal to stop, if any
 
     def on_train_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        # in place of Lightning's handlers, which it sets before this hook and takes away after the
-        # fit
+        # This replaces Lightning's handlers, which it sets before this hook and takes away after
+        # the fit.
         if threading.current_thread() is threading.main_thread():
             signals.handle(self.on_signal)
 

@@ -9,8 +9,7 @@ from src.runs import ALL_EPOCHS
 
 
 class Ending(L.Callback):
-    """Lets early stopping belong to the settings of the run as it is now, and knows how the run
-    ended.
+    """Lets early stopping follow the present settings of the run, and knows how the run ended.
 
     A run that early stopping had ended, and whose test was interrupted, only tests when it is
     resumed. One that `goes_on`, because its epochs or its stoppers have been changed, trains on.
@@ -20,15 +19,15 @@ class Ending(L.Callback):
 
     def __init__(self, goes_on: bool = False):
         self.goes_on = goes_on
-        self.stopped = False  # whether the run had been stopped when the checkpoint was saved
-        self.patience: dict[EarlyStopping, int] = {}  # of the settings
+        self.stopped = False  # True if the run had been stopped when the checkpoint was saved
+        self.patience: dict[EarlyStopping, int] = {}  # as in the settings
         self.how = ALL_EPOCHS
 
     def setup(self, trainer: L.Trainer, model: L.LightningModule, stage: str) -> None:
         if stage == "fit":
-            self.patience = {
-                stopper: stopper.patience for stopper in trainer.early_stopping_callbacks
-            }
+            self.patience = {}
+            for stopper in trainer.early_stopping_callbacks:
+                self.patience[stopper] = stopper.patience
 
     def on_train_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         for stopper, patience in self.patience.items():

@@ -1,4 +1,7 @@
-"""What TensorBoard shows of a run; Figures adds the pictures of the tested model."""
+"""The metrics, settings and results that TensorBoard shows of a run.
+
+Figures adds the pictures of the tested model.
+"""
 
 import contextlib
 import re
@@ -23,9 +26,9 @@ LAYOUT = {
 
 
 class TensorBoard(Checkpoint):
-    """The row of each epoch; at the end the settings and results that HPARAMS sorts by, as
-    tested/NAME.
+    """Writes the row of each epoch and, at the end, what HPARAMS sorts by.
 
+    Those are the settings, and the results as tested/NAME.
     Fit and test share one event file, in the folder `name` of the run, which TensorBoard shows: of
     two made within a second it may drop one as out of date, as it orders them by their numbers as
     text, 10 before 9. Its step is the epoch, so that runs of any batch size can be compared. It
@@ -46,7 +49,7 @@ class TensorBoard(Checkpoint):
         order_events(run)
         self.writer = SummaryWriter(run.path / self.name, purge_step=len(rows))
         self.writer.add_custom_scalars(LAYOUT)
-        if rows:  # resumed: purged is what was written from the last of them on
+        if rows:  # The run is resumed, and the last row on file has just been purged.
             self.on_train_epoch_end(trainer, model)
 
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
@@ -63,13 +66,12 @@ class TensorBoard(Checkpoint):
             self.writer.add_scalar(f"tested/{name.replace('/', '_')}", value, epoch)
         settings = identity(Run(trainer.default_root_dir).settings())
         settings["trainer.max_epochs"] = trainer.max_epochs
-        settings.pop("data.seed", None)  # that of the run
-        plain = {
-            key: str(each) if isinstance(each, list) else each for key, each in settings.items()
-        }
-        # without the first of the three summaries, a list of hyperparameters and metrics,
-        # TensorBoard finds those of all runs; with it, it would take the list of one of them for
-        # that of all
+        settings.pop("data.seed", None)  # it is the seed of the run
+        plain = {}
+        for key, value in settings.items():
+            plain[key] = str(value) if isinstance(value, list) else value
+        # The first of the three summaries is a list of hyperparameters and metrics. Without it
+        # TensorBoard finds those of all runs; with it, one run's list would pass for that of all.
         _, *session = hparams(plain, {})
         for summary in session:
             self.writer.file_writer.add_summary(summary, epoch)
@@ -82,18 +84,16 @@ class TensorBoard(Checkpoint):
         self, trainer: L.Trainer, model: L.LightningModule, exception: BaseException
     ) -> None:
         if self.writer:
-            with contextlib.suppress(
-                OSError
-            ):  # on a full disk the first error is the one to report
+            # On a full disk the first error is the one to report.
+            with contextlib.suppress(OSError):
                 self.writer.close()
 
 
 def order_events(run: Run) -> None:
-    """Make sure that the next event file of the run has the latest name: TensorBoard reads them in
-    that order.
+    """Make sure that the next event file of the run has the latest name.
 
-    The name has the second in which the file was made. If the clock has been put back since, the
-    files that are there get earlier names.
+    TensorBoard reads them in the order of their names. The name has the second in which the file
+    was made. If the clock has been put back since, the files that are there get earlier names.
     """
     now = int(time.time())
     files = sorted(run.events(), key=lambda path: path.name)
@@ -106,6 +106,6 @@ def order_events(run: Run) -> None:
 
 
 def second(path: Path) -> int:
-    """When the event file was made, by its name, events.out.tfevents.SECOND.HOST.PROCESS.NUMBER."""
+    """The second in the name of the event file, events.out.tfevents.SECOND.HOST.PROCESS.NUMBER."""
     text = path.name.split(".")[3]
     return int(text) if text.isdigit() else 0

@@ -1,5 +1,4 @@
-"""The Trainer of every run: Lightning's, with those of its arguments that all promises are tested
-with."""
+"""The Trainer of every run: Lightning's, with the arguments that all promises are tested with."""
 
 import contextlib
 import logging
@@ -28,7 +27,7 @@ from src.training.saving import CheckpointIO
 
 Accelerator = Literal["cpu", "gpu", "auto"]  # auto: gpu if there is one
 CORES = os.cpu_count() or 1
-MOST_EPOCHS = ROWS  # whose metrics can be read again
+MOST_EPOCHS = ROWS  # so that the metrics of all can be read again
 NOTHING = contextlib.nullcontext()
 IGNORED = [  # warnings of Lightning's
     ".*LeafSpec.*",  # its own use of a torch name that is on its way out
@@ -56,20 +55,9 @@ def build_trainer(
     machine. Raises UserError for hardware that is not there, and for processes that a launcher has
     started unasked.
     """
-    available = {"cpu": CORES, "gpu": torch.cuda.device_count()}
-    if accelerator == "auto":
-        accelerator = "gpu" if available["gpu"] else "cpu"
-    if devices > available[accelerator]:
-        asked = f"trainer.accelerator={accelerator} trainer.devices={devices} cannot be had here"
-        advice = "try trainer.accelerator=cpu trainer.devices=1"
-        raise UserError(f"{asked}, where there are {available[accelerator]}; {advice}")
+    accelerator = available_accelerator(accelerator, devices)
     torch.set_num_threads(threads)
-    for part in ("pytorch", "fabric"):
-        logging.getLogger(f"lightning.{part}").setLevel(
-            logging.WARNING
-        )  # no announcements and tips
-    for message in IGNORED:
-        warnings.filterwarnings("ignore", message=message)
+    silence_lightning()
     cluster = launched(devices)
     bar = [ProgressBar()] if enable_progress_bar else []
     return L.Trainer(
@@ -91,10 +79,33 @@ def build_trainer(
     )
 
 
-def launched(devices: int) -> list[ClusterEnvironment]:
-    """The environment of the processes that srun has started; Lightning misses it in an interactive
-    allocation, and takes a batch script for a task of srun's.
+def available_accelerator(accelerator: Accelerator, devices: int) -> Literal["cpu", "gpu"]:
+    """The kind of device to train on.
 
+    Raises UserError if there are fewer of them than `devices`.
+    """
+    available = {"cpu": CORES, "gpu": torch.cuda.device_count()}
+    if accelerator == "auto":
+        accelerator = "gpu" if available["gpu"] else "cpu"
+    if devices > available[accelerator]:
+        asked = f"trainer.accelerator={accelerator} trainer.devices={devices} cannot be had here"
+        advice = "try trainer.accelerator=cpu trainer.devices=1"
+        raise UserError(f"{asked}, where there are {available[accelerator]}; {advice}")
+    return accelerator
+
+
+def silence_lightning() -> None:
+    """Keep Lightning's announcements, tips and idle warnings out of the log."""
+    for part in ("pytorch", "fabric"):
+        logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)
+    for message in IGNORED:
+        warnings.filterwarnings("ignore", message=message)
+
+
+def launched(devices: int) -> list[ClusterEnvironment]:
+    """The environment of the processes that srun has started.
+
+    Lightning misses it in an interactive allocation, and takes a batch script for a task of srun's.
     Raises UserError unless the run has the processes that it asks for, or Lightning is to start
     them.
     """
@@ -106,17 +117,20 @@ def launched(devices: int) -> list[ClusterEnvironment]:
         "SLURM_STEP_NUM_TASKS",
         "SLURM_STEP_NUM_NODES",
     )
-    numbers = {name: os.environ[name] for name in names if name in os.environ}
-    unfit = [name for name, text in numbers.items() if not text.isascii() or not text.isdigit()]
+    numbers, unfit = {}, False
+    for name in names:
+        if name in os.environ:
+            text = numbers[name] = os.environ[name]
+            unfit = unfit or not (text.isascii() and text.isdigit())
     torchrun = "RANK" in numbers
-    tasks, found = 1, devices
+    tasks, processes = 1, devices
     if not unfit:
         tasks = 1 if torchrun else int(numbers.get("SLURM_STEP_NUM_TASKS", 1))
         if torchrun:
-            found = int(numbers.get("WORLD_SIZE", 1))
+            processes = int(numbers.get("WORLD_SIZE", 1))
         elif tasks > 1 or SLURMEnvironment.detect():
-            found = tasks if numbers.get("SLURM_STEP_NUM_NODES", "1") == "1" else 0
-    if unfit or found != devices or (devices == 1 and not main_process()):
+            processes = tasks if numbers.get("SLURM_STEP_NUM_NODES", "1") == "1" else 0
+    if unfit or processes != devices or (devices == 1 and not main_process()):
         raise UserError(
             f"trainer.devices={devices} asks for as many processes, but the environment says "
             f"{numbers}; start them with srun --nodes=1 --ntasks-per-node=DEVICES or torchrun, or "
@@ -128,8 +142,10 @@ def launched(devices: int) -> list[ClusterEnvironment]:
 
 
 class ProgressBar(L.Callback):
-    """A bar over the whole fit, below the log lines of a terminal: epoch, minibatches, time
-    left."""
+    """A bar over the whole fit, below the log lines of a terminal.
+
+    It shows the epoch, the minibatches and the time left.
+    """
 
     def __init__(self):
         columns = (
@@ -159,8 +175,10 @@ class ProgressBar(L.Callback):
 
 
 class Unprofiled(PassThroughProfiler):
-    """One context manager for all; Lightning's builds one for each of the 17 things it does in a
-    step."""
+    """One context manager for all that is profiled.
+
+    Lightning's own profiler builds one for each of the 17 things that it does in a step.
+    """
 
     def profile(self, action_name: str) -> contextlib.AbstractContextManager:
         return NOTHING
