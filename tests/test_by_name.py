@@ -9,7 +9,8 @@ from src.cli.arguments import as_hydra_takes_them
 from src.errors import UserError
 from src.models.by_name import REFUSED
 from src.runs import Run
-from src.training.experiment import resume, train
+from src.training.experiment import train
+from src.training.resuming import resume
 from tests.conftest import build
 from tests.test_models import fit
 from tests.tools.faults import differences

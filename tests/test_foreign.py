@@ -21,7 +21,8 @@ from src.models.scratch import LinearRegression, SoftmaxRegression
 from src.predict.prediction import predict
 from src.runs import Run
 from src.runs.build import restore
-from src.training.experiment import resume, train
+from src.training.experiment import train
+from src.training.resuming import resume
 from tests.conftest import ROOT, compose_config
 
 pytestmark = pytest.mark.timeout(

@@ -15,7 +15,8 @@ from src.models import closed_form, grid
 from src.models.regression import Diverged
 from src.runs import Run
 from src.runs.checkpoint import load_checkpoint
-from src.training.experiment import resume, train
+from src.training.experiment import train
+from src.training.resuming import resume
 from tests.conftest import build, compose_config, made
 from tests.tools.faults import differences
 

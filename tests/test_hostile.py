@@ -33,7 +33,7 @@ from src.runs.build import restore
 from src.runs.checkpoint import LARGEST, load_checkpoint
 from src.sweeps import sweep as sweeps
 from src.sweeps.summary import summarize
-from src.training.experiment import resume
+from src.training.resuming import resume
 from tests.conftest import ROOT, compose_config
 from tests.test_foreign import configuration, evaluated, write_run
 from tests.tools.pages import text_of

@@ -20,8 +20,9 @@ from src.maths.optim import SGD
 from src.runs import Run, claim
 from src.runs.checkpoint import load_checkpoint
 from src.signals import Stopped
-from src.training.experiment import resume, train
+from src.training.experiment import train
 from src.training.history import History
+from src.training.resuming import resume
 from src.training.saving import Last
 from tests.tools.faults import campaign, curves, differences
 

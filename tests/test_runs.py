@@ -16,7 +16,8 @@ from src.models.regression import Diverged
 from src.runs import Run, claim, write
 from src.runs.build import build, build_model, restore
 from src.runs.checkpoint import load_checkpoint
-from src.training.experiment import plain, resume, train
+from src.training.experiment import plain, train
+from src.training.resuming import resume
 from tests.conftest import compose_config
 from tests.tools.faults import differences
 

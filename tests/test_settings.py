@@ -13,7 +13,8 @@ from src.errors import UserError
 from src.runs import Run
 from src.runs.config import plain
 from src.signatures import arguments, parameters
-from src.training.experiment import check_settings, resume, train
+from src.training.experiment import check_settings, train
+from src.training.resuming import resume
 from src.tune.search import tune
 from tests.conftest import compose_config
 

@@ -7,7 +7,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from src.runs import Run
-from src.training.experiment import resume, train
+from src.training.experiment import train
+from src.training.resuming import resume
 from src.training.stopping import Ending
 from tests.tools.faults import differences
 

@@ -23,7 +23,8 @@ from tensorboard.plugins.hparams import metadata
 from src.models.regression import Diverged
 from src.runs import Run
 from src.runs.checkpoint import load_checkpoint
-from src.training.experiment import resume, train
+from src.training.experiment import train
+from src.training.resuming import resume
 from src.training.saving import Last
 from tests.conftest import Command
 from tests.tools.faults import curves

@@ -16,7 +16,7 @@ from src.runs import Run
 from src.sweeps.__main__ import resume as resume_sweep
 from src.sweeps.summary import summarize
 from src.sweeps.sweep import Sweep
-from src.training.experiment import resume
+from src.training.resuming import resume
 from tests.conftest import ROOT, compose_config
 
 

@@ -34,7 +34,8 @@ from src.errors import UserError
 from src.files import expanded
 from src.runs import Run, leaves
 from src.runs.config import Seed, plain
-from src.training.experiment import check_settings, resume, train
+from src.training.experiment import check_settings, train
+from src.training.resuming import resume
 from src.tune.study import DATABASE, STATUS, claim_study, conclude, joined
 
 
