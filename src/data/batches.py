@@ -1,4 +1,4 @@
-"""Minibatches in an order that (seed, epoch) alone decides, and a loader that can stop and go on."""
+"""Minibatches in an order that (seed, epoch) decides, and a loader that can stop and go on."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence

@@ -71,7 +71,8 @@ class FashionMNIST(SplitDataModule):
 
     def prepare_data(self) -> None:
         if not self.splits:  # Lightning asks again before the test
-            sources.provide(self.root / "FashionMNIST" / "raw", "FashionMNIST", FILES, **self.origin)
+            folder = self.root / "FashionMNIST" / "raw"
+            sources.provide(folder, "FashionMNIST", FILES, **self.origin)
 
     def setup(self, stage: str | None = None) -> None:
         needed = self.needed(stage)

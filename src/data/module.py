@@ -10,9 +10,9 @@ from torch import Tensor
 from src.data.batches import BatchLoader, BatchSampler, Examples
 
 log = logging.getLogger(__name__)
-# A minibatch that is not trained on has at most so many examples, and so many numbers in them, which
+# A minibatch that is not trained on has at most so many examples, and so many numbers in them. This
 # bounds its memory; means over a split do not depend on it. The numbers are 40 MB: from 32 MB on,
-# malloc gives memory back at once, while smaller pieces can leave holes that no later one fits into.
+# malloc gives memory back at once. Smaller pieces can leave holes that no later one fits into.
 EVAL_BATCH_SIZE, EVAL_NUMBERS = 1000, 10_000_000
 
 
@@ -78,7 +78,7 @@ class SplitDataModule(L.LightningDataModule, ABC):
     def split_examples(
         self, split: str, which: Tensor | slice = slice(None)
     ) -> tuple[Tensor, Tensor]:
-        """Examples of the split, or those at its positions `which`, (X, y) as the model sees them."""
+        """Examples of the split, or those at positions `which`, (X, y) as the model sees them."""
         examples, indices = self.splits[split]
         X, y = examples[indices[which]]
         return self.scale(X), y

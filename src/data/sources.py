@@ -1,7 +1,8 @@
 """The sources that the files of a data set come from.
 
-Nothing else in the project touches the network. Sources are tried in order until one delivers. A file is right if its decompressed bytes have the
-published SHA-256: distributors compress the same images differently.
+Nothing else in the project touches the network. Sources are tried in order until one delivers. A
+file is right if its decompressed bytes have the published SHA-256: distributors compress the same
+images differently.
 """
 
 import hashlib
