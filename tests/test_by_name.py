@@ -140,6 +140,7 @@ BAD = {
     "++model.scheduler.name=StepLR": r"^model\.scheduler\.step_size is missing$",
     "++model.scheduler.name=LambdaLR": r"^model\.scheduler\.lr_lambda is missing$",
     "++model.scheduler.interval=day": r"^model\.scheduler\.interval must be epoch or step, got day$",
+    "++model.scheduler.monitor=val/acc": r"^model\.scheduler\.monitor=val/acc: there is no such setting",
     "++model.scheduler.verbose=maybe": r"^model\.scheduler\.verbose=maybe: there is no such setting",
     **{
         f"++model.optimizer.name={name}": rf"^model\.optimizer\.name={name} cannot be taken: "

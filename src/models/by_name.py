@@ -7,7 +7,7 @@ may come from a stranger's run folder.
 import inspect
 from typing import Annotated, Any
 
-from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from pydantic import AfterValidator
 from torch import optim
 from torch.optim import lr_scheduler
@@ -82,11 +82,14 @@ class OptimizerByName(Regression):
         if interval not in INTERVALS:
             known = " or ".join(INTERVALS)
             raise UserError(f"model.scheduler.interval must be {known}, got {interval}")
-        monitor = settings.pop("monitor", "val/loss")
+        metric = "val/loss"
+        # the one schedule that waits for a metric; others refuse `monitor`, as any unknown setting
+        if settings["name"] == "ReduceLROnPlateau":
+            metric = settings.pop("monitor", metric)
         schedule = _build_schedule("model.scheduler", settings, optimizer)
         config: LRSchedulerConfigType = {"scheduler": schedule, "interval": interval}
         if isinstance(schedule, lr_scheduler.ReduceLROnPlateau):
-            config["monitor"] = monitor
+            config["monitor"] = metric
         return {"optimizer": optimizer, "lr_scheduler": config}
 
 
