@@ -563,6 +563,14 @@ def test_a_sweep_over_seeds_alone_has_no_picture_and_names_none(made):
     assert not (folder / "summary.png").exists()
 
 
+def test_a_picture_of_an_earlier_summary_is_not_named(made):
+    folder = made([{"seed": "0"}, {"seed": "1"}], [{"val/loss": 0.5}, {"val/loss": 0.7}])
+    (folder / "summary.png").write_bytes(b"")
+    _, text = summarize(folder)
+    assert "summary.png" not in (folder / "summary.md").read_text()
+    assert text.splitlines()[-1].endswith("/made/: summary.csv .md")
+
+
 def means(key: str, values: list[str], **others: str) -> list[dict]:
     return [{key: each, **others, "n": 1, "val/loss": (0.5 + k,)} for k, each in enumerate(values)]
 

@@ -29,13 +29,13 @@ def summarize(path: Path) -> tuple[list[Row], str]:
     means = groups(rows, sweep.axes)
     text = answer(rows, means)
     picture = sweep.path / "summary.png"
-    draw(means, sweep.axes, picture)
+    drawn = draw(means, sweep.axes, picture)
 
     command = printable(shlex.join(["python", "-m", "src.train", "-m", *sweep.command]))
     # Four spaces make code of a line.
     page = [f"# {markdown(sweep.path.name)}", f"    {command}", text]
     files = "summary.csv .md"
-    if picture.exists():
+    if drawn:
         page.append(f"![summary]({picture.name})")
         files += " .png"
     write_csv(sweep.path / "summary.csv", rows)
@@ -65,12 +65,17 @@ def summarize_members(members: list[Row], picture: Path) -> str:
 # --- the picture ----------------------------------------------------------------------------------
 
 
-def draw(means: list[Row], axes: list[str], path: Path) -> None:
-    """Draw the means as the file `path`, if they have one or two axes, seeds aside."""
+def draw(means: list[Row], axes: list[str], path: Path) -> bool:
+    """Draw the means as the file `path`, if they have one or two axes, seeds aside.
+
+    Returns whether they have.
+    """
     axes = without_seed(axes)
     means = [group for group in means if SELECTED in group]
-    if 1 <= len(axes) <= 2 and 1 <= len(means) <= MOST_POINTS:
+    drawable = 1 <= len(axes) <= 2 and 1 <= len(means) <= MOST_POINTS
+    if drawable:
         save(chart(means, axes), path)
+    return drawable
 
 
 def chart(means: list[Row], axes: list[str]) -> Figure:
