@@ -51,13 +51,14 @@ def compare(runs: list[Run], folder: Path) -> str:
     classes, matrices = read_weights(runs)
     choices = [choice(run.settings()) for run in runs]
     keys = differing(choices)
+    shared = [key for key in keys if all(key in chosen for chosen in choices)]
     rows, curves = [], {}
     for letter, run, chosen in zip(LETTERS, runs, choices, strict=False):
         epochs = run.epochs()
         if not shown(epochs):
             raise UserError(f"{run.path} has no epoch to compare yet")
         rows.append({"run": letter, **row(run, chosen, keys)})
-        title = legend(chosen, keys, choices) or run.path.name
+        title = legend(chosen, shared) or run.path.name
         curves[literal(f"{letter}: {printable(title)}")] = epochs
 
     write_csv(folder / "comparison.csv", rows)
@@ -109,12 +110,10 @@ def row(run: Run, chosen: dict[str, Any], keys: list[str]) -> dict[str, Any]:
     return values | {"folder": printable(relative(run.path))}
 
 
-def legend(chosen: dict[str, Any], keys: list[str], choices: list[dict[str, Any]]) -> str:
+def legend(chosen: dict[str, Any], shared: list[str]) -> str:
     """The values of the keys that all runs have, as in "scratch, lr 0.1"; "" if it is too long."""
     parts = []
-    for key in keys:
-        if not all(key in other for other in choices):
-            continue
+    for key in shared:
         if key == "model":
             parts.append(chosen[key].partition(".")[0])
         else:

@@ -14,7 +14,8 @@ from src.cli.console import pasteable, say
 from src.cli.options import Parser
 from src.errors import UserError
 from src.runs import write_csv
-from src.sweeps.sweep import Row, Sweep
+from src.sweeps.answer import Row, groups
+from src.sweeps.sweep import Sweep
 from src.tables import table
 
 LAST = 6  # epochs, between which there are five changes
@@ -85,7 +86,7 @@ def main() -> None:
     parser.add_argument("sweep", type=Path, help="folder of a sweep, outputs/sweeps/NAME")
     sweep = Sweep(parser.parse_args().sweep)
     with signals.held():
-        from src.sweeps.summary import MOST_POINTS, groups  # matplotlib
+        from src.sweeps.summary import MOST_POINTS  # matplotlib
 
     rows = measure(sweep)
     means = groups(rows, sweep.axes, MEASURED)

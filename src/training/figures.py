@@ -13,8 +13,7 @@ from torchmetrics.functional import confusion_matrix
 from src.charts import save
 from src.charts.curves import curves
 from src.charts.images import confusion, predictions, weights
-from src.runs import Run
-from src.training.history import history, logged
+from src.training.history import history, logged, run_of
 from src.training.tensorboard import TensorBoard
 
 
@@ -44,7 +43,7 @@ class Figures(Checkpoint):
         for name, picture in (
             pictures(model, trainer.datamodule).items() if model.classifies else ()
         ):
-            pixels = save(picture, Run(trainer.default_root_dir).figures / f"{name}.png")
+            pixels = save(picture, run_of(trainer).figures / f"{name}.png")
             for tensorboard in (
                 each for each in trainer.callbacks if isinstance(each, TensorBoard)
             ):
@@ -53,11 +52,11 @@ class Figures(Checkpoint):
                 )
 
     def draws(self, trainer: L.Trainer) -> bool:
-        wanted = not Run(trainer.default_root_dir).in_sweep() if self.draw == "auto" else self.draw
+        wanted = not run_of(trainer).in_sweep() if self.draw == "auto" else self.draw
         return wanted and trainer.is_global_zero
 
     def draw_curves(self, trainer: L.Trainer, rows: list[dict[str, float]]) -> None:
-        path = Run(trainer.default_root_dir).figures / "curves.png"
+        path = run_of(trainer).figures / "curves.png"
         save(curves(rows), path)
         if rich.get_console().is_jupyter:
             from IPython.display import Image as Shown

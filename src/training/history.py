@@ -49,7 +49,7 @@ class History(Checkpoint):
 
     def on_fit_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         if self.rows and trainer.is_global_zero:  # resumed: the file may be ahead of the checkpoint
-            write_csv(Run(trainer.default_root_dir).metrics_csv, self.rows)
+            write_csv(run_of(trainer).metrics_csv, self.rows)
 
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         metrics = logged(trainer)
@@ -62,15 +62,15 @@ class History(Checkpoint):
         row = {"epoch": epoch, "step": trainer.global_step, **first, **metrics}
         self.rows.append(row)
         if trainer.is_global_zero:
-            write_csv(Run(trainer.default_root_dir).metrics_csv, self.rows)
+            write_csv(run_of(trainer).metrics_csv, self.rows)
             text = "  ".join(f"{name} {value:.4f}" for name, value in first.items())
             log.info("epoch %d/%d  %s", epoch, trainer.max_epochs, text)
         if "val/loss" not in row or row is min(self.rows, key=itemgetter("val/loss")):
-            trainer.save_checkpoint(Run(trainer.default_root_dir).best)
+            trainer.save_checkpoint(run_of(trainer).best)
 
     def on_fit_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         if trainer.is_global_zero and model.has_members:
-            write_csv(Run(trainer.default_root_dir).path / "grid.csv", model.members())
+            write_csv(run_of(trainer).path / "grid.csv", model.members())
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}
@@ -83,6 +83,11 @@ class History(Checkpoint):
             self.tested = rows[-1]
         else:
             self.rows = rows
+
+
+def run_of(trainer: L.Trainer) -> Run:
+    """The run that the trainer trains."""
+    return Run(trainer.default_root_dir)
 
 
 def only(trainer: L.Trainer, kind: type[T]) -> T:

@@ -14,8 +14,9 @@ from pydantic import PositiveInt
 
 from src import signals
 from src.errors import UserError
-from src.runs import Run, write
+from src.runs import write
 from src.runs.checkpoint import LARGEST, load_checkpoint
+from src.training.history import run_of
 
 AGREE = 10  # minibatches between the moments at which several processes ask each other for a signal
 
@@ -67,7 +68,7 @@ class Last(Checkpoint):
 
     def save(self, trainer: L.Trainer, signum: int) -> None:
         """Save, then end the run if there is a signal to."""
-        trainer.save_checkpoint(Run(trainer.default_root_dir).last)
+        trainer.save_checkpoint(run_of(trainer).last)
         if signum:
             signals.stop(signum)
 

@@ -18,7 +18,7 @@ from torch.utils.tensorboard.summary import hparams
 from src.errors import UserError
 from src.runs import Run, identity
 from src.runs.run import EARLY
-from src.training.history import history, logged, measures
+from src.training.history import history, logged, measures, run_of
 
 LAYOUT = {
     "training beside validation": {name: ["Multiline", [f"^{name}/"]] for name in ("loss", "acc")}
@@ -45,7 +45,7 @@ class TensorBoard(Checkpoint):
         self.writer: SummaryWriter | None = None
 
     def on_fit_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        run, rows = Run(trainer.default_root_dir), history(trainer).rows
+        run, rows = run_of(trainer), history(trainer).rows
         order_events(run)
         self.writer = SummaryWriter(run.path / self.name, purge_step=len(rows))
         self.writer.add_custom_scalars(LAYOUT)
@@ -64,7 +64,7 @@ class TensorBoard(Checkpoint):
         epoch = epochs.rows[-1]["epoch"]
         for name, value in (measures(epochs.tested) | logged(trainer)).items():
             self.writer.add_scalar(f"tested/{name.replace('/', '_')}", value, epoch)
-        settings = identity(Run(trainer.default_root_dir).settings())
+        settings = identity(run_of(trainer).settings())
         settings["trainer.max_epochs"] = trainer.max_epochs
         settings.pop("data.seed", None)  # it is the seed of the run
         plain = {}
