@@ -7,7 +7,7 @@ may come from a stranger's run folder.
 import inspect
 from typing import Annotated, Any
 
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
 from pydantic import AfterValidator
 from torch import optim
 from torch.optim import lr_scheduler
