@@ -17,15 +17,18 @@ SYNTHETIC = [
 ]
 
 
+def until_something_else(command: Command, limit: float) -> None:
+    command.until("never printed", limit)
+
+
 @pytest.mark.parametrize(
-    "wait", [Command.wait, lambda command, limit: command.until("never printed", limit)]
+    ("wait", "processes"),
+    [(Command.wait, ["trainer=ddp"]), (until_something_else, [])],
 )
 def test_a_command_that_takes_too_long_is_killed_with_what_it_started_and_shows_its_output(
-    start, wait
+    start, wait, processes
 ):
-    command = start(
-        "src.train", *SYNTHETIC, "trainer=ddp", data=False, env={"PYTHONPATH": str(ROOT)}
-    )
+    command = start("src.train", *SYNTHETIC, *processes, data=False, env={"PYTHONPATH": str(ROOT)})
     command.until("epoch 1/")
     with pytest.raises(TooLong, match=r"epoch 1/"):
         wait(command, limit=0.1)

@@ -51,7 +51,9 @@ def weights(run: Run, member: int | None = None) -> tuple[torch.Tensor, torch.Te
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("numerics", ["stable", "textbook"])
+@pytest.mark.parametrize(
+    "numerics", ["stable", pytest.param("textbook", marks=pytest.mark.thorough)]
+)
 def test_each_member_equals_the_run_of_its_own(config, tmp_path, numerics):
     # steps of 0.3 would make the rounding of different products differences of 0.01, as between
     # scratch and closed_form: the loss then jumps from epoch to epoch

@@ -23,7 +23,7 @@ from src.predict.jpeg import SCANS, scans
 from src.predict.pictures import EXIF_BYTES, decode
 from src.predict.prediction import chart
 from src.predict.preparation import pair, prepare
-from tests.conftest import ROOT
+from tests.conftest import ROOT, write_png_header
 
 WHITE = 255
 
@@ -912,15 +912,7 @@ def test_a_folder_within_a_hidden_one_is_read_and_a_hidden_one_in_it_is_not(fold
 
 
 def header_of_a_large_picture(path: Path) -> None:
-    header = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    pixels = b"IDAT" + zlib.compress(bytes(1 << 20))
-    chunks = [header, pixels, b"IEND"]
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n"
-        + b"".join(
-            struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks
-        )
-    )
+    write_png_header(path, 60_000, 60_000)
 
 
 def enormous(path: Path) -> None:

@@ -23,7 +23,7 @@ from src.predict.prediction import predict, read_costs
 from src.runs import Run
 from src.runs.build import restore
 from src.training.experiment import train
-from tests.conftest import ROOT, compose_config
+from tests.conftest import ROOT, compose_config, write_png_header
 
 
 def test_the_likeliest_class_is_not_always_the_best_answer():
@@ -249,7 +249,7 @@ def pictures(tmp_path) -> Path:
 def test_a_file_that_cannot_be_read_is_named_and_the_others_go_on(cli, run, pictures, tmp_path):
     (pictures / "empty.jpg").touch()
     (pictures / "cut.png").write_bytes((pictures / "a.png").read_bytes()[:100])
-    Image.new("1", (20_000, 20_000)).save(pictures / "bomb.png")
+    write_png_header(pictures / "bomb.png", 20_000, 20_000)
     (pictures / "words.txt").write_text("not asked for")
     status, output = cli(
         "src.predict",
