@@ -2,7 +2,6 @@
 
 import signal
 import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,17 +12,17 @@ from src.evaluate.scores import evaluate
 from src.runs import Run
 from src.runs.checkpoint import load_checkpoint
 from src.training.experiment import train
-from tests.conftest import Finished, compose_config
+from tests.conftest import Command, Finished, compose_config
 
 pytestmark = pytest.mark.slow  # real processes
 
 # 1,999 examples: one is left out of each epoch by two processes, none by a batch of twice the size;
 # 501 and 10,000 to evaluate, of which nothing may be left out or counted twice
-SMALL = ["data.val_size=501", "trainer.max_epochs=2", "~callbacks.figures", "data.train_size=2000"]
+SMALL = ["data.val_size=501", "trainer.max_epochs=2", "data.train_size=2000"]
 
 
 @pytest.fixture
-def both(start, tmp_path) -> Callable[..., Finished]:
+def both(pair) -> Callable[..., Finished]:
     """both(module, ..., run=NAME) is how two processes ended that were started as Lightning starts
     them.
 
@@ -31,7 +30,21 @@ def both(start, tmp_path) -> Callable[..., Finished]:
     once, below.
     """
 
-    def call(module: str, *arguments: str, run: str, **options) -> Finished:
+    def call(module: str, *arguments: str, **options) -> Finished:
+        main, other = pair(module, *arguments, **options)
+        status, other_status = main.wait(), other.wait()
+        output = main.output() + other.output()
+        assert other_status == status, output
+        return Finished(status, output)
+
+    return call
+
+
+@pytest.fixture
+def pair(start, tmp_path) -> Callable[..., tuple[Command, Command]]:
+    """pair(module, ..., run=NAME) starts two processes, the main one first."""
+
+    def call(module: str, *arguments: str, run: str, **options) -> tuple[Command, Command]:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
@@ -40,10 +53,7 @@ def both(start, tmp_path) -> Callable[..., Finished]:
         main.until(Run(tmp_path / run).config.exists)
         second = ["hydra.output_subdir=null", "hydra.job.name=train_ddp_process_1"]
         other = start(module, *arguments, *second, env=env | {"LOCAL_RANK": "1"}, **options)
-        status, other_status = main.wait(), other.wait()
-        output = main.output() + other.output()
-        assert other_status == status, output
-        return Finished(status, output)
+        return main, other
 
     return call
 
@@ -58,7 +68,8 @@ def folders(place: Path) -> list[str]:
 
 @pytest.mark.parametrize("model", ["scratch", "closed_form", "concise", "grid"])
 def test_two_processes_equal_one_with_the_doubled_batch(config, both, tmp_path, model):
-    model = [f"model={model}", *["model.lr=[0.05,0.1]"] * (model == "grid")]
+    figures = [] if model == "scratch" else ["~callbacks.figures"]
+    model = [f"model={model}", *["model.lr=[0.05,0.1]"] * (model == "grid"), *figures]
     ddp = ["trainer=ddp", "trainer.devices=2", "data.batch_size=128", "hydra.run.dir=two"]
     status, output = both("src.train", *SMALL, *model, *ddp, run="two")
     assert status == 0, output
@@ -78,14 +89,16 @@ def test_two_processes_equal_one_with_the_doubled_batch(config, both, tmp_path, 
     assert output.splitlines()[0].startswith("epoch 1/2  lr 0.1000  train/acc ")  # and no warnings
     assert output.count("epoch 2/2") == 1
     assert logs(two) == ["train.log"]
+    for path in (one.path / "figures").glob("[!c]*.png"):  # of the tested model
+        assert path.read_bytes() == (two.path / "figures" / path.name).read_bytes()
     result = evaluate(compose_config("evaluate", f"run={two.path}"))
     assert result["test/acc"] == pytest.approx(two.results()["test/acc"], abs=1e-12)
 
 
-LONG = [*SMALL, "trainer=ddp", "data.batch_size=128", "trainer.max_epochs=20"]
+LONG = [*SMALL, "~callbacks.figures", "trainer=ddp", "data.batch_size=128", "trainer.max_epochs=20"]
 
 
-def test_a_run_of_two_processes_that_is_interrupted_twice_goes_on(start, both, tmp_path):
+def test_a_run_of_two_processes_that_is_interrupted_twice_goes_on(start, pair, both, tmp_path):
     status, output = both("src.train", *LONG, "hydra.run.dir=whole", run="whole")
     assert status == 0, output
     # new interpreters, as Lightning starts the other process by the same command line
@@ -98,15 +111,12 @@ def test_a_run_of_two_processes_that_is_interrupted_twice_goes_on(start, both, t
     )  # and no warnings
     assert "outputs" not in folders(tmp_path)  # the other process has made no run folder
     assert logs(run) == ["train.log"]
-    again = start("src.resume", "run=cut", data=False, fresh=True)
+    again, other = pair("src.resume", "run=cut", run="cut", data=False)
     again.until("resumed after")
     again.until("epoch ")
     again.kill(signal.SIGKILL)
     assert again.wait() == -signal.SIGKILL
-    end = time.monotonic() + 20
-    while not again.gone() and time.monotonic() < end:
-        time.sleep(0.1)
-    assert again.gone()  # the other process of a killed one notices, and ends
+    assert other.wait(limit=20) != 0  # it notices, and ends
     status, output = both("src.resume", "run=cut", run="cut", data=False)
     assert status == 0, output
     assert "resumed after" in output
@@ -120,7 +130,13 @@ def test_a_run_of_two_processes_that_is_interrupted_twice_goes_on(start, both, t
 
 def test_a_sweep_on_several_devices_is_refused_with_the_way_to_do_it(cli, tmp_path):
     status, _ = cli(
-        "src.train", "-m", *SMALL, "trainer=ddp", "model.lr=0.1,0.2", "hydra.sweep.dir=sweep"
+        "src.train",
+        "-m",
+        *SMALL,
+        "~callbacks.figures",
+        "trainer=ddp",
+        "model.lr=0.1,0.2",
+        "hydra.sweep.dir=sweep",
     )
     assert status == 1
     reason = Run(tmp_path / "sweep/0").results()["reason"]

@@ -3,7 +3,6 @@
 from collections import Counter
 
 import pytest
-import torch
 from matplotlib.figure import Figure
 
 from src.data.fashion_mnist import FashionMNIST
@@ -28,9 +27,9 @@ def test_the_confusion_matrix_of_a_run_has_the_true_classes_in_its_rows(data_roo
     data, model = FashionMNIST(str(data_root)), SoftmaxRegression(num_inputs=784, num_outputs=10)
     data.setup()
     X, y = data.split_examples("test")
-    guesses = (X.flatten(1) @ model.W + model.b).argmax(dim=1)  # of a model that has learnt nothing
+    logits = (X.flatten(1) @ model.W + model.b).detach()  # of a model that has learnt nothing
+    guesses = logits.argmax(dim=1)
     expected = Counter(zip(y.tolist(), guesses.tolist(), strict=True))
-    with torch.inference_mode():
-        (ax,) = figures.pictures(model, data)["confusion"].axes
+    (ax,) = figures.pictures(model, data, logits, y)["confusion"].axes
     shown = [(*map(round, each.get_position()), each.get_text()) for each in ax.texts]
     assert {(i, j): text for j, i, text in shown} == {cell: str(n) for cell, n in expected.items()}

@@ -14,11 +14,9 @@ from src.cli.options import Options, checked
 from src.maths import functional as F
 from src.runs import Run, write
 from src.runs.build import load_weights, rebuild
-from src.signatures import arguments
 from src.tables import table
-from src.training.figures import outputs
-from src.training.history import logged
-from src.training.trainer import Accelerator, build_trainer
+from src.training.testing import test
+from src.training.trainer import Accelerator
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +42,11 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     accelerator = options.trainer.get("accelerator") or settings["trainer"].get(
         "accelerator", "cpu"
     )
-    chosen = {"accelerator": accelerator, "enable_progress_bar": False}
-    trainer = build_trainer(**arguments("trainer", build_trainer, chosen, ("folder", "callbacks")))
-    trainer.test(model, data, verbose=False)
-    metrics = logged(trainer)
+    metrics, outputs, targets = test(model, data, accelerator)
 
     result = {"checkpoint": str(checkpoint), "epoch": epoch, **metrics}
     if model.classifies:
-        result |= classification(*outputs(model, data), data.classes)
+        result |= classification(outputs, targets, data.classes)
     write(run.path / "evaluation.json", json.dumps(result, indent=2) + "\n")
     log.info(
         "\n%s\n",

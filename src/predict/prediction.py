@@ -31,7 +31,7 @@ from src.predict.pictures import decode
 from src.predict.preparation import pair, prepare
 from src.runs import Run, write_csv
 from src.runs.build import restore
-from src.training.figures import outputs
+from src.training.testing import test
 
 log = logging.getLogger(__name__)
 
@@ -111,10 +111,8 @@ def predict_test_images(
     model: Regression, data: SplitDataModule, costs: Tensor | None, most: int
 ) -> tuple[list[dict[str, Any]], dict[str, Figure]]:
     """The rows of predictions.csv for the test images; with costs a figure of `most` decisions."""
-    data.prepare_data()
-    data.setup("test")
-    logits, y = outputs(model, data)
-    log.info("accuracy %.4f on %d test images", F.accuracy(logits, y), len(y))
+    metrics, logits, y = test(model, data, "cpu")
+    log.info("accuracy %.4f on %d test images", metrics["test/acc"], len(y))
     examples = {"image": range(len(y)), "true": [data.classes[label] for label in y]}
     rows = tabulate(examples, F.softmax(logits), data.classes, costs)
     figures = {} if costs is None else decisions(rows, costs, data, most)

@@ -4,8 +4,6 @@ from typing import Literal
 
 import lightning as L
 import rich
-import torch
-from lightning.pytorch.callbacks import Checkpoint
 from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics.functional import confusion_matrix
@@ -13,11 +11,15 @@ from torchmetrics.functional import confusion_matrix
 from src.charts import save
 from src.charts.curves import curves
 from src.charts.images import confusion, predictions, weights
+from src.data.module import SplitDataModule
+from src.models.outputs import Outputs
+from src.models.regression import Regression
 from src.training.history import history, logged, run_of
+from src.training.late import Late
 from src.training.tensorboard import TensorBoard
 
 
-class Figures(Checkpoint):
+class Figures(Late):
     """PNG files in figures/: curves.png, and after the test pictures of the tested model.
 
     In a Jupyter notebook the curves are redrawn in place after every epoch. TensorBoard shows the
@@ -28,32 +30,47 @@ class Figures(Checkpoint):
     def __init__(self, draw: bool | Literal["auto"] = "auto", live: bool = False):
         self.draw, self.live = draw, live
         self.shown = False  # in the notebook
+        self.outputs = Outputs()  # of the tested model
 
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         # the last one is drawn after the test, with its results
         ended = trainer.current_epoch + 1 == trainer.max_epochs
-        if (self.live or rich.get_console().is_jupyter) and self.draws(trainer) and not ended:
+        live = self.live or rich.get_console().is_jupyter
+        if live and self.wanted(trainer) and trainer.is_global_zero and not ended:
             self.draw_curves(trainer, history(trainer).rows)
 
-    def on_test_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        if not self.draws(trainer):
-            return
-        rows, tested = history(trainer).rows, history(trainer).tested
-        self.draw_curves(trainer, [row | logged(trainer) if row == tested else row for row in rows])
-        for name, picture in (
-            pictures(model, trainer.datamodule).items() if model.classifies else ()
-        ):
-            pixels = save(picture, run_of(trainer).figures / f"{name}.png")
-            for tensorboard in (
-                each for each in trainer.callbacks if isinstance(each, TensorBoard)
-            ):
-                tensorboard.writer.add_image(
-                    f"tested/{name}", pixels, rows[-1]["epoch"], dataformats="HWC"
-                )
+    def on_test_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        self.outputs.on_test_start(trainer, model)
 
-    def draws(self, trainer: L.Trainer) -> bool:
-        wanted = not run_of(trainer).in_sweep() if self.draw == "auto" else self.draw
-        return wanted and trainer.is_global_zero
+    def on_test_batch_end(self, trainer, model, outputs, batch, batch_idx) -> None:
+        if self.wanted(trainer) and model.classifies:
+            self.outputs.on_test_batch_end(trainer, model, outputs, batch, batch_idx)
+
+    def on_test_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        if not self.wanted(trainer):
+            return
+        drawn = {}
+        if model.classifies:
+            output, y = self.outputs.whole(trainer)  # of all processes
+            if trainer.is_global_zero:
+                drawn = pictures(model, trainer.datamodule, output, y)
+        if not trainer.is_global_zero:
+            return
+        rows = []
+        for row in history(trainer).rows:
+            rows.append(row | logged(trainer) if row == history(trainer).tested else row)
+        self.draw_curves(trainer, rows)
+        for name, picture in drawn.items():
+            pixels = save(picture, run_of(trainer).figures / f"{name}.png")
+            for callback in trainer.callbacks:
+                if isinstance(callback, TensorBoard):
+                    callback.add_picture(f"tested/{name}", pixels, rows[-1]["epoch"])
+
+    def wanted(self, trainer: L.Trainer) -> bool:
+        """Whether this run has pictures."""
+        if self.draw == "auto":
+            return not run_of(trainer).in_sweep()
+        return self.draw
 
     def draw_curves(self, trainer: L.Trainer, rows: list[dict[str, float]]) -> None:
         path = run_of(trainer).figures / "curves.png"
@@ -66,30 +83,13 @@ class Figures(Checkpoint):
             self.shown = True
 
 
-@torch.inference_mode()
-def outputs(model: L.LightningModule, data: L.LightningDataModule) -> tuple[Tensor, Tensor]:
-    """What the model makes of the test split (n, q), and its targets, both on the CPU."""
-    # A part at a time: to allocate the whole split as float32 can take longer than to compute with
-    # it. The results have their place from the start: small ones that are kept, between large ones
-    # that are freed, would keep the allocator from using their memory again.
-    places = torch.arange(len(data.splits["test"][1]))
-    output = y = torch.empty(0)
-    for part in places.split(data.eval_batch_size):
-        inputs, targets = data.split_examples("test", part)
-        predicted = model(inputs.to(model.device)).cpu()
-        if part[0] == 0:
-            output = predicted.new_empty(len(places), *predicted.shape[1:])
-            y = targets.new_empty(len(places), *targets.shape[1:])
-        output[part], y[part] = predicted, targets
-    return output, y
-
-
-def pictures(model: L.LightningModule, data: L.LightningDataModule) -> dict[str, Figure]:
-    """The figures of a trained classifier, by file name.
+def pictures(
+    model: Regression, data: SplitDataModule, output: Tensor, y: Tensor
+) -> dict[str, Figure]:
+    """The figures of a trained classifier with its outputs (n, q) for test labels y, by file name.
 
     They show its weights, if it has them, the confusion matrix, and test images.
     """
-    output, y = outputs(model, data)
     y_hat = output.argmax(dim=1)
     matrix = confusion_matrix(y_hat, y, task="multiclass", num_classes=len(data.classes))
     W = model.weights()

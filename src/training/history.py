@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 import lightning as L
 import torch
 import torchvision
-from lightning.pytorch.callbacks import Checkpoint
 
 import src
 from src import signals
@@ -26,6 +25,7 @@ from src.processes import main_process
 from src.runs import Run, write_csv
 from src.runs.build import WIDTH, check
 from src.runs.checkpoint import load_checkpoint
+from src.training.late import Late
 
 MEASURES = ("train", "val", "test", "error")  # stages of a metric
 GIT_SECONDS = 5  # that git may take to answer
@@ -33,14 +33,14 @@ T = TypeVar("T", bound=L.Callback)
 log = logging.getLogger(__name__)
 
 
-class History(Checkpoint):
+class History(Late):
     """One row of metrics per epoch, with the norms of W and b.
 
     The rows are in every checkpoint, in metrics.csv and in the log.
     Saves checkpoints/best.ckpt: the epoch with the lowest validation loss; without validation
-    split, the last. A resumed run goes on from the rows of its checkpoint. Lightning calls what
-    derives from Checkpoint last, when the training metrics are known, and in order: `assemble` puts
-    the history first, so that last.ckpt has no rows that are not in the file and in TensorBoard.
+    split, the last. A resumed run goes on from the rows of its checkpoint. Of the callbacks that
+    are Late, `assemble` puts the history first, so that last.ckpt has no rows that are not in the
+    file and in TensorBoard.
     """
 
     def __init__(self) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch.callbacks import Checkpoint
 from pydantic import PositiveInt
 
 from src import signals
@@ -17,11 +16,12 @@ from src.errors import UserError
 from src.runs import write
 from src.runs.checkpoint import LARGEST, load_checkpoint
 from src.training.history import run_of
+from src.training.late import Late
 
 AGREE = 10  # minibatches between the moments at which several processes ask each other for a signal
 
 
-class Last(Checkpoint):
+class Last(Late):
     """checkpoints/last.ckpt, to resume from: saved after every epoch.
 
     SIGTERM, SIGHUP and Ctrl-C save it too and end the run, with status 143, 129 or 130, as soon as

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import lightning as L
-from lightning.pytorch.callbacks import Checkpoint
+import numpy as np
 from pydantic import Field
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
@@ -19,13 +19,14 @@ from src.errors import UserError
 from src.runs import Run, identity
 from src.runs.run import EARLY
 from src.training.history import history, logged, measures, run_of
+from src.training.late import Late
 
 LAYOUT = {
     "training beside validation": {name: ["Multiline", [f"^{name}/"]] for name in ("loss", "acc")}
 }
 
 
-class TensorBoard(Checkpoint):
+class TensorBoard(Late):
     """Writes the row of each epoch and, at the end, what HPARAMS sorts by.
 
     Those are the settings, and the results as tested/NAME.
@@ -75,6 +76,10 @@ class TensorBoard(Checkpoint):
         _, *session = hparams(plain, {})
         for summary in session:
             self.writer.file_writer.add_summary(summary, epoch)
+
+    def add_picture(self, name: str, pixels: np.ndarray, epoch: int) -> None:
+        """Show a picture of (height, width, 3) pixels."""
+        self.writer.add_image(name, pixels, epoch, dataformats="HWC")
 
     def teardown(self, trainer: L.Trainer, model: L.LightningModule, stage: str) -> None:
         if stage == "test":

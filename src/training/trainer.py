@@ -16,6 +16,7 @@ from lightning.fabric.plugins.environments import (
     LightningEnvironment,
     SLURMEnvironment,
 )
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.profilers import PassThroughProfiler
 from pydantic import Field, PositiveInt
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
@@ -69,7 +70,7 @@ def build_trainer(
         callbacks=[*callbacks, *bar],
         logger=False,  # src.training.tensorboard writes for TensorBoard
         default_root_dir=folder.absolute(),
-        enable_checkpointing=bool(callbacks),
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         enable_model_summary=False,
         num_sanity_val_steps=0,  # the model checks its inputs itself
         use_distributed_sampler=False,  # src.data.batches divides the examples exactly

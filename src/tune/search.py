@@ -15,7 +15,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep
 from hydra.errors import HydraException
-from lightning.pytorch.callbacks import Checkpoint
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import (
     BaseDistribution,
@@ -35,6 +34,7 @@ from src.files import expanded
 from src.runs import Run, leaves
 from src.runs.config import Seed, plain
 from src.training.experiment import check_settings, train
+from src.training.late import Late
 from src.training.resuming import resume
 from src.tune.study import DATABASE, STATUS, claim_study, conclude, joined
 
@@ -60,10 +60,10 @@ class Pruned(optuna.TrialPruned):
     status = "pruned"  # the run's, in its record
 
 
-class Prune(Checkpoint):
-    """Reports val/loss to the trial after each epoch; ends the run if others were better by then.
+class Prune(Late):
+    """Reports val/loss to the trial after each epoch.
 
-    Lightning calls callbacks that derive from Checkpoint last, when the epoch is recorded.
+    It ends the run if others were better by then.
     """
 
     def __init__(self, trial: BaseTrial):
