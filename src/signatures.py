@@ -18,18 +18,19 @@ def parameters(function: Callable) -> dict[str, inspect.Parameter]:
     """
     if not inspect.isclass(function):
         return _annotated(function)
-    found: dict[str, inspect.Parameter] = {}
+    known: dict[str, inspect.Parameter] = {}
     for kind in function.__mro__:
-        if "__init__" not in vars(kind):
+        if kind is object or "__init__" not in vars(kind):
             continue
         _, *names = own = _annotated(kind.__init__)  # without self
-        found = {name: own[name] for name in names} | found
+        known = {name: own[name] for name in names} | known
         rest = [name for name in names if own[name].kind is inspect.Parameter.VAR_KEYWORD]
         if not rest:
             break
-        if kind.__mro__[1] is not object:  # the base names the settings that are handed on
-            found.pop(rest[0])
-    return found
+        _, base, *_ = kind.__mro__
+        if base is not object:  # it names the settings that are handed on
+            known.pop(rest[0])
+    return known
 
 
 def _annotated(function: Callable) -> dict[str, inspect.Parameter]:
@@ -66,7 +67,8 @@ def arguments(
     does not fit, in one line.
     """
     known = parameters(function)
-    takes_any = any(each.kind is each.VAR_KEYWORD for each in known.values())
+    kinds = [parameter.kind for parameter in known.values()]
+    takes_any = inspect.Parameter.VAR_KEYWORD in kinds
     named = {
         n: p
         for n, p in known.items()
@@ -76,19 +78,19 @@ def arguments(
         if name not in named and (name in objects or not takes_any):
             there = f"there are {', '.join(named)}" if named else "it takes none"
             raise UserError(f"{key}.{name}={value}: there is no such setting; {there}".lstrip("."))
-    found, complaints = {}, []
+    values, complaints = {}, []
     for name, parameter in named.items():
         annotation = (narrower or {}).get(name, parameter.annotation)
         if name in settings:
             try:
-                found[name] = _validated(annotation, settings[name])
+                values[name] = _validated(annotation, settings[name])
             except pydantic.ValidationError as error:
                 complaints += complain(error, f"{key}.{name}".lstrip("."), parameter.default)
         elif parameter.default is parameter.empty:
             complaints.append(f"{key}.{name}".lstrip(".") + " is missing")
     if complaints:
         raise UserError("; ".join(complaints))
-    return settings | found
+    return settings | values
 
 
 def _validated(annotation: Any, value: Any) -> Any:
@@ -102,7 +104,7 @@ def _validated(annotation: Any, value: Any) -> Any:
 def complain(
     error: pydantic.ValidationError, key: str, default: Any = inspect.Parameter.empty
 ) -> list[str]:
-    """What pydantic found: each key with its value and, if there is one, its default."""
+    """The complaints of pydantic: a key, its value and, if there is one, its default."""
     complaints = []
     for detail in error.errors():
         path = ".".join([key, *map(str, detail["loc"])]).strip(".")

@@ -39,7 +39,7 @@ def main(cfg: DictConfig) -> float | None:
         file_name = name.replace("/", "_")[:60]  # at most 240 bytes
         OmegaConf.update(cfg, "logger.name", file_name, force_add=True)
     if in_sweep() and run.begun():  # a job of a sweep that was interrupted
-        resume(run.path, cfg)
+        resume(run.path, cfg, own=True)
     else:
         if main_process():
             check_free(run.path, "hydra.run.dir")

@@ -30,9 +30,7 @@ ALTERNATIVES = [
 @pytest.mark.parametrize("overrides", [[], *ALTERNATIVES], ids=str)
 def test_every_config_composes_and_instantiates(config, tmp_path, overrides):
     cfg = config(*overrides)
-    if overrides == [
-        "trainer=gpu"
-    ]:  # needs one; its refusal without is tested with the command line
+    if overrides in (["trainer=gpu"], ["trainer=mps"]):  # test_trainer has their refusals
         cfg.trainer.accelerator = "cpu"
     trainer, model, data = assemble(plain(cfg), Run(tmp_path))
     assert isinstance(data, L.LightningDataModule)
@@ -112,51 +110,6 @@ def test_a_class_that_is_no_whole_model_is_refused(target):
     settings = {"_target_": f"src.models.{target}"}
     with pytest.raises(UserError, match=r"^model\._target_ is 'src\.models\."):
         check("model", settings)
-
-
-# Arguments of lightning.Trainer with which some number of the record would be wrong, or a resume
-# not exact.
-UNTESTED = {
-    "accumulate_grad_batches": 2,
-    "check_val_every_n_epoch": 2,
-    "val_check_interval": 0.5,
-    "max_steps": 7,
-    "max_time": "00:00:01:00",
-    "precision": "bf16-mixed",
-    "limit_train_batches": 0,
-    "limit_test_batches": 2,
-    "gradient_clip_val": 1,
-    "num_nodes": 2,
-    "profiler": "simple",
-    "default_root_dir": "/tmp",
-    "folder": "/tmp",
-    "max_stepz": 7,
-}
-
-
-@pytest.mark.parametrize("name", UNTESTED)
-def test_arguments_of_the_trainer_that_are_not_tested_are_refused_by_name(config, tmp_path, name):
-    cfg = config()
-    OmegaConf.update(cfg, f"trainer.{name}", UNTESTED[name], force_add=True)
-    with pytest.raises(
-        UserError, match=rf"^trainer\.{name}={UNTESTED[name]}: there is no such setting; "
-    ):
-        train(cfg, tmp_path / "run")
-
-
-@pytest.mark.parametrize(
-    "target", ["StochasticWeightAveraging", "ModelCheckpoint", "BatchSizeFinder"]
-)
-def test_callbacks_of_lightning_that_are_not_tested_are_refused_by_name(config, tmp_path, target):
-    cfg = config()
-    OmegaConf.update(
-        cfg,
-        "callbacks.extra",
-        {"_target_": f"lightning.pytorch.callbacks.{target}"},
-        force_add=True,
-    )
-    with pytest.raises(UserError, match=rf"^callbacks\.extra\._target_ is 'lightning\..*{target}'"):
-        train(cfg, tmp_path / "run")
 
 
 @pytest.mark.parametrize(

@@ -106,5 +106,6 @@ def test_auto_is_a_gpu_if_torch_has_one_whatever_else_lightning_would_take(
     monkeypatch, gpus, accelerator
 ):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(L, "Trainer", lambda **arguments: arguments)
     assert build_trainer(accelerator="auto")["accelerator"] == accelerator

@@ -143,8 +143,8 @@ def test_the_command_prints_tables_and_leaves_no_other_trace(cli, run, tmp_path)
             "trainer.accelerator=gpu trainer.devices=1 cannot be had here",
         ),
         (
-            ["trainer.accelerator=mps"],
-            "trainer.accelerator: input should be 'cpu', 'gpu' or 'auto'",
+            ["trainer.accelerator=tpu"],
+            "trainer.accelerator: input should be 'cpu', 'gpu', 'mps' or 'auto'",
         ),
         (["trainer.accelerator=1"], "trainer.accelerator: input should be 'cpu'"),
         (["data.root=1"], "data.root: input should be a valid string, got 1"),

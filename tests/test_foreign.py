@@ -333,7 +333,12 @@ GOING_ON: dict[str, Callable[[dict, Path], object]] = {
     "a folder for the trainer": lambda config, path: config["trainer"].update(
         default_root_dir=str(path)
     ),
-    "a profile of the trainer": lambda config, path: config["trainer"].update(profiler="simple"),
+    "a callback of Lightning's that resumes": lambda config, path: config["callbacks"].update(
+        x={"_target_": "lightning.pytorch.callbacks.OnExceptionCheckpoint", "dirpath": str(path)}
+    ),
+    "a callback of Lightning's without tests": lambda config, path: config["callbacks"].update(
+        x={"_target_": "lightning.pytorch.callbacks.SpikeDetection"}
+    ),
     "an interpolation": lambda config, path: config["model"].update(
         lr="${oc.create:{_target_: os.mkdir}}"
     ),
@@ -355,7 +360,8 @@ def test_going_on_builds_each_part_in_its_role_and_takes_no_path(route, run, tmp
     config, path = configuration(), tmp_path / "made"
     GOING_ON[route](config, path)
     run.config.write_text(yaml.safe_dump(config))
-    key = "it must not have|is damaged|there is no such setting|_target_ is|input should be"
+    key = "it must not have|is damaged|there is no such setting|_target_ is|input should be|"
+    key += "must be a folder of its own in the run folder|is refused|on the command line too"
     with pytest.raises(UserError, match=key) as refused:
         resume(run.path, run.settings(), [])
     assert "\n" not in str(refused.value)

@@ -18,10 +18,10 @@ from src.cli.console import command_line, pasteable, quoted
 from src.cli.explain import USER_ERRORS, explain
 from src.errors import UserError, printable
 from src.runs import Run, check_free, claim
+from src.training.devices import launched
 from src.training.experiment import train
 from src.training.resuming import resume
 from src.training.tensorboard import order_events, second
-from src.training.trainer import launched
 from tests.conftest import ROOT
 from tests.tools.faults import curves
 

@@ -7,7 +7,7 @@ from src.evaluate.scores import evaluate
 from src.models import scratch
 from src.runs.build import restore
 from src.training.experiment import train
-from src.training.testing import test as run_test
+from src.training.testing import measure
 from tests.conftest import compose_config
 
 SMALL = ["data.train_size=500", "data.val_size=100", "trainer.max_epochs=2"]
@@ -33,7 +33,7 @@ def test_each_split_passes_through_the_model_once(config, tmp_path, monkeypatch)
 def test_outputs_and_targets_are_those_of_the_split_in_its_order(config, tmp_path, model):
     run = train(config(f"model={model}", *SMALL, "~callbacks.figures"), tmp_path / "run")
     data, model = restore(run.settings(), run.best, within=run.path)
-    metrics, outputs, targets = run_test(model, data, "cpu")
+    metrics, outputs, targets = measure(model, data, run.settings())
     X, y = data.split_examples("test")
     with torch.inference_mode():
         torch.testing.assert_close(outputs, model(X), rtol=0, atol=1e-6)

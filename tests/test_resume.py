@@ -557,6 +557,7 @@ def test_what_several_processes_agree_on_is_a_tensor_of_their_device(monkeypatch
 
 def test_several_processes_ask_each_other_every_tenth_minibatch_only():
     trainer = SimpleNamespace(world_size=2, num_training_batches=100, global_step=0)
+    trainer.accumulate_grad_batches = 1
     last = Last()
     last.agreed = lambda trainer: asked.append(trainer.global_step) or 0
     asked = []

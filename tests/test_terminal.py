@@ -81,7 +81,7 @@ BAD = {
     "lr=1": ["Could not override 'lr'. Did you mean model.lr?"],
     "modell=scratch": ["Could not override 'modell'. Did you mean model?"],
     "seed.x=1": ["Could not override 'seed.x'. seed is a value, not a group of settings."],
-    "trainer.q=1": ["trainer has max_epochs, accelerator, devices, "],
+    "trainer.q=1": ["trainer has max_epochs, max_time, accelerator, "],
     "model=scrach": ["Available options in 'model': closed_form concise "],
     "model.lr=-1": ["model.lr: input should be greater than 0, got -1; try model.lr=0.1"],
     "model.lr=abc": ["model.lr: input should be a valid number", "got 'abc'; try model.lr=0.1"],

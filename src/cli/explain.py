@@ -63,11 +63,11 @@ def _folder_of_the_run() -> str:
 def _explain_yaml(error: yaml.MarkedYAMLError) -> str:
     """File, line, column, and what is wrong there."""
     mark = error.problem_mark or error.context_mark
-    place = (
-        f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}" if mark else "a YAML file"
-    )
+    source = "a YAML file"
+    if mark:
+        source = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}"
     context = f", {error.context}" if error.context else ""
-    return f"{place}: {error.problem}{context}"
+    return f"{source}: {error.problem}{context}"
 
 
 def _explain_argument(error: OverrideParseException) -> str:

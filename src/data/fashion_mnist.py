@@ -86,7 +86,9 @@ class FashionMNIST(SplitDataModule):
             self.splits["test"] = test, torch.arange(len(test))
 
     def scale(self, X: Tensor) -> Tensor:
-        return X.float().div_(255)
+        if X.is_floating_point():
+            return X.div(255)
+        return X.float().div_(255)  # in place: the copy is ours
 
 
 @functools.lru_cache(maxsize=2)

@@ -70,6 +70,10 @@ class SplitDataModule(L.LightningDataModule, ABC):
         """
         return X
 
+    def inputs(self, X: Tensor, dtype: torch.dtype) -> Tensor:
+        """Examples as a model whose parameters have that dtype sees them."""
+        return self.scale(X.double() if dtype == torch.float64 else X)
+
     @property
     def eval_batch_size(self) -> int:
         """Examples in a minibatch that is not trained on."""
@@ -96,7 +100,10 @@ class SplitDataModule(L.LightningDataModule, ABC):
 
     def on_after_batch_transfer(self, batch: list[Tensor], dataloader_idx: int) -> list[Tensor]:
         X, y = batch
-        return [self.scale(X), y]
+        dtype = (
+            torch.float64 if self.trainer and self.trainer.precision == "64-true" else torch.float32
+        )
+        return [self.inputs(X, dtype), y.to(dtype) if y.is_floating_point() else y]
 
     def loader(self, split: str, batch_size: int, shuffle: bool = False) -> BatchLoader:
         """Minibatches of the split, for this process of the run.

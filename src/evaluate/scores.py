@@ -15,8 +15,8 @@ from src.maths import functional as F
 from src.runs import Run, write
 from src.runs.build import load_weights, rebuild
 from src.tables import table
-from src.training.testing import test
-from src.training.trainer import Accelerator
+from src.training.devices import Accelerator
+from src.training.testing import measure
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +39,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     data, model = rebuild(settings, options.data.get("root"))
     epoch = load_weights(model, checkpoint, within)
     # one device, also if several have trained it, and nothing else that the run says of its trainer
-    accelerator = options.trainer.get("accelerator") or settings["trainer"].get(
-        "accelerator", "cpu"
-    )
-    metrics, outputs, targets = test(model, data, accelerator)
+    accelerator = options.trainer.get("accelerator")
+    metrics, outputs, targets = measure(model, data, settings, accelerator)
 
     result = {"checkpoint": str(checkpoint), "epoch": epoch, **metrics}
     if model.classifies:

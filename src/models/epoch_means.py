@@ -25,6 +25,8 @@ class EpochMeans:
         so_far = self.sums.setdefault(stage, {"n": 0})
         so_far["n"] += n  # a number: no device has to be asked
         for name, value in sums.items():
+            if value.device.type == "mps":  # it has no 64 bit
+                value = value.cpu()
             so_far[name] = so_far.get(name, 0) + value.double()
 
     def over_processes(self, stage: str, strategy: Strategy) -> dict[str, Tensor]:

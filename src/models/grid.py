@@ -83,7 +83,7 @@ class SoftmaxRegression(closed_form.SoftmaxRegression):
 
     def member_logits(self, X: Tensor) -> Tensor:
         """The logits of all members (n, K, q), by one product X (n, d) times (d, K q)."""
-        logits = F.linear(X.flatten(1), self.Ws.flatten(1), self.bs.flatten())
+        logits = F.linear(X.flatten(1), self.Ws.flatten(1), self.bs.flatten()).to(self.dtype)
         return logits.unflatten(1, self.bs.shape)
 
     def count_members(self, stage: str, logits: Tensor, y: Tensor) -> None:

@@ -44,6 +44,7 @@ class Regression(L.LightningModule, ABC):
     num_outputs: int
     classifies = False
     has_members = False
+    rounds_output = False  # True once the outputs of a mixed precision are widened
 
     def __init__(
         self,
@@ -98,6 +99,10 @@ class Regression(L.LightningModule, ABC):
 
     def setup(self, stage: str) -> None:
         check_data(self.data, self.num_inputs, self.num_outputs, self.classifies)
+        if self.trainer.precision in ("bf16-mixed", "16-mixed") and not self.rounds_output:
+            # Products are made with 16 bits. A loss of their sums needs 32.
+            self.register_forward_hook(widen)
+            self.rounds_output = True
 
     # --- metrics ----------------------------------------------------------------------------------
 
@@ -141,10 +146,10 @@ class Regression(L.LightningModule, ABC):
     def average(self, tensor: Tensor) -> Tensor:
         """The mean of the tensor over the processes that train together.
 
-        A single process gets the tensor itself. Each process has its part of a minibatch. Only
-        backward averages gradients by itself.
+        A single process gets the tensor itself, in the precision of the parameters. Each process
+        has its part of a minibatch. Only backward averages gradients by itself.
         """
-        return self.trainer.strategy.reduce(tensor, reduce_op="mean")
+        return self.trainer.strategy.reduce(tensor.to(self.dtype), reduce_op="mean")
 
     def on_train_epoch_start(self) -> None:
         (group, *_) = self.optimizer.param_groups
@@ -191,3 +196,8 @@ class Regression(L.LightningModule, ABC):
         so_far = checkpoint["epoch_so_far"]
         self.epoch_lr = so_far["lr"]
         self.means.load_state_dict(so_far["totals"], self.trainer.strategy)
+
+
+def widen(model: Regression, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    """The output in the precision of the parameters."""
+    return output.to(model.dtype)

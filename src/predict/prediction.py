@@ -31,7 +31,7 @@ from src.predict.pictures import decode
 from src.predict.preparation import pair, prepare
 from src.runs import Run, write_csv
 from src.runs.build import restore
-from src.training.testing import test
+from src.training.testing import Tested, measure
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,8 @@ def predict(cfg: DictConfig, folder: Path) -> None:
     paths = {} if options.inputs is None else find(options.inputs)
     run = Run(options.run)
     checkpoint = getattr(run, options.checkpoint)
-    data, model = restore(run.settings(), checkpoint, options.data.get("root"), within=run.path)
+    settings = run.settings()
+    data, model = restore(settings, checkpoint, options.data.get("root"), within=run.path)
     if not model.classifies or data.classes is None:
         raise UserError(f"run {run.path} is no classifier; predict needs one")
     if paths and data.resize is None:
@@ -64,7 +65,8 @@ def predict(cfg: DictConfig, folder: Path) -> None:
     file = options.decision.get("costs")
     costs = read_costs(Path(file), data.classes) if file else None
     if not paths:
-        rows, figures = predict_test_images(model, data, costs, options.first)
+        of_split = measure(model, data, settings, "cpu")
+        rows, figures = predict_test_images(of_split, data, costs, options.first)
         write_predictions(folder, rows, figures)
         return
 
@@ -101,17 +103,17 @@ def predict_pictures(
     model: Regression, data: SplitDataModule, seen: dict[str, Tensor], costs: Tensor | None
 ) -> list[dict[str, Any]]:
     """The rows of predictions.csv for pictures of the user's."""
-    X = data.scale(torch.stack([*seen.values()]))
+    X = data.inputs(torch.stack([*seen.values()]), model.dtype)
     with torch.inference_mode():
         p = F.softmax(model(X))
     return tabulate({"file": [*seen]}, p, data.classes, costs)
 
 
 def predict_test_images(
-    model: Regression, data: SplitDataModule, costs: Tensor | None, most: int
+    tested: Tested, data: SplitDataModule, costs: Tensor | None, most: int
 ) -> tuple[list[dict[str, Any]], dict[str, Figure]]:
     """The rows of predictions.csv for the test images; with costs a figure of `most` decisions."""
-    metrics, logits, y = test(model, data, "cpu")
+    metrics, logits, y = tested
     log.info("accuracy %.4f on %d test images", metrics["test/acc"], len(y))
     examples = {"image": range(len(y)), "true": [data.classes[label] for label in y]}
     rows = tabulate(examples, F.softmax(logits), data.classes, costs)

@@ -7,6 +7,7 @@ is followed.
 
 import importlib
 import inspect
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,23 +29,23 @@ ROLES: dict[str, tuple[str, type]] = {
     "callbacks": ("src.", L.Callback),
     "logger": ("src.", Checkpoint),
 }
-# Lightning's own callbacks that are tested with everything a run promises, and what Lightning does
-# not check.
+# What Lightning does not check of its own callbacks.
 LIGHTNING = {
     "lightning.pytorch.callbacks.EarlyStopping": {
         "patience": NonNegativeInt,
         "min_delta": Annotated[float, Field(ge=0, allow_inf_nan=False)],
     }
 }
+OF_LIGHTNING = "lightning.pytorch.callbacks."
 WIDTH = ("num_inputs", "num_outputs")  # arguments of a model that its data decide
 
 
-def build(key: str, settings: Any, **objects: Any) -> Any:
+def build(key: str, settings: Any, foreign: Collection[str] = (), **objects: Any) -> Any:
     """The object that the settings at `key` describe.
 
     Raises UserError if they, or their class, are refused.
     """
-    kind, values = check(key, settings, tuple(objects))
+    kind, values = check(key, settings, tuple(objects), foreign)
     try:
         return kind(**values, **objects)
     except Exception as error:
@@ -54,33 +55,39 @@ def build(key: str, settings: Any, **objects: Any) -> Any:
         raise UserError(f"{key}: {' '.join(str(error).split())}") from error
 
 
-def check(key: str, settings: Any, objects: tuple[str, ...] = ()) -> tuple[type, dict[str, Any]]:
+def check(
+    key: str, settings: Any, objects: tuple[str, ...] = (), foreign: Collection[str] = ()
+) -> tuple[type, dict[str, Any]]:
     """The class that the settings at `key` name, and its arguments but those that are `objects`.
 
-    Raises UserError if the class is not one of its role, or an argument does not fit.
+    `foreign` are classes outside of this project and Lightning that may be callbacks. Raises
+    UserError if the class is not one of its role, or an argument does not fit.
     """
     if not isinstance(settings, dict) or not isinstance(settings.get("_target_"), str):
         raise UserError(f"{key} must be a group of settings with a _target_, got {settings!r}")
     values = {name: value for name, value in settings.items() if name != "_target_"}
-    kind = _class(key, settings["_target_"])
+    kind = _class(key, settings["_target_"], foreign)
     return kind, arguments(key, kind, values, objects, LIGHTNING.get(settings["_target_"]))
 
 
-def _class(key: str, target: str) -> type:
+def _class(key: str, target: str, foreign: Collection[str]) -> type:
     """The class of that name, if it fits the role of the key."""
     package, base = ROLES[key.partition(".")[0]]
+    packages = (package, OF_LIGHTNING) if base is L.Callback else (package,)
     module, _, name = target.rpartition(".")
     kind = None
-    if target in LIGHTNING:
-        kind = getattr(importlib.import_module(module), name)
-    elif target.startswith(package) and all(part.isidentifier() for part in target.split(".")):
+    allowed = target.startswith(packages) or target in foreign
+    if allowed and module and all(part.isidentifier() for part in target.split(".")):
         kind = _imported(module, name)
-        if not f"{getattr(kind, '__module__', '')}.".startswith(package):
+        defined = f"{getattr(kind, '__module__', '')}."
+        if target not in foreign and not defined.startswith(packages):
             kind = None
     if inspect.isclass(kind) and issubclass(kind, base) and not inspect.isabstract(kind):
         return kind
     must = f"must be a {base.__name__} that is defined in {package[:-1]}"
-    also = f" or one of {', '.join(LIGHTNING)}" if base is L.Callback else ""
+    also = ""
+    if base is L.Callback:
+        also = f" or {OF_LIGHTNING[:-1]}; for another, give {key}._target_ on the command line too"
     raise UserError(f"{key}._target_ is {target!r}, but {must}{also}")
 
 
@@ -122,7 +129,10 @@ def rebuild(
     """
     node = {name: value for name, value in settings["data"].items() if name not in INCIDENTAL}
     data = build("data", node | _sources(node.get("_target_"), root))
-    return data, build_model(settings, data)
+    model = build_model(settings, data)
+    if str(settings["trainer"].get("precision")) in ("64-true", "64"):
+        model.double()
+    return data, model
 
 
 def load_weights(model: L.LightningModule, checkpoint: Path, within: Path | None = None) -> int:

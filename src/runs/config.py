@@ -17,6 +17,18 @@ CONF = Path(__file__).parents[2] / "conf"
 # Keys of data that name the sources of its files.
 SOURCES = ("root", "system_copies", "mirrors", "debian_package")
 INCIDENTAL = (*SOURCES, "num_workers")  # keys of data that do not make a run another experiment
+# Settings of the trainer that change what is computed, with their defaults.
+MATHEMATICAL = {
+    "precision": "32-true",
+    "limit_train_batches": 1.0,
+    "limit_val_batches": 1.0,
+    "limit_test_batches": 1.0,
+    "check_val_every_n_epoch": 1,
+    "accumulate_grad_batches": 1,
+    "gradient_clip_val": None,
+    "gradient_clip_algorithm": "norm",
+    "fast_dev_run": False,
+}
 GROUPS = ("data", "model", "trainer")  # without which there is no run
 OPTIONAL = ("callbacks", "logger")  # groups that may be left out
 # The lowest and the highest value.
@@ -116,7 +128,11 @@ def identity(settings: dict[str, Any]) -> dict[str, Any]:
 
     The length of the run and its machine are not among them.
     """
-    values = {"seed": settings["seed"], "trainer.devices": settings["trainer"].get("devices", 1)}
+    trainer = settings["trainer"]
+    values = {"seed": settings["seed"], "trainer.devices": trainer.get("devices", 1)}
+    for name, default in MATHEMATICAL.items():
+        if trainer.get(name, default) != default:
+            values[f"trainer.{name}"] = trainer[name]
     for group in ("model", "data"):
         kept = {key: value for key, value in settings[group].items() if key not in INCIDENTAL}
         values |= leaves(kept, f"{group}.")

@@ -8,7 +8,8 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, Timer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig
 
 from src.data.module import SplitDataModule
@@ -18,11 +19,17 @@ from src.processes import main_process
 from src.runs import Run, check_free, claim
 from src.runs.build import WIDTH, build, build_model, check
 from src.runs.config import plain
-from src.signatures import arguments, parameters
+from src.training.callbacks import (
+    Foreign,
+    build_callbacks,
+    check_callbacks,
+    check_kinds,
+    untested_callbacks,
+)
 from src.training.history import History, history, keep_record, logged, measures, only
 from src.training.saving import Last
 from src.training.stopping import Ending
-from src.training.trainer import build_trainer
+from src.training.trainer import build_trainer, trainer_arguments, untested_arguments
 
 log = logging.getLogger(__name__)
 
@@ -54,42 +61,48 @@ def train(
                 path.unlink(missing_ok=True)
             run.save_config(settings, overrides)
         with keep_record(run, settings["seed"]) as record:
-            record |= fit(run, *assemble(settings, run, *callbacks))
+            parts = assemble(settings, run, *callbacks)
+            record |= untested(settings) | fit(run, *parts)
     return run
 
 
-def check_settings(settings: dict[str, Any]) -> None:
+def check_settings(settings: dict[str, Any], foreign: Foreign = None) -> None:
     """Raises UserError unless everything that a run needs can be built from the settings.
 
     Builds nothing.
     """
     check("data", settings["data"])
     check("model", settings["model"], WIDTH)
-    for name, callback in settings["callbacks"].items():
-        check(f"callbacks.{name}", callback)
+    check_kinds(settings, foreign)
     if settings["logger"]:
         check("logger", settings["logger"])
     trainer_arguments(settings)
 
 
-def trainer_arguments(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of the trainer, those that are left out with their defaults."""
-    values = {}
-    for name, parameter in parameters(build_trainer).items():
-        if parameter.kind is not parameter.KEYWORD_ONLY:
-            values[name] = parameter.default
-    given = arguments("trainer", build_trainer, settings["trainer"], ("folder", "callbacks"))
-    return values | given
+def untested(settings: dict[str, Any], foreign: Foreign = None) -> dict[str, list[str]]:
+    """What the record says of settings that no test has tried with all that a run promises.
+
+    It is said in one line too.
+    """
+    names = untested_arguments(settings) + untested_callbacks(settings, foreign)
+    if not names:
+        return {}
+    log.info("accepted, but not tested with all that a run promises: %s", ", ".join(names))
+    return {"untested": names}
 
 
 def assemble(
-    settings: dict[str, Any], run: Run, *further: L.Callback, goes_on: bool = False
+    settings: dict[str, Any],
+    run: Run,
+    *further: L.Callback,
+    goes_on: bool = False,
+    foreign: Foreign = None,
 ) -> tuple[L.Trainer, Regression, SplitDataModule]:
     """Everything that `fit` needs, built and checked.
 
     Nothing is written or trained.
     """
-    check_settings(settings)
+    check_settings(settings, foreign)
     devices = settings["trainer"].get("devices", 1)
     if devices != 1 and run.in_sweep():
         raise UserError(
@@ -100,52 +113,54 @@ def assemble(
     L.seed_everything(settings["seed"], workers=True, verbose=False)
     data = build("data", settings["data"])
     model = build_model(settings, data)
-    configured = {}
-    for name, callback_settings in settings["callbacks"].items():
-        configured[name] = build(f"callbacks.{name}", callback_settings)
-    check_callbacks(configured, model, data)
+    configured = build_callbacks(settings, run, foreign)
+    chosen = trainer_arguments(settings)
+    check_optimization(chosen, model)
+    measured = measured_metrics(model, data, chosen)
+    check_callbacks(configured, measured)
     last = configured.pop("last", None) or Last()
     writers = [History()]  # first: the other callbacks draw, write or save the history
     if settings["logger"]:
         logger = build("logger", settings["logger"])
         if main_process():
             writers.append(logger)
-    callbacks = [Timer(), *writers, *configured.values(), Ending(goes_on), last, *further]
-    trainer = build_trainer(**trainer_arguments(settings), folder=run.path, callbacks=callbacks)
+    callbacks = [*writers, *configured.values(), Ending(goes_on), last, *further]
+    trainer = build_trainer(**chosen, folder=run.path, callbacks=callbacks)
     return trainer, model, data
 
 
-def check_callbacks(
-    callbacks: dict[str, L.Callback], model: Regression, data: SplitDataModule
-) -> None:
-    """Raises UserError for callbacks that a run cannot have.
-
-    A callback must not wait for a metric that is not measured, and no two may have the same state.
-    """
-    measured = measured_metrics(model, data)
-    keys = {}
-    for own in (History(), Timer()):
-        keys[own.state_key] = f"the {type(own).__name__} of every run"
-    for name, callback in callbacks.items():
-        if isinstance(callback, EarlyStopping) and callback.monitor not in measured:
-            waits = f"callbacks.{name}.monitor={callback.monitor}"
-            other = f"this run measures {', '.join(measured)}"
+def check_optimization(trainer: dict[str, Any], model: Regression) -> None:
+    """Raises UserError for arguments of the trainer that the model does not take."""
+    without = {"accumulate_grad_batches": 1, "gradient_clip_val": None}
+    for name, off in without.items():
+        if trainer[name] != off and not model.automatic_optimization:
             raise UserError(
-                f"{waits}, but {other}; early stopping needs a validation split (data.val_size)"
+                f"trainer.{name}={trainer[name]}: this model takes its steps itself; "
+                "take model=concise or model=linear_concise, which leave them to Lightning"
             )
-        if type(callback).state_dict is L.Callback.state_dict:  # it has no state
-            continue
-        other = keys.setdefault(callback.state_key, f"callbacks.{name}")
-        if other != f"callbacks.{name}":
-            raise UserError(
-                f"callbacks.{name} is the same as {other}: a checkpoint can hold the state of one"
-            )
+    if trainer["precision"] == "16-mixed" and not model.automatic_optimization:
+        raise UserError(
+            "trainer.precision=16-mixed scales the loss, and this model takes its steps itself; "
+            "take trainer.precision=bf16-mixed, or model=concise"
+        )
+    if model.has_members and trainer["limit_val_batches"] == 0:
+        raise UserError("trainer.limit_val_batches=0: model=grid selects by val/loss; leave it out")
+    if model.has_members and trainer["check_val_every_n_epoch"] > 1:
+        raise UserError(
+            f"trainer.check_val_every_n_epoch={trainer['check_val_every_n_epoch']}: model=grid "
+            "selects by val/loss after every epoch; leave it out"
+        )
 
 
-def measured_metrics(model: Regression, data: SplitDataModule) -> list[str]:
+def measured_metrics(
+    model: Regression, data: SplitDataModule, trainer: dict[str, Any]
+) -> list[str]:
     """The metrics that may end a run: those that are not measured on the test set."""
     metrics = []
-    for stage in sorted({"train", data.validates_on} - {"test"}):
+    stages = {"train", data.validates_on} - {"test"}
+    if trainer["limit_val_batches"] == 0:
+        stages = {"train"}
+    for stage in sorted(stages):
         metrics.append(f"{stage}/loss")
         if model.classifies:
             metrics.append(f"{stage}/acc")
@@ -157,12 +172,15 @@ def fit(run: Run, trainer: L.Trainer, model: Regression, data: SplitDataModule) 
 
     Returns the results for the record.
     """
-    trainer.fit(model, data, ckpt_path=run.last if run.last.exists() else None)
+    try:
+        trainer.fit(model, data, ckpt_path=run.last if run.last.exists() else None)
+    except MisconfigurationException as error:  # an argument or a callback that is not ours
+        raise UserError(f"lightning: {' '.join(str(error).split())}") from error
     ended = only(trainer, Ending).how
     seconds = only(trainer, Timer).time_elapsed("train")  # includes those before a resume
     trainer.test(model, data, ckpt_path=run.best, verbose=False)
     row = history(trainer).tested
-    trained_on = len(data.splits["train"][1]) * trainer.current_epoch
+    trained_on = examples_of_an_epoch(trainer, data) * trainer.current_epoch
     return {
         **measures(row),
         **logged(trainer),
@@ -176,3 +194,10 @@ def fit(run: Run, trainer: L.Trainer, model: Regression, data: SplitDataModule) 
         "threads": torch.get_num_threads(),
         "data_sha256": data.checksums,
     }
+
+
+def examples_of_an_epoch(trainer: L.Trainer, data: SplitDataModule) -> int:
+    """The examples that all processes together train on in an epoch."""
+    of_all = len(data.splits["train"][1])
+    in_minibatches = trainer.num_training_batches * data.batch_size * trainer.world_size
+    return min(of_all - of_all % trainer.world_size, in_minibatches)

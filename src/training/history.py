@@ -37,14 +37,16 @@ class History(Late):
     """One row of metrics per epoch, with the norms of W and b.
 
     The rows are in every checkpoint, in metrics.csv and in the log.
-    Saves checkpoints/best.ckpt: the epoch with the lowest validation loss; without validation
-    split, the last. A resumed run goes on from the rows of its checkpoint. Of the callbacks that
-    are Late, `assemble` puts the history first, so that last.ckpt has no rows that are not in the
-    file and in TensorBoard.
+    Saves checkpoints/best.ckpt: the epoch with the lowest validation loss. Of a run without
+    validation it is the last epoch, and where some epochs have none it is one that has it. A
+    resumed run goes on from the rows of its checkpoint. Of the callbacks that are Late, `assemble`
+    puts the history first, so that last.ckpt has no rows that are not in the file and in
+    TensorBoard.
     """
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
+        self.earlier: dict[str, torch.Tensor] = {}  # what was logged up to the epoch before
         self.tested: dict[str, float] = {}  # the row whose checkpoint is tested
 
     def on_fit_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:
@@ -52,7 +54,13 @@ class History(Late):
             write_csv(run_of(trainer).metrics_csv, self.rows)
 
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        metrics = logged(trainer)
+        # Lightning keeps the metrics of a validation until the next one. What is the very tensor of
+        # the epoch before was not measured in this one.
+        metrics = {}
+        for name, value in trainer.callback_metrics.items():
+            if value is not self.earlier.get(name):
+                metrics[name] = value.item()
+        self.earlier = dict(trainer.callback_metrics)
         weights = model.weights()
         if weights:  # the model is X W + b
             W, b = weights
@@ -65,7 +73,8 @@ class History(Late):
             write_csv(run_of(trainer).metrics_csv, self.rows)
             text = "  ".join(f"{name} {value:.4f}" for name, value in first.items())
             log.info("epoch %d/%d  %s", epoch, trainer.max_epochs, text)
-        if "val/loss" not in row or row is min(self.rows, key=itemgetter("val/loss")):
+        validated = [row for row in self.rows if "val/loss" in row]
+        if not validated or row is min(validated, key=itemgetter("val/loss")):
             trainer.save_checkpoint(run_of(trainer).best)
 
     def on_fit_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:

@@ -48,8 +48,8 @@ class LossMovement(L.Callback):
         loader.sampler.set_epoch(trainer.current_epoch)
         losses = []
         for X, y in loader:
-            output = model(data.scale(X.to(model.device)))
-            losses.append(model.loss(output, y.to(model.device)).item())
+            X, y = data.on_after_batch_transfer([X.to(model.device), y.to(model.device)], 0)
+            losses.append(model.loss(model(X), y).item())
         self.log("train/rest", mean_change(losses), logger=False)
 
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
+from lightning.pytorch.callbacks import LambdaCallback
 from omegaconf import DictConfig
 
 from src.errors import UserError
@@ -15,8 +15,9 @@ from src.runs import Run, check_version
 from src.runs.build import check, restore
 from src.runs.checkpoint import load_checkpoint
 from src.runs.config import identity, plain
-from src.training.experiment import assemble, check_settings, fit, trainer_arguments
+from src.training.experiment import assemble, check_settings, fit, untested
 from src.training.history import keep_record
+from src.training.trainer import trainer_arguments
 
 log = logging.getLogger(__name__)
 
@@ -32,29 +33,44 @@ def check_same_experiment(before: dict[str, Any], settings: dict[str, Any]) -> N
 
 def what_ends(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that decide after which epoch a run ends."""
-    endings = {"max_epochs": trainer_arguments(settings)["max_epochs"]}
+    chosen = trainer_arguments(settings)
+    endings = {"max_epochs": chosen["max_epochs"], "max_time": chosen["max_time"]}
     for name, callback in settings["callbacks"].items():
-        kind, values = check(f"callbacks.{name}", callback)
-        if issubclass(kind, EarlyStopping):
-            endings[name] = values
+        if str(callback.get("_target_")).endswith("EarlyStopping"):
+            _, endings[name] = check(f"callbacks.{name}", callback)
     return endings
 
 
+def named_in(overrides: Sequence[str]) -> set[str]:
+    """The classes that the overrides name."""
+    named = set()
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if key.endswith("._target_"):
+            named.add(value)
+    return named
+
+
 def resume(
-    folder: str | Path, cfg: DictConfig | dict | None = None, overrides: Sequence[str] = ()
+    folder: str | Path,
+    cfg: DictConfig | dict | None = None,
+    overrides: Sequence[str] = (),
+    own: bool = False,
 ) -> Run:
     """Finish the run in `folder`.
 
-    `cfg` is its config with `overrides` applied; without it the run is as it was. Raises UserError,
-    with the folder as it was, if the run cannot go on like that.
+    `cfg` is its config with `overrides` applied; without it the run is as it was. A class outside
+    of this project and Lightning is built only if the overrides name it, or if the config is one's
+    `own`, not the folder's. Raises UserError, with the folder as it was, if the run cannot go on.
     """
+    foreign = None if own else named_in(overrides)
     run = Run(folder)
     with run.lock():
         earlier = run.results()
         check_run_version(run, earlier)
         before = plain(run.settings())
         settings = plain(before if cfg is None else cfg)
-        check_settings(settings)
+        check_settings(settings, foreign)
         check_same_experiment(before, settings)
         goes_on = what_ends(settings) != what_ends(before)
         if is_done(earlier, settings, goes_on):
@@ -62,11 +78,12 @@ def resume(
             return run
         epochs, steps = check_last(run, settings)
         save = save_when_training(run, settings, overrides)
-        trainer, model, data = assemble(settings, run, save, goes_on=goes_on)
+        trainer, model, data = assemble(settings, run, save, goes_on=goes_on, foreign=foreign)
         data.prepare_data()
 
         resumed = [*earlier.get("resumed", []), {"step": steps, "overrides": [*overrides]}]
-        with keep_record(run, settings["seed"], resumed=resumed) as record:
+        known = {"resumed": resumed, **untested(settings, foreign)}
+        with keep_record(run, settings["seed"], **known) as record:
             log.info("resumed after %d epochs, %d steps", epochs, steps)
             record |= fit(run, trainer, model, data)
     return run

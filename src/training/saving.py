@@ -49,6 +49,8 @@ class Last(Late):
     def on_train_batch_end(self, trainer, model, outputs, batch, batch_idx) -> None:
         if batch_idx + 1 == trainer.num_training_batches:
             return  # the end of the epoch is near, and saves
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return  # gradients that wait for their step are in no checkpoint
         asks = trainer.world_size == 1 or trainer.global_step % AGREE == 0
         signum = self.agreed(trainer) if asks else 0
         if signum or (

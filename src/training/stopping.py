@@ -3,9 +3,10 @@
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, Timer
 
 from src.runs import ALL_EPOCHS
+from src.training.history import only
 
 
 class Ending(L.Callback):
@@ -37,6 +38,9 @@ class Ending(L.Callback):
     def on_train_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         if trainer.should_stop:
             self.how = f"a callback at epoch {trainer.current_epoch}"
+            left = only(trainer, Timer).time_remaining()
+            if left is not None and left <= 0:
+                self.how = f"max_time at epoch {trainer.current_epoch}"
         for stopper in trainer.early_stopping_callbacks:
             if trainer.should_stop and stopper.stopping_reason_message:
                 reason = stopper.stopping_reason_message.removesuffix(" Signaling Trainer to stop.")

@@ -1,4 +1,4 @@
-"""The Trainer of every run: Lightning's, with the arguments that all promises are tested with."""
+"""The Trainer of every run: Lightning's, with the arguments that it takes and refuses."""
 
 import contextlib
 import logging
@@ -6,93 +6,197 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import lightning as L
-import rich
 import torch
-from lightning.fabric.plugins.environments import (
-    ClusterEnvironment,
-    LightningEnvironment,
-    SLURMEnvironment,
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Checkpoint, Timer
+from lightning.pytorch.profilers import (
+    AdvancedProfiler,
+    PassThroughProfiler,
+    Profiler,
+    PyTorchProfiler,
+    SimpleProfiler,
 )
-from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.profilers import PassThroughProfiler
 from pydantic import Field, PositiveInt
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from src.errors import UserError
 from src.formats import ROWS
-from src.processes import main_process
+from src.signatures import arguments, parameters
+from src.training.arguments import (
+    LIMITS,
+    PRECISIONS,
+    REFUSED,
+    Duration,
+    Limit,
+    LimitOrNone,
+    Positive,
+    Precision,
+)
+from src.training.devices import CORES, Accelerator, available_accelerator, launched
+from src.training.progress import ProgressBar
 from src.training.saving import CheckpointIO
 
-Accelerator = Literal["cpu", "gpu", "auto"]  # auto: gpu if there is one
-CORES = os.cpu_count() or 1
 MOST_EPOCHS = ROWS  # so that the metrics of all can be read again
 NOTHING = contextlib.nullcontext()
 IGNORED = [  # warnings of Lightning's
     ".*LeafSpec.*",  # its own use of a torch name that is on its way out
     ".*sync_dist=True.*",  # the model logs means that are over all processes already
     ".*callbacks used to create the checkpoint need to be provided.*",  # a stopper may be left out
+    ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run has further ones
+    ".*PyTorch Profiler default schedule will be overridden.*",  # a run may be short
+    ".*Profiler clears events at the end of each cycle.*",  # as its schedule wants
     ".*The `srun` command is available on your system.*",  # as on every login node of a cluster
 ]
 
 
 def build_trainer(
     max_epochs: Annotated[int, Field(gt=0, le=MOST_EPOCHS)] = 20,
+    max_time: Duration | None = None,
     accelerator: Accelerator = "cpu",
     devices: PositiveInt = 1,
     strategy: Literal["auto", "ddp"] = "auto",
+    precision: Precision = "32-true",
+    limit_train_batches: Limit = 1.0,
+    limit_val_batches: LimitOrNone = 1.0,
+    limit_test_batches: Limit = 1.0,
+    check_val_every_n_epoch: PositiveInt = 1,
+    accumulate_grad_batches: PositiveInt = 1,
+    gradient_clip_val: Positive | None = None,
+    gradient_clip_algorithm: Literal["norm", "value"] = "norm",
+    deterministic: bool | Literal["warn"] = False,
+    detect_anomaly: bool = False,
+    profiler: Literal["simple", "advanced", "pytorch"] | None = None,
+    fast_dev_run: bool | PositiveInt = False,
     enable_progress_bar: bool = True,
     threads: Annotated[int, Field(ge=1, le=CORES)] = 1,
     *,
     folder: Path = Path("."),
     callbacks: Sequence[L.Callback] = (),
+    **further: Any,
 ) -> L.Trainer:
     """Lightning's Trainer of the run in `folder`, with its callbacks.
 
+    conf/trainer/default.yaml says what the arguments mean; `further` ones are Lightning's.
+    `trainer_arguments` has replaced fast_dev_run by what it stands for.
+
     From here on, torch uses `threads` threads on the CPU: one is enough for products of this size,
     gives the same bits whatever the number of cores, and does not wait for others on a busy
-    machine. Raises UserError for hardware that is not there, and for processes that a launcher has
-    started unasked.
+    machine. Raises UserError for hardware that is not there, for processes that a launcher has
+    started unasked, and for what Lightning refuses.
     """
     accelerator = available_accelerator(accelerator, devices)
+    if precision == "16-mixed" and accelerator == "cpu":
+        raise UserError("trainer.precision=16-mixed needs a GPU; take trainer.precision=bf16-mixed")
+    if precision == "64-true" and accelerator == "mps":
+        raise UserError(
+            "trainer.precision=64-true: mps has no 64 bit; take trainer.accelerator=cpu"
+        )
     torch.set_num_threads(threads)
     silence_lightning()
     cluster = launched(devices)
     bar = [ProgressBar()] if enable_progress_bar else []
-    return L.Trainer(
-        max_epochs=max_epochs,
-        accelerator=accelerator,
-        devices=devices,
-        strategy=strategy,
-        enable_progress_bar=False,  # ours is quicker, and one for all epochs
-        callbacks=[*callbacks, *bar],
-        logger=False,  # src.training.tensorboard writes for TensorBoard
-        default_root_dir=folder.absolute(),
-        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
-        enable_model_summary=False,
-        num_sanity_val_steps=0,  # the model checks its inputs itself
-        use_distributed_sampler=False,  # src.data.batches divides the examples exactly
-        plugins=[CheckpointIO(), *cluster],
+    own = {
+        "enable_progress_bar": False,  # ours is quicker, and one for all epochs
+        "callbacks": [Timer(max_time, interval="epoch", verbose=False), *callbacks, *bar],
+        "logger": False,  # src.training.tensorboard writes for TensorBoard
+        "default_root_dir": folder.absolute(),
+        "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
+        "num_sanity_val_steps": 0,  # the model checks its inputs itself
+        "use_distributed_sampler": False,  # src.data.batches divides the examples exactly
+        "plugins": [CheckpointIO(), *cluster],
+        "profiler": build_profiler(profiler, folder),
+    }
+    further.setdefault("enable_model_summary", False)
+    try:
+        return L.Trainer(
+            max_epochs=max_epochs,
+            accelerator=accelerator,
+            devices=devices,
+            strategy=strategy,
+            precision=precision,
+            limit_train_batches=limit_train_batches,
+            limit_val_batches=limit_val_batches,
+            limit_test_batches=limit_test_batches,
+            check_val_every_n_epoch=check_val_every_n_epoch,
+            accumulate_grad_batches=accumulate_grad_batches,
+            gradient_clip_val=gradient_clip_val,
+            gradient_clip_algorithm=gradient_clip_algorithm,
+            deterministic=deterministic,
+            detect_anomaly=detect_anomaly,
+            **own,
+            **further,
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def build_profiler(name: str | None, folder: Path) -> Profiler:
+    """The profiler of that name; its report lies in the folder."""
+    profilers = {
+        "simple": SimpleProfiler,
+        "advanced": AdvancedProfiler,
+        "pytorch": PyTorchProfiler,
+    }
+    if name is None:
         # without it an epoch takes 1.04 to 1.17 times as long (five medians)
-        profiler=Unprofiled(),
-    )
+        return Unprofiled()
+    # The profiler of torch says on the terminal what it cannot find, and that it begins.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    return profilers[name](dirpath=folder.absolute(), filename=f"{name}_profile")
 
 
-def available_accelerator(accelerator: Accelerator, devices: int) -> Literal["cpu", "gpu"]:
-    """The kind of device to train on.
+def trainer_arguments(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the trainer as `build_trainer` takes them, with the defaults of the others.
 
-    Raises UserError if there are fewer of them than `devices`.
+    fast_dev_run is an epoch of one minibatch, or so many, of each split. Raises UserError for an
+    argument that there is not, that is refused, or whose value does not fit.
     """
-    available = {"cpu": CORES, "gpu": torch.cuda.device_count()}
-    if accelerator == "auto":
-        accelerator = "gpu" if available["gpu"] else "cpu"
-    if devices > available[accelerator]:
-        asked = f"trainer.accelerator={accelerator} trainer.devices={devices} cannot be had here"
-        advice = "try trainer.accelerator=cpu trainer.devices=1"
-        raise UserError(f"{asked}, where there are {available[accelerator]}; {advice}")
-    return accelerator
+    known = defaults()
+    for name, value in settings["trainer"].items():
+        if name in REFUSED:
+            raise UserError(f"trainer.{name}={value} is refused: {REFUSED[name]}")
+    objects = ("folder", "callbacks", "further")
+    given = arguments("trainer", build_trainer, settings["trainer"], objects)
+    check_further({name: value for name, value in given.items() if name not in known})
+    values = known | given
+    precision = str(values["precision"])
+    values["precision"] = PRECISIONS.get(precision, precision)
+    if values["fast_dev_run"]:
+        values["max_epochs"] = 1
+        values |= dict.fromkeys(LIMITS, int(values["fast_dev_run"]))
+    return values
+
+
+def defaults() -> dict[str, Any]:
+    """The arguments that keep all that a run promises, with their defaults."""
+    values = {}
+    for name, parameter in parameters(build_trainer).items():
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+            values[name] = parameter.default
+    return values
+
+
+def check_further(further: dict[str, Any]) -> None:
+    """Raises UserError for arguments that Lightning does not have, or whose values do not fit."""
+    of_lightning = parameters(L.Trainer)
+    for name, value in further.items():
+        if name not in of_lightning:
+            raise UserError(
+                f"trainer.{name}={value}: there is no such setting; there are "
+                f"{', '.join(defaults())}, and what docs/lightning.md has of lightning.Trainer"
+            )
+    arguments("trainer", L.Trainer, further)
+
+
+def untested_arguments(settings: dict[str, Any]) -> list[str]:
+    """The accepted settings of the trainer that no test has tried with all that a run promises."""
+    names = []
+    for name in settings["trainer"]:
+        if name not in defaults():
+            names.append(f"trainer.{name}")
+    return names
 
 
 def silence_lightning() -> None:
@@ -101,78 +205,6 @@ def silence_lightning() -> None:
         logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)
     for message in IGNORED:
         warnings.filterwarnings("ignore", message=message)
-
-
-def launched(devices: int) -> list[ClusterEnvironment]:
-    """The environment of the processes that srun has started.
-
-    Lightning misses it in an interactive allocation, and takes a batch script for a task of srun's.
-    Raises UserError unless the run has the processes that it asks for, or Lightning is to start
-    them.
-    """
-    names = (
-        "RANK",
-        "LOCAL_RANK",
-        "WORLD_SIZE",
-        "SLURM_NTASKS",
-        "SLURM_STEP_NUM_TASKS",
-        "SLURM_STEP_NUM_NODES",
-    )
-    numbers, unfit = {}, False
-    for name in names:
-        if name in os.environ:
-            text = numbers[name] = os.environ[name]
-            unfit = unfit or not (text.isascii() and text.isdigit())
-    torchrun = "RANK" in numbers
-    tasks, processes = 1, devices
-    if not unfit:
-        tasks = 1 if torchrun else int(numbers.get("SLURM_STEP_NUM_TASKS", 1))
-        if torchrun:
-            processes = int(numbers.get("WORLD_SIZE", 1))
-        elif tasks > 1 or SLURMEnvironment.detect():
-            processes = tasks if numbers.get("SLURM_STEP_NUM_NODES", "1") == "1" else 0
-    if unfit or processes != devices or (devices == 1 and not main_process()):
-        raise UserError(
-            f"trainer.devices={devices} asks for as many processes, but the environment says "
-            f"{numbers}; start them with srun --nodes=1 --ntasks-per-node=DEVICES or torchrun, or "
-            "unset what another program left"
-        )
-    if tasks > 1:
-        return [SLURMEnvironment()]
-    return [] if torchrun else [LightningEnvironment()]
-
-
-class ProgressBar(L.Callback):
-    """A bar over the whole fit, below the log lines of a terminal.
-
-    It shows the epoch, the minibatches and the time left.
-    """
-
-    def __init__(self):
-        columns = (
-            "{task.description}",
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            "left",
-        )
-        visible = rich.get_console().is_terminal and main_process()
-        self.bar = Progress(*columns, transient=True, disable=not visible)
-        self.task = self.bar.add_task("")
-
-    def on_train_batch_end(self, trainer, model, outputs, batch, batch_idx) -> None:
-        self.bar.start()
-        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-        total = trainer.max_epochs * trainer.num_training_batches
-        self.bar.update(self.task, completed=trainer.global_step, total=total, description=epoch)
-
-    def on_train_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        self.bar.stop()
-
-    def on_exception(
-        self, trainer: L.Trainer, model: L.LightningModule, exception: BaseException
-    ) -> None:
-        self.bar.stop()
 
 
 class Unprofiled(PassThroughProfiler):
