@@ -28,8 +28,9 @@ def parameters(function: Callable) -> dict[str, inspect.Parameter]:
         if not rest:
             break
         _, base, *_ = kind.__mro__
-        if base is not object:  # it names the settings that are handed on
-            known.pop(rest[0])
+        if base is object or kind.__module__.startswith("lightning."):
+            break  # Lightning may do something else with them
+        known.pop(rest[0])  # the base names the settings that are handed on
     return known
 
 

@@ -34,17 +34,14 @@ def main(cfg: DictConfig) -> float | None:
         from src.training import resume, train  # torch: a wrong command line is answered without it
 
     run = Run(HydraConfig.get().runtime.output_dir)
-    if in_sweep() and cfg.get("logger") is not None:
-        name = Sweep(run.path.parent).name(int(run.path.name))
-        file_name = name.replace("/", "_")[:60]  # at most 240 bytes
-        OmegaConf.update(cfg, "logger.name", file_name, force_add=True)
+    job = Sweep(run.path.parent).name(int(run.path.name)) if in_sweep() else ""
     if in_sweep() and run.begun():  # a job of a sweep that was interrupted
         resume(run.path, cfg, own=True)
     else:
         if main_process():
             check_free(run.path, "hydra.run.dir")
             write(run.config.with_name("hydra.yaml"), OmegaConf.to_yaml(HydraConfig.get()))
-        train(cfg, run.path, overrides=HydraConfig.get().overrides.task)
+        train(cfg, run.path, overrides=HydraConfig.get().overrides.task, job=job)
     log_results(run)
     return run.metrics.get("val/loss")
 
@@ -54,6 +51,7 @@ def log_results(run: Run) -> None:
         return
     with signals.held():
         from src.training.history import last_members  # torch
+        from src.training.loggers.sender import unsent
 
     if members := last_members(run):
         from src.sweeps.summary import summarize_members  # matplotlib
@@ -68,6 +66,9 @@ def log_results(run: Run) -> None:
     if ended.startswith("early stopping"):
         log.info("to train on without it: %s", how_to_train_on(run))
     log.info("written to %s/", pasteable(run.path))
+    if names := unsent(run, run.settings()):
+        command = command_line("src.resume", override("run", run.path))
+        log.info("to send what %s lacks: %s", ", ".join(names), command)
     log.info("look at it: %s", how_to_look(run.path.parent))
 
 

@@ -160,7 +160,6 @@ class Finished(NamedTuple):
 PRELOADED = [
     *("tests.tools.server", "tests.conftest", "src.training.experiment", "src.training.figures"),
     *(
-        "src.training.tensorboard",
         "src.data.fashion_mnist",
         "src.data.synthetic",
         "src.models.closed_form",

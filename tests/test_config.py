@@ -32,6 +32,8 @@ def test_every_config_composes_and_instantiates(config, tmp_path, overrides):
     cfg = config(*overrides)
     if overrides in (["trainer=gpu"], ["trainer=mps"]):  # test_trainer has their refusals
         cfg.trainer.accelerator = "cpu"
+    if overrides == ["logger=mlflow"]:
+        cfg.logger.mlflow.tracking_uri = "http://127.0.0.1:9"  # test_loggers has real ones
     trainer, model, data = assemble(plain(cfg), Run(tmp_path))
     assert isinstance(data, L.LightningDataModule)
     assert isinstance(model, L.LightningModule)

@@ -304,7 +304,7 @@ def test_predict_refuses_a_regression_in_one_line(run, tmp_path):
 
 GOING_ON: dict[str, Callable[[dict, Path], object]] = {
     "a program as callback": lambda config, path: config["callbacks"].update(x=touches(path)),
-    "a program as logger": lambda config, path: config.update(logger=touches(path)),
+    "a program as logger": lambda config, path: config.update(logger={"x": touches(path)}),
     "a program as trainer": lambda config, path: config["trainer"].update(touches(path)),
     "a program within a callback": lambda config, path: config["callbacks"].update(
         last={"_target_": "src.training.saving.Last", "every_n_train_steps": touches(path)}
@@ -316,19 +316,18 @@ GOING_ON: dict[str, Callable[[dict, Path], object]] = {
         last={"_target_": "src.training.saving.Last", "path": str(path)}
     ),
     "another folder for TensorBoard": lambda config, path: config.update(
-        logger={"_target_": "src.training.tensorboard.TensorBoard", "folder": str(path)}
+        logger={
+            "x": {
+                "_target_": "lightning.pytorch.loggers.TensorBoardLogger",
+                "save_dir": str(path),
+            }
+        }
     ),
     "a callback of Lightning's that writes": lambda config, path: config["callbacks"].update(
         x={"_target_": "lightning.pytorch.callbacks.ModelCheckpoint", "dirpath": str(path)}
     ),
     "a logger of Lightning's that writes": lambda config, path: config.update(
-        logger={"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": str(path)}
-    ),
-    "a logger of Lightning's that sends": lambda config, path: config.update(
-        logger={
-            "_target_": "lightning.pytorch.loggers.MLFlowLogger",
-            "tracking_uri": "http://127.0.0.1:9",
-        }
+        logger={"x": {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": str(path)}}
     ),
     "a folder for the trainer": lambda config, path: config["trainer"].update(
         default_root_dir=str(path)
@@ -361,7 +360,7 @@ def test_going_on_builds_each_part_in_its_role_and_takes_no_path(route, run, tmp
     GOING_ON[route](config, path)
     run.config.write_text(yaml.safe_dump(config))
     key = "it must not have|is damaged|there is no such setting|_target_ is|input should be|"
-    key += "must be a folder of its own in the run folder|is refused|on the command line too"
+    key += "must be a folder of its own in the run folder|is refused|on the command line too|the run decides it"
     with pytest.raises(UserError, match=key) as refused:
         resume(run.path, run.settings(), [])
     assert "\n" not in str(refused.value)

@@ -20,8 +20,8 @@ from src.errors import UserError, printable
 from src.runs import Run, check_free, claim
 from src.training.devices import launched
 from src.training.experiment import train
+from src.training.loggers.tensorboard import order_events, second
 from src.training.resuming import resume
-from src.training.tensorboard import order_events, second
 from tests.conftest import ROOT
 from tests.tools.faults import curves
 
@@ -305,9 +305,9 @@ def test_a_job_of_another_name_says_how_to_go_on(cli, tmp_path):
     "name", ["grid.csv", "figures", "checkpoints", ".hydra", "train.log", "a/b", ".."]
 )
 def test_a_logger_is_not_called_like_something_else_in_the_folder(cli, name):
-    status, output = cli("src.train", *QUICK, f"logger.name={name}", data=False)
+    status, output = cli("src.train", *QUICK, f"logger.tensorboard.name={name}", data=False)
     assert status == 1
-    assert "logger.name" in error_line(output)
+    assert "logger.tensorboard.name" in error_line(output)
 
 
 @pytest.mark.slow

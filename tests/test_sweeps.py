@@ -979,7 +979,13 @@ def test_what_stops_a_job_before_it_has_a_record_is_its_reason(swept):
 def test_a_job_whose_logger_has_no_name_runs(cli, tmp_path):
     small = [text for text in SMALL if text != "~logger"]
     finished = cli(
-        "src.train", "-m", *small, "~logger.name", "seed=0,1", "hydra.sweep.dir=sweep", data=False
+        "src.train",
+        "-m",
+        *small,
+        "~logger.tensorboard.name",
+        "seed=0,1",
+        "hydra.sweep.dir=sweep",
+        data=False,
     )
     assert finished.status == 0, finished.output
     assert all(Run(tmp_path / f"sweep/{number}").events() for number in range(2))

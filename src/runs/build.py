@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
 from pydantic import Field, NonNegativeInt
 
@@ -22,12 +22,12 @@ from src.runs.checkpoint import load_checkpoint
 from src.runs.config import CONF, INCIDENTAL, SOURCES, container
 from src.signatures import arguments
 
-# Group of the config -> (package of its classes, their base).
-ROLES: dict[str, tuple[str, type]] = {
-    "data": ("src.data.", L.LightningDataModule),
-    "model": ("src.models.", L.LightningModule),
-    "callbacks": ("src.", L.Callback),
-    "logger": ("src.", Checkpoint),
+# Group of the config -> (packages of its classes, their base).
+ROLES: dict[str, tuple[tuple[str, ...], type]] = {
+    "data": (("src.data.",), L.LightningDataModule),
+    "model": (("src.models.",), L.LightningModule),
+    "callbacks": (("src.", "lightning.pytorch.callbacks."), L.Callback),
+    "logger": (("src.", "lightning.pytorch.loggers."), Logger),
 }
 # What Lightning does not check of its own callbacks.
 LIGHTNING = {
@@ -36,7 +36,6 @@ LIGHTNING = {
         "min_delta": Annotated[float, Field(ge=0, allow_inf_nan=False)],
     }
 }
-OF_LIGHTNING = "lightning.pytorch.callbacks."
 WIDTH = ("num_inputs", "num_outputs")  # arguments of a model that its data decide
 
 
@@ -60,7 +59,7 @@ def check(
 ) -> tuple[type, dict[str, Any]]:
     """The class that the settings at `key` name, and its arguments but those that are `objects`.
 
-    `foreign` are classes outside of this project and Lightning that may be callbacks. Raises
+    `foreign` are classes outside of this project and Lightning that may be built. Raises
     UserError if the class is not one of its role, or an argument does not fit.
     """
     if not isinstance(settings, dict) or not isinstance(settings.get("_target_"), str):
@@ -72,8 +71,7 @@ def check(
 
 def _class(key: str, target: str, foreign: Collection[str]) -> type:
     """The class of that name, if it fits the role of the key."""
-    package, base = ROLES[key.partition(".")[0]]
-    packages = (package, OF_LIGHTNING) if base is L.Callback else (package,)
+    packages, base = ROLES[key.partition(".")[0]]
     module, _, name = target.rpartition(".")
     kind = None
     allowed = target.startswith(packages) or target in foreign
@@ -84,10 +82,11 @@ def _class(key: str, target: str, foreign: Collection[str]) -> type:
             kind = None
     if inspect.isclass(kind) and issubclass(kind, base) and not inspect.isabstract(kind):
         return kind
-    must = f"must be a {base.__name__} that is defined in {package[:-1]}"
+    names = " or ".join(package[:-1] for package in packages)
+    must = f"must be a {base.__name__} that is defined in {names}"
     also = ""
-    if base is L.Callback:
-        also = f" or {OF_LIGHTNING[:-1]}; for another, give {key}._target_ on the command line too"
+    if len(packages) > 1:
+        also = f"; for another, give {key}._target_ on the command line too"
     raise UserError(f"{key}._target_ is {target!r}, but {must}{also}")
 
 

@@ -59,8 +59,9 @@ def plain(cfg: DictConfig | dict[str, Any]) -> dict[str, Any]:
                 f"{group} must be a group of settings, got {settings[group]}; try ~{group}"
             )
         settings[group] = settings[group] or {}
-    callbacks = settings["callbacks"].items()
-    settings["callbacks"] = {name: values for name, values in callbacks if values is not None}
+    for group in OPTIONAL:
+        parts = settings[group].items()
+        settings[group] = {name: values for name, values in parts if values is not None}
     try:
         formats.check_plain(settings)
     except ValueError as error:

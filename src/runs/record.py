@@ -26,6 +26,7 @@ class Results(TypedDict, total=False):
     git_commit: str | None
     git_dirty: bool | None
     resumed: list[Resumption]
+    untested: list[str]
     status: str
     reason: str
     ended: str

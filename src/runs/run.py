@@ -20,7 +20,7 @@ from src.runs.record import check_metrics, check_record
 from src.tables import table
 
 # A run may leave these before it has begun; a folder that holds nothing else is nobody's.
-EARLY = {".hydra", "train.log", "metrics.json", "metrics.csv", "checkpoints", "figures"}
+EARLY = {".hydra", "train.log", "metrics.json", "metrics.csv", "checkpoints", "figures", "csv"}
 ALL_EPOCHS = "all epochs"  # the end of a run that nothing ended early
 EVENTS = "events.out.tfevents.*"  # names of TensorBoard's files
 PART = re.compile(r"(\.\d+)?\.part$")  # the end of a file that a killed process was writing

@@ -18,7 +18,9 @@ from src.training.history import History
 Foreign = Collection[str] | None
 # Lightning's callbacks that are tested with all that a run promises.
 GUARANTEED = (
+    of_lightning.DeviceStatsMonitor,
     of_lightning.EarlyStopping,
+    of_lightning.LearningRateMonitor,
     of_lightning.ModelCheckpoint,
     of_lightning.ModelSummary,
     of_lightning.RichModelSummary,

@@ -27,6 +27,10 @@ from src.training.callbacks import (
     untested_callbacks,
 )
 from src.training.history import History, history, keep_record, logged, measures, only
+from src.training.loggers.callback import Forwarding, Loggers
+from src.training.loggers.destinations import check_loggers, untested_loggers
+from src.training.loggers.sender import Sender
+from src.training.loggers.state import name_job, state_file
 from src.training.saving import Last
 from src.training.stopping import Ending
 from src.training.trainer import build_trainer, trainer_arguments, untested_arguments
@@ -39,9 +43,11 @@ def train(
     folder: str | Path | None = None,
     *callbacks: L.Callback,
     overrides: Sequence[str] = (),
+    job: str = "",
 ) -> Run:
     """Train as `cfg` says, with further callbacks if given, and return the run.
 
+    `job` is its name in a sweep, for the loggers.
     The run has the metrics, the model and the data. Its folder must be new, empty, or that of a run
     that never began; None makes one that is named by the time. It records the `overrides` that made
     `cfg`. Raises UserError, of which Diverged is one.
@@ -56,10 +62,11 @@ def train(
         if main_process():
             check_free(run.path, "folder")  # another process may have had it meanwhile
             # A run that never began may have left these.
-            left = run.best, run.config.with_name("overrides.yaml"), *run.events(), *run.parts()
-            for path in left:
+            left = [run.best, run.config.with_name("overrides.yaml"), state_file(run)]
+            for path in (*left, *run.events(), *run.parts()):
                 path.unlink(missing_ok=True)
             run.save_config(settings, overrides)
+            name_job(run, job)
         with keep_record(run, settings["seed"]) as record:
             parts = assemble(settings, run, *callbacks)
             record |= untested(settings) | fit(run, *parts)
@@ -74,8 +81,7 @@ def check_settings(settings: dict[str, Any], foreign: Foreign = None) -> None:
     check("data", settings["data"])
     check("model", settings["model"], WIDTH)
     check_kinds(settings, foreign)
-    if settings["logger"]:
-        check("logger", settings["logger"])
+    check_loggers(settings, foreign)
     trainer_arguments(settings)
 
 
@@ -85,6 +91,7 @@ def untested(settings: dict[str, Any], foreign: Foreign = None) -> dict[str, lis
     It is said in one line too.
     """
     names = untested_arguments(settings) + untested_callbacks(settings, foreign)
+    names += untested_loggers(settings, foreign)
     if not names:
         return {}
     log.info("accepted, but not tested with all that a run promises: %s", ", ".join(names))
@@ -96,9 +103,10 @@ def assemble(
     run: Run,
     *further: L.Callback,
     goes_on: bool = False,
+    epochs: int = 0,
     foreign: Foreign = None,
 ) -> tuple[L.Trainer, Regression, SplitDataModule]:
-    """Everything that `fit` needs, built and checked.
+    """Everything that `fit` needs, built and checked, for a run that has trained for `epochs`.
 
     Nothing is written or trained.
     """
@@ -120,12 +128,14 @@ def assemble(
     check_callbacks(configured, measured)
     last = configured.pop("last", None) or Last()
     writers = [History()]  # first: the other callbacks draw, write or save the history
-    if settings["logger"]:
-        logger = build("logger", settings["logger"])
-        if main_process():
-            writers.append(logger)
-    callbacks = [*writers, *configured.values(), Ending(goes_on), last, *further]
-    trainer = build_trainer(**chosen, folder=run.path, callbacks=callbacks)
+    loggers = {name: Forwarding(name, run) for name in settings["logger"]}
+    if loggers and main_process():
+        writers.append(Loggers(Sender(run, settings, epochs, foreign), loggers))
+    parts = {
+        "callbacks": [*writers, *configured.values(), Ending(goes_on), last, *further],
+        "loggers": [*loggers.values()],
+    }
+    trainer = build_trainer(**chosen, folder=run.path, **parts)
     return trainer, model, data
 
 

@@ -16,13 +16,13 @@ from src.models.outputs import Outputs
 from src.models.regression import Regression
 from src.training.history import history, logged, run_of
 from src.training.late import Late
-from src.training.tensorboard import TensorBoard
+from src.training.loggers.callback import Loggers
 
 
 class Figures(Late):
     """PNG files in figures/: curves.png, and after the test pictures of the tested model.
 
-    In a Jupyter notebook the curves are redrawn in place after every epoch. TensorBoard shows the
+    In a Jupyter notebook the curves are redrawn in place after every epoch. The loggers get the
     pictures of the tested model too, as tested/NAME. conf/callbacks/default.yaml says what the
     arguments mean.
     """
@@ -61,10 +61,11 @@ class Figures(Late):
             rows.append(row | logged(trainer) if row == history(trainer).tested else row)
         self.draw_curves(trainer, rows)
         for name, picture in drawn.items():
-            pixels = save(picture, run_of(trainer).figures / f"{name}.png")
+            path = run_of(trainer).figures / f"{name}.png"
+            pixels = save(picture, path)
             for callback in trainer.callbacks:
-                if isinstance(callback, TensorBoard):
-                    callback.add_picture(f"tested/{name}", pixels, rows[-1]["epoch"])
+                if isinstance(callback, Loggers):
+                    callback.picture(trainer, path, pixels)
 
     def wanted(self, trainer: L.Trainer) -> bool:
         """Whether this run has pictures."""

@@ -17,6 +17,7 @@ from src.runs.checkpoint import load_checkpoint
 from src.runs.config import identity, plain
 from src.training.experiment import assemble, check_settings, fit, untested
 from src.training.history import keep_record
+from src.training.loggers.sender import send_missing, unsent
 from src.training.trainer import trainer_arguments
 
 log = logging.getLogger(__name__)
@@ -74,11 +75,15 @@ def resume(
         check_same_experiment(before, settings)
         goes_on = what_ends(settings) != what_ends(before)
         if is_done(earlier, settings, goes_on):
-            say_finished(run, earlier)
+            if unsent(run, settings):
+                send_missing(run, settings, foreign)
+            else:
+                say_finished(run, earlier)
             return run
         epochs, steps = check_last(run, settings)
         save = save_when_training(run, settings, overrides)
-        trainer, model, data = assemble(settings, run, save, goes_on=goes_on, foreign=foreign)
+        going_on = {"goes_on": goes_on, "epochs": epochs, "foreign": foreign}
+        trainer, model, data = assemble(settings, run, save, **going_on)
         data.prepare_data()
 
         resumed = [*earlier.get("resumed", []), {"step": steps, "overrides": [*overrides]}]

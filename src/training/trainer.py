@@ -12,6 +12,7 @@ import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, Timer
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import (
     AdvancedProfiler,
     PassThroughProfiler,
@@ -44,6 +45,8 @@ IGNORED = [  # warnings of Lightning's
     ".*LeafSpec.*",  # its own use of a torch name that is on its way out
     ".*sync_dist=True.*",  # the model logs means that are over all processes already
     ".*callbacks used to create the checkpoint need to be provided.*",  # a stopper may be left out
+    ".*number of training batches .* is smaller than the logging interval.*",  # rows are epochs
+    ".*Experiment logs directory .* exists and is not empty.*",  # a resumed run writes them anew
     ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run has further ones
     ".*PyTorch Profiler default schedule will be overridden.*",  # a run may be short
     ".*Profiler clears events at the end of each cycle.*",  # as its schedule wants
@@ -74,9 +77,10 @@ def build_trainer(
     *,
     folder: Path = Path("."),
     callbacks: Sequence[L.Callback] = (),
+    loggers: Sequence[Logger] = (),
     **further: Any,
 ) -> L.Trainer:
-    """Lightning's Trainer of the run in `folder`, with its callbacks.
+    """Lightning's Trainer of the run in `folder`, with its callbacks and loggers.
 
     conf/trainer/default.yaml says what the arguments mean; `further` ones are Lightning's.
     `trainer_arguments` has replaced fast_dev_run by what it stands for.
@@ -100,7 +104,7 @@ def build_trainer(
     own = {
         "enable_progress_bar": False,  # ours is quicker, and one for all epochs
         "callbacks": [Timer(max_time, interval="epoch", verbose=False), *callbacks, *bar],
-        "logger": False,  # src.training.tensorboard writes for TensorBoard
+        "logger": [*loggers],
         "default_root_dir": folder.absolute(),
         "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
         "num_sanity_val_steps": 0,  # the model checks its inputs itself
@@ -157,7 +161,7 @@ def trainer_arguments(settings: dict[str, Any]) -> dict[str, Any]:
     for name, value in settings["trainer"].items():
         if name in REFUSED:
             raise UserError(f"trainer.{name}={value} is refused: {REFUSED[name]}")
-    objects = ("folder", "callbacks", "further")
+    objects = ("folder", "callbacks", "loggers", "further")
     given = arguments("trainer", build_trainer, settings["trainer"], objects)
     check_further({name: value for name, value in given.items() if name not in known})
     values = known | given

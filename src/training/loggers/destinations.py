@@ -1,0 +1,93 @@
+"""The loggers that the settings name, checked and built."""
+
+import importlib.util
+from collections.abc import Collection
+from typing import Any
+
+from lightning.pytorch import loggers as of_lightning
+from lightning.pytorch.loggers import Logger
+
+from src.errors import UserError
+from src.runs.build import build, check
+from src.training.callbacks import Foreign, targets
+from src.training.loggers.destination import CSV, Destination, Origin
+from src.training.loggers.mlflow import MLflow
+from src.training.loggers.tensorboard import TensorBoard
+from src.training.loggers.wandb import Wandb
+
+# Lightning's loggers that are tested with all that a run promises -> how they are written to.
+GUARANTEED: dict[type, type[Destination]] = {
+    of_lightning.TensorBoardLogger: TensorBoard,
+    of_lightning.CSVLogger: CSV,
+    of_lightning.MLFlowLogger: MLflow,
+    of_lightning.WandbLogger: Wandb,
+}
+EXTRAS = {of_lightning.MLFlowLogger: "mlflow", of_lightning.WandbLogger: "wandb"}
+
+
+def check_loggers(settings: dict[str, Any], foreign: Foreign = None) -> dict[str, type]:
+    """The class of each logger. Builds none.
+
+    Raises UserError for a logger whose settings do not fit, or whose package is not installed.
+    """
+    kinds = {}
+    for name, values in settings["logger"].items():
+        key, allowed = f"logger.{name}", targets(settings, foreign)
+        decided = decided_by_run(values, allowed, key)
+        kind, _ = check(key, values, objects=decided, foreign=allowed)
+        package = EXTRAS.get(kind)
+        if package and importlib.util.find_spec(package) is None:
+            raise UserError(f"{key} needs {package}: pip install -e '.[{package}]'")
+        if kind not in GUARANTEED and values["_target_"] not in allowed:
+            target = f"{key}._target_={values['_target_']}"
+            raise UserError(
+                f"{target} is not tested with all that a run promises; to go on with it, give "
+                f"{target} on the command line too"
+            )
+        kinds[name] = kind
+    return kinds
+
+
+def decided_by_run(values: Any, allowed: Collection[str], key: str) -> tuple[str, ...]:
+    """The arguments of the logger that are no settings.
+
+    Raises UserError if one of them is set.
+    """
+    target = values.get("_target_") if isinstance(values, dict) else None
+    for kind, destination in GUARANTEED.items():
+        if str(target).rpartition(".")[2] != kind.__name__:
+            continue
+        for name in destination.decided:
+            if name in values:
+                raise UserError(
+                    f"{key}.{name}={values[name]}: the run decides it; leave it out, or choose the "
+                    "folder of the run by hydra.run.dir=DIR"
+                )
+        return destination.decided
+    return ()
+
+
+def untested_loggers(settings: dict[str, Any], foreign: Foreign = None) -> list[str]:
+    """The loggers that no test has tried with all that a run promises."""
+    names = []
+    for name, kind in check_loggers(settings, foreign).items():
+        if kind not in GUARANTEED:
+            names.append(f"logger.{name}")
+    return names
+
+
+def build_destinations(
+    settings: dict[str, Any], origin: Origin, foreign: Foreign = None
+) -> list[Destination]:
+    """What the rows of the run are sent to."""
+    destinations = []
+    for name, kind in check_loggers(settings, foreign).items():
+        destination = GUARANTEED.get(kind, Destination)
+        values = dict(settings["logger"][name])
+        decided = destination.arguments(values, origin)
+        for argument in decided:
+            values.pop(argument, None)
+        allowed = targets(settings, foreign)
+        logger: Logger = build(f"logger.{name}", values, foreign=allowed, **decided)
+        destinations.append(destination(name, logger, origin))
+    return destinations
