@@ -5,7 +5,6 @@ import importlib.util
 import sys
 import types
 from collections.abc import Iterator
-from pathlib import Path
 
 import lightning as L
 import pytest
@@ -14,6 +13,7 @@ from lightning.pytorch.loggers import Logger
 from src.errors import UserError
 from src.runs import Run
 from src.training.experiment import train
+from src.training.loggers.wandb_files import history_of
 from src.training.resuming import resume
 from tests.tools.faults import differences
 from tests.tools.mlflow_server import MLflowServer
@@ -261,43 +261,6 @@ def test_jobs_of_a_sweep_have_its_run_for_a_parent(cli, tmp_path, server, to_mlf
 # --- Weights & Biases -------------------------------------------------------------------------------
 
 
-def records(content: bytes) -> Iterator[bytes]:
-    """The records of a file of W&B's: blocks of 32 kB, in which a record has a head of 7 bytes.
-
-    The head has a checksum (4 bytes), the length (2), and the place: 1 is a whole record, 2 the
-    first part of one, 3 a middle and 4 the last part.
-    """
-    block, position, record = 32_768, 7, b""  # the file begins with 7 bytes of its own
-    while position + 7 <= len(content):
-        if block - position % block < 7:  # too short for a head
-            position += block - position % block
-            continue
-        length = int.from_bytes(content[position + 4 : position + 6], "little")
-        part = content[position + 6]
-        record += content[position + 7 : position + 7 + length]
-        position += 7 + length
-        if part in (1, 4):
-            yield record
-            record = b""
-
-
-def history_of(folder: Path) -> list[dict]:
-    """The rows in the files that W&B writes without a server, in the order of their writing."""
-    from wandb.proto import wandb_internal_pb2
-
-    rows = []
-    for path in sorted(folder.glob("wandb/offline-run-*/run-*.wandb")):
-        for content in records(path.read_bytes()):
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(content)
-            if record.WhichOneof("record_type") == "history":
-                row = {}
-                for item in record.history.item:
-                    row["/".join(item.nested_key) or item.key] = item.value_json
-                rows.append(row)
-    return rows
-
-
 @pytest.mark.slow
 def test_wandb_has_each_row_once_and_the_pictures(config, tmp_path):
     run, place = Run(tmp_path / "run"), tmp_path / "files"
@@ -307,13 +270,13 @@ def test_wandb_has_each_row_once_and_the_pictures(config, tmp_path):
     names = {path.name.rpartition("-")[2] for path in place.glob("wandb/offline-run-*")}
     assert len(names) == 1  # one run, in two files
     assert len(list(place.glob("wandb/offline-run-*"))) == 2
-    history = history_of(place)
+    history = history_of(place / "wandb", names.pop())
     losses = []
     for row in history:
         if "train/loss" in row:
-            losses.append((int(row["trainer/global_step"]), float(row["train/loss"])))
+            losses.append((row["trainer/global_step"], row["train/loss"]))
     assert losses == [(row["epoch"], row["train/loss"]) for row in run.epochs()]
     (tested,) = [row for row in history if "tested/test_loss" in row]
-    assert float(tested["tested/test_loss"]) == run.results()["test/loss"]
+    assert tested["tested/test_loss"] == run.results()["test/loss"]
     names = {name for row in history for name in row}
     assert any(name.startswith("tested/confusion") for name in names)

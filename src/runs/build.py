@@ -39,7 +39,7 @@ LIGHTNING = {
 WIDTH = ("num_inputs", "num_outputs")  # arguments of a model that its data decide
 
 
-def build(key: str, settings: Any, foreign: Collection[str] = (), **objects: Any) -> Any:
+def build(key: str, settings: Any, foreign: Collection[str] = (), /, **objects: Any) -> Any:
     """The object that the settings at `key` describe.
 
     Raises UserError if they, or their class, are refused.

@@ -1,5 +1,6 @@
 """The callbacks of a run: which ones it promises, accepts and refuses, and how they are built."""
 
+import importlib.util
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,8 @@ def check_kinds(settings: dict[str, Any], foreign: Foreign = None) -> dict[str, 
         if "=lightning." in package and kind_name in REFUSED:
             raise UserError(f"{target} is refused: {REFUSED[kind_name]}")
         kind, _ = check(f"callbacks.{name}", values, foreign=targets(settings, foreign))
+        if kind is of_lightning.DeviceStatsMonitor and importlib.util.find_spec("psutil") is None:
+            raise UserError(f"{target} needs psutil: pip install psutil")
         if is_untested(kind) and named not in targets(settings, foreign):
             raise UserError(
                 f"{target} is not tested with all that a run promises; to go on with it, give "
@@ -98,7 +101,7 @@ def build_callbacks(
         values = settings["callbacks"][name]
         if issubclass(kind, ModelCheckpoint):
             values = within_run(f"callbacks.{name}", values, run, name)
-        built[name] = build(f"callbacks.{name}", values, foreign=targets(settings, foreign))
+        built[name] = build(f"callbacks.{name}", values, targets(settings, foreign))
     return built
 
 

@@ -38,8 +38,11 @@ class Destination:
         """The arguments of the logger that the run decides, and settings that depend on it."""
         return {}
 
-    def open(self) -> int:
-        """Begin, or go on. Returns the last epoch that the logger has already."""
+    def open(self) -> int | None:
+        """Begin, or go on.
+
+        Returns the last epoch that the logger has already, None if it cannot say.
+        """
         self.logger.log_hyperparams(self.origin.settings)
         self.logger.save()
         return 0

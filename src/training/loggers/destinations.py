@@ -88,6 +88,6 @@ def build_destinations(
         for argument in decided:
             values.pop(argument, None)
         allowed = targets(settings, foreign)
-        logger: Logger = build(f"logger.{name}", values, foreign=allowed, **decided)
+        logger: Logger = build(f"logger.{name}", values, allowed, **decided)
         destinations.append(destination(name, logger, origin))
     return destinations

@@ -54,8 +54,8 @@ class Sender:
             self.waiting[name] = deque()
             if destination.remote:
                 log.info("logger.%s sends to %s", name, destination.address())
-            if destination.remote:
-                known = max(known, self.state["sent"].get(name, 0))
+            if known is None:
+                known = self.state["sent"].get(name, 0)
             self.state["sent"][name] = known
         self.opened = True
 

@@ -1,6 +1,5 @@
 """Weights & Biases: one run there for a run here, however often it is gone on with."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +7,28 @@ import numpy as np
 from lightning.pytorch.loggers import WandbLogger
 
 from src.training.loggers.destination import Destination, Origin
+from src.training.loggers.wandb_files import history_of
 
 
 class Wandb(Destination):
-    """A run has the same id whenever it goes on; what has been sent is known here alone."""
+    """A run has the same id whenever it goes on.
+
+    Offline, its files say which rows it has: W&B writes a row a moment after it has taken it, and a
+    kill may come between. Online, the run folder says which rows have been given to W&B, which
+    sends them from a process of its own.
+    """
 
     remote = True
-    decided = ("id", "version", "resume", "experiment")
+    decided = ("id", "version", "resume", "experiment", "settings")
     logger: WandbLogger
 
     @classmethod
     def arguments(cls, settings: dict[str, Any], origin: Origin) -> dict[str, Any]:
-        os.environ.setdefault("WANDB_SILENT", "true")
-        given: dict[str, Any] = {"id": origin.identity}
+        import wandb
+
+        # It would copy all that the terminal shows, and link to its own logs.
+        quiet = wandb.Settings(silent=True, console="off", symlink=False)
+        given: dict[str, Any] = {"id": origin.identity, "settings": quiet}
         if not settings.get("name"):
             given["name"] = origin.job or origin.run.path.name
         if origin.run.in_sweep() and not settings.get("group"):
@@ -28,10 +36,17 @@ class Wandb(Destination):
         Path(settings.get("save_dir") or ".").mkdir(parents=True, exist_ok=True)
         return given
 
-    def open(self) -> int:
+    def open(self) -> int | None:
+        known = None
+        if self.logger._offline:
+            files = Path(self.logger.save_dir, "wandb")
+            known = 0
+            for row in history_of(files, self.origin.identity):
+                if "train/loss" in row:
+                    known = max(known, row["trainer/global_step"])
         self.logger._wandb_init.pop("anonymous")  # W&B warns of it, whatever its value
         self.logger.log_hyperparams(self.origin.settings)
-        return 0
+        return known
 
     def log_picture(self, path: Path, pixels: np.ndarray, epoch: int) -> None:
         self.logger.log_image(f"tested/{path.stem}", [str(path)], step=None)
