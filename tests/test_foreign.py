@@ -329,6 +329,17 @@ GOING_ON: dict[str, Callable[[dict, Path], object]] = {
     "a logger of Lightning's that writes": lambda config, path: config.update(
         logger={"x": {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": str(path)}}
     ),
+    "a database of a logger's": lambda config, path: config.update(
+        logger={
+            "x": {
+                "_target_": "lightning.pytorch.loggers.MLFlowLogger",
+                "tracking_uri": f"sqlite:///{path}",
+            }
+        }
+    ),
+    "files of a logger's": lambda config, path: config.update(
+        logger={"x": {"_target_": "lightning.pytorch.loggers.WandbLogger", "save_dir": str(path)}}
+    ),
     "a folder for the trainer": lambda config, path: config["trainer"].update(
         default_root_dir=str(path)
     ),

@@ -266,7 +266,9 @@ def test_wandb_has_each_row_once_and_the_pictures(config, tmp_path):
     run, place = Run(tmp_path / "run"), tmp_path / "files"
     offline = ["logger=wandb", "logger.wandb.offline=true", f"logger.wandb.save_dir={place}"]
     interrupted(config(*IMAGES, *offline, "data.batch_size=50"), run)
-    resume(run.path)
+    with pytest.raises(UserError, match="is not in this folder; to go on with it, give logger"):
+        resume(run.path)
+    resume(run.path, run.settings(), [f"logger.wandb.save_dir={place}"])
     names = {path.name.rpartition("-")[2] for path in place.glob("wandb/offline-run-*")}
     assert len(names) == 1  # one run, in two files
     assert len(list(place.glob("wandb/offline-run-*"))) == 2

@@ -1,6 +1,7 @@
 """The Trainer of every run: its arguments do what Lightning says, and keep all that a run promises."""
 
 import logging
+import re
 
 import lightning as L
 import pytest
@@ -16,7 +17,7 @@ from src.runs.checkpoint import load_checkpoint
 from src.training.arguments import REFUSED
 from src.training.experiment import train
 from src.training.resuming import resume
-from tests.conftest import build, compose_config
+from tests.conftest import ROOT, build, compose_config
 from tests.tools.faults import differences
 
 SYNTHETIC = [
@@ -325,3 +326,25 @@ def test_a_value_that_does_not_fit_is_one_line(config, tmp_path, argument, said)
 def test_a_grid_needs_its_validation(config, tmp_path, argument):
     with pytest.raises(UserError, match=rf"trainer\.{argument}: model=grid selects by val/loss"):
         train(config("model=grid", *IMAGES, f"trainer.{argument}"), tmp_path / "run")
+
+
+def test_the_page_has_every_argument_where_it_belongs():
+    from inspect import signature
+
+    from src.training.trainer import defaults
+
+    page = (ROOT / "docs/lightning.md").read_text()
+    degrees = {}
+    for line in page.splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) == 5 and cells[2] in ("guaranteed", "accepted", "refused"):
+            for name in re.findall(r"`(\w+)`", cells[1]):
+                degrees[name] = cells[2]
+    for name in signature(L.Trainer).parameters:
+        expected = "accepted"
+        if name in REFUSED:
+            expected = "refused"
+        elif name in defaults():
+            expected = "guaranteed"
+        assert degrees.pop(name) == expected, name
+    assert not degrees

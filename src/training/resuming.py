@@ -43,10 +43,14 @@ def what_ends(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def named_in(overrides: Sequence[str]) -> set[str]:
-    """The classes that the overrides name."""
+    """The overrides, and the classes that they name.
+
+    A class or a place that the folder names may be used if it is among them.
+    """
     named = set()
     for text in overrides:
-        key, _, value = text.partition("=")
+        key, _, value = text.lstrip("+").partition("=")
+        named.add(f"{key}={value}")
         if key.endswith("._target_"):
             named.add(value)
     return named

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 from pathlib import Path
@@ -26,7 +26,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from src.errors import UserError
 from src.runs import Run
 from src.runs.checkpoint import load_checkpoint
+from src.training.loggers.state import read_state
 from tests.conftest import ROOT, Command, TooLong, processes
+from tests.tools.mlflow_server import MLflowServer
 
 KILLS = {  # what is sent
     "SIGKILL": [signal.SIGKILL],
@@ -47,6 +49,7 @@ MODELS = {
     "linear_concise": ["model=linear_concise", *SYNTHETIC],
 }
 EPOCHS = 4
+ADDRESS = "mlflow_address"  # a file in the folder of the campaign
 EARLY = "+callbacks.early_stopping"
 SETTINGS = {
     "": [],
@@ -55,8 +58,25 @@ SETTINGS = {
         *(f"{EARLY}.monitor=val/loss", f"{EARLY}.min_delta=10", f"{EARLY}.patience=2"),
     ],
     "no_validation": ["data.val_size=0"],
+    "bf16": ["trainer.precision=bf16-mixed"],
+    "64 bit": ["trainer.precision=64-true"],
+    "limits": ["trainer.limit_train_batches=0.6", "trainer.limit_val_batches=5"],
+    "validation every 2": ["trainer.check_val_every_n_epoch=2"],
+    "max_time": ["trainer.max_time=00:01:00:00"],
+    "accumulation": ["trainer.accumulate_grad_batches=3", "trainer.gradient_clip_val=0.5"],
+    "AdamW": [
+        *("model.optimizer.name=AdamW", "model.lr=0.01"),
+        *("model.scheduler.name=CosineAnnealingLR", f"model.scheduler.T_max={EPOCHS}"),
+    ],
+    "loggers": ["logger=[tensorboard,csv,mlflow]"],
 }
-LAST_EPOCH = {"": EPOCHS, "early_stopping": EPOCHS - 1, "no_validation": EPOCHS}
+# Models that take a setting; the others take all models.
+TAKE = {
+    "no_validation": [name for name in MODELS if name != "grid"],
+    "validation every 2": [name for name in MODELS if name != "grid"],
+    "accumulation": ["concise", "linear_concise"],
+    "AdamW": ["concise", "linear_concise"],
+}
 OTHERS = ["~callbacks.figures", f"trainer.max_epochs={EPOCHS}"]
 
 IN_USE = "in use by another process"
@@ -115,7 +135,7 @@ def differences(run: Run, reference: Run) -> list[str]:
                 f"{name}{key}"
                 for key in (a.keys() ^ b.keys()) | {k for k, equal in same.items() if not equal}
             ]
-    for name in ("metrics.csv", "grid.csv"):
+    for name in ("metrics.csv", "grid.csv", "csv/metrics.csv"):
         mine, other = (each.path / name for each in (run, reference))
         if mine.exists() != other.exists() or (
             mine.exists() and mine.read_text() != other.read_text()
@@ -128,7 +148,27 @@ def differences(run: Run, reference: Run) -> list[str]:
         found.append("metrics.json")
     if curves(run) != curves(reference):
         found.append("tensorboard")
+    if at_mlflow(run) != at_mlflow(reference):
+        found.append("mlflow")
     return found
+
+
+def at_mlflow(run: Run) -> dict[str, list[tuple[int, float]]]:
+    """What the MLflow server has of the run: metric -> (step, value), each as often as it is there."""
+    settings = run.settings()["logger"]
+    if "mlflow" not in settings:
+        return {}
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(settings["mlflow"]["tracking_uri"])
+    experiment = client.get_experiment_by_name(settings["mlflow"]["experiment_name"])
+    tag = f"tags.`softmax_lab.run` = '{read_state(run)['identity']}'"
+    (found,) = client.search_runs([experiment.experiment_id], tag)
+    rows = {}
+    for name in found.data.metrics:
+        history = client.get_metric_history(found.info.run_id, name)
+        rows[name] = sorted((entry.step, entry.value) for entry in history)
+    return rows
 
 
 class Kill(NamedTuple):
@@ -183,8 +223,8 @@ def draw(count: int, seed: int, early: bool) -> list[Plan]:
     plans = []
     for number in range(count):
         model, setting = chance.choice(list(MODELS)), chance.choice(["", *SETTINGS])
-        if model == "grid" and setting == "no_validation":  # which is refused
-            setting = ""
+        if model not in TAKE.get(setting, MODELS):  # it would refuse
+            model = chance.choice(TAKE[setting])
         every = chance.choice(
             ["callbacks.last.every_n_train_steps=1", "callbacks.last.every_n_train_steps=3"]
         )
@@ -227,6 +267,8 @@ class Patient:
         self.started: list[Command] = []
         self.seconds = 0.0  # of the last command
         place = [] if "linear" in plan.model else [f"data.root={data_root}"]
+        if plan.setting == "loggers":
+            place.append(f"logger.mlflow.tracking_uri={(folder / ADDRESS).read_text()}")
         self.first = [
             *(*MODELS[plan.model], *OTHERS, *SETTINGS[plan.setting], *plan.options, *place),
             f"hydra.run.dir={self.run.path}",
@@ -276,7 +318,8 @@ class Patient:
         end = time.monotonic() + kill.fraction * lengths[kill.moment]
         ended = lambda: not command.alive()  # noqa: E731
         if kill.moment == "test":
-            last = f"epoch {LAST_EPOCH[self.plan.setting]}/"
+            last_epoch = EPOCHS - (self.plan.setting == "early_stopping")
+            last = f"epoch {last_epoch}/"
             command.until(lambda: ended() or last in command.output())
             end = time.monotonic() + 0.3 * kill.fraction
         command.until(lambda: ended() or time.monotonic() >= end)
@@ -381,10 +424,12 @@ def campaign(
     """Torment `count` runs under `folder`, `jobs` at a time, and compare each with one left
     alone."""
     plans, counts, stuck, mismatches = draw(count, seed, early), Counter(), {}, {}
+    logs = any(plan.setting == "loggers" for plan in plans)
     with (
+        mlflow_server(folder) if logs else contextlib.nullcontext(),
         ProcessPoolExecutor(jobs, mp_context=processes)
         if jobs > 1
-        else contextlib.nullcontext() as pool
+        else contextlib.nullcontext() as pool,
     ):
         each = pool.map if pool else map
         alone = {reference(plan).name: reference(plan) for plan in plans}
@@ -399,6 +444,19 @@ def campaign(
             found = "STUCK" if outcome.stuck else outcome.mismatches.get(str(plan), "identical")
             say(f"{plan}: {found}")
     return Outcome(counts, stuck, mismatches)
+
+
+@contextlib.contextmanager
+def mlflow_server(folder: Path) -> Iterator[None]:
+    """A server for the runs of the campaign in the folder, which has its address in a file."""
+    (folder / "mlflow").mkdir()
+    server = MLflowServer(folder / "mlflow")
+    (folder / ADDRESS).write_text(server.address)
+    server.start()
+    try:
+        yield
+    finally:
+        server.kill()
 
 
 def report(outcome: Outcome, count: int) -> str:

@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import loggers as of_lightning
@@ -22,6 +23,8 @@ GUARANTEED: dict[type, type[Destination]] = {
     of_lightning.MLFlowLogger: MLflow,
     of_lightning.WandbLogger: Wandb,
 }
+# Settings of loggers that are places on this machine, or may be.
+PLACES = ("tracking_uri", "artifact_location", "save_dir", "dir", "root_dir")
 EXTRAS = {of_lightning.MLFlowLogger: "mlflow", of_lightning.WandbLogger: "wandb"}
 
 
@@ -35,6 +38,8 @@ def check_loggers(settings: dict[str, Any], foreign: Foreign = None) -> dict[str
         key, allowed = f"logger.{name}", targets(settings, foreign)
         decided = decided_by_run(values, allowed, key)
         kind, _ = check(key, values, objects=decided, foreign=allowed)
+        if foreign is not None:
+            check_places(key, values, foreign)
         package = EXTRAS.get(kind)
         if package and importlib.util.find_spec(package) is None:
             raise UserError(f"{key} needs {package}: pip install -e '.[{package}]'")
@@ -65,6 +70,23 @@ def decided_by_run(values: Any, allowed: Collection[str], key: str) -> tuple[str
                 )
         return destination.decided
     return ()
+
+
+def check_places(key: str, settings: dict[str, Any], named: Collection[str]) -> None:
+    """Raises UserError if the settings of a folder let a logger write outside of this folder.
+
+    `named` are the overrides of the command line, which may.
+    """
+    for name in PLACES:
+        place = str(settings.get(name) or "")
+        local = place.removeprefix("sqlite:///").removeprefix("file:").removeprefix("//")
+        if "://" in local or f"{key}.{name}={place}" in named:
+            continue
+        if local.startswith(("/", "~")) or ".." in Path(local).parts:
+            raise UserError(
+                f"{key}.{name}={place} is not in this folder; to go on with it, give "
+                f"{key}.{name}={place} on the command line too"
+            )
 
 
 def untested_loggers(settings: dict[str, Any], foreign: Foreign = None) -> list[str]:
