@@ -250,6 +250,25 @@ def test_no_checkpoint_lies_within_an_accumulation(config, tmp_path, minibatches
     assert differences(run, train(cfg, tmp_path / "whole")) == []
 
 
+@pytest.mark.parametrize(
+    ("model", "argument"),
+    [
+        *[(model, "precision=64-true") for model in ("scratch", "closed_form", "grid", "concise")],
+        *[(model, "precision=bf16-mixed") for model in ("scratch", "grid")],
+        ("scratch", "limit_train_batches=3"),
+        ("concise", "check_val_every_n_epoch=2"),
+        ("concise", "gradient_clip_val=0.3"),
+    ],
+)
+def test_an_interrupted_run_equals_one_that_was_not(config, tmp_path, model, argument):
+    cfg = config(f"model={model}", *IMAGES, f"trainer.{argument}", "trainer.max_epochs=3")
+    run = Run(tmp_path / "run")
+    with pytest.raises(RuntimeError, match="stopped"):
+        train(cfg, run.path, StopAt(5))
+    resume(run.path)
+    assert differences(run, train(cfg, tmp_path / "whole")) == []
+
+
 def test_resume_refuses_arguments_that_make_another_experiment(config, tmp_path):
     run = train(config(*IMAGES), tmp_path / "run")
     cfg = run.settings()

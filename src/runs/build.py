@@ -100,10 +100,16 @@ def _imported(module: str, name: str) -> Any:
 
 
 def build_model(settings: dict[str, Any], data: SplitDataModule) -> L.LightningModule:
-    """The model, as wide as the data."""
-    return build(
+    """The model, as wide as the data, in the precision of the run.
+
+    Lightning would make it one of 64 bits only after it has loaded a checkpoint into 32.
+    """
+    model = build(
         "model", settings["model"], num_inputs=data.num_inputs, num_outputs=data.num_outputs
     )
+    if str(settings["trainer"].get("precision")) in ("64-true", "64"):
+        model.double()
+    return model
 
 
 def restore(
@@ -128,10 +134,7 @@ def rebuild(
     """
     node = {name: value for name, value in settings["data"].items() if name not in INCIDENTAL}
     data = build("data", node | _sources(node.get("_target_"), root))
-    model = build_model(settings, data)
-    if str(settings["trainer"].get("precision")) in ("64-true", "64"):
-        model.double()
-    return data, model
+    return data, build_model(settings, data)
 
 
 def load_weights(model: L.LightningModule, checkpoint: Path, within: Path | None = None) -> int:

@@ -26,11 +26,13 @@ GUARANTEED = (
     of_lightning.ModelSummary,
     of_lightning.RichModelSummary,
 )
-# Those that a run cannot have: why, and what to take instead.
 OWN_BAR = "a run has a bar of its own; take trainer.enable_progress_bar"
 CHANGES_SETTINGS = "it changes a setting that the run has recorded; take a sweep over"
+TWO_MODELS = "a row would be of two models, the averaged one and the one that trains; leave it out"
+# Those that a run cannot have: why, and what to take instead.
 REFUSED = {
     "BatchSizeFinder": f"{CHANGES_SETTINGS} data.batch_size",
+    "EMAWeightAveraging": TWO_MODELS,
     "LambdaCallback": "a config has no functions; in Python: train(cfg, None, LambdaCallback(...))",
     "LearningRateFinder": f"{CHANGES_SETTINGS} model.lr",
     "OnExceptionCheckpoint": "it resumes later runs unasked; a run saves last.ckpt already",
@@ -39,6 +41,7 @@ REFUSED = {
     "StochasticWeightAveraging": "its weights come after the last epoch, in no row and checkpoint; "
     "leave it out",
     "TQDMProgressBar": OWN_BAR,
+    "WeightAveraging": TWO_MODELS,
     "Timer": "a run has one already; take trainer.max_time=DD:HH:MM:SS",
 }
 
