@@ -39,6 +39,14 @@ PYTHON = "python" if shutil.which("python") == sys.executable else sys.executabl
 Plugins.instance()  # Hydra looks for its plugins once, and not in every command that is forked from here
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What only the thorough suite tries is no part of the quick one either."""
+    for item in items:
+        if item.get_closest_marker("thorough"):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """Folder with the real FashionMNIST. In CI it must be had; elsewhere the test skips with the

@@ -90,7 +90,9 @@ def trained_weights(run: Run) -> tuple[torch.Tensor, torch.Tensor]:
     return model.weights()
 
 
-@pytest.mark.parametrize("model", ["scratch", "closed_form", "concise"])
+@pytest.mark.parametrize(
+    "model", ["scratch", pytest.param("closed_form", marks=pytest.mark.thorough), "concise"]
+)
 @pytest.mark.parametrize(
     ("argument", "loop", "tolerance"),
     [
@@ -118,7 +120,10 @@ def test_training_equals_a_plain_loop(config, tmp_path, model, argument, loop, t
 
 
 @pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
-@pytest.mark.parametrize("model", ["grid", "linear_scratch", "linear_concise"])
+@pytest.mark.parametrize(
+    "model",
+    ["grid", "linear_scratch", pytest.param("linear_concise", marks=pytest.mark.thorough)],
+)
 def test_every_model_trains_in_every_precision(config, tmp_path, model, precision):
     small = IMAGES if model == "grid" else [*SYNTHETIC[2:], "data=synthetic"]
     run, full = (
@@ -224,6 +229,11 @@ def test_max_time_ends_a_run_with_an_epoch_and_a_longer_one_goes_on(config, tmp_
     assert run.metrics_csv.read_text() == whole.metrics_csv.read_text()
 
 
+def rarely(*numbers: int) -> list:
+    """Parameters that the thorough suite alone tries."""
+    return [pytest.param(number, marks=pytest.mark.thorough) for number in numbers]
+
+
 class StopAt(L.Callback):
     """An error after so many minibatches."""
 
@@ -236,7 +246,7 @@ class StopAt(L.Callback):
             raise RuntimeError("stopped")
 
 
-@pytest.mark.parametrize("minibatches", range(1, 9))
+@pytest.mark.parametrize("minibatches", [*rarely(1, 2, 3), 4, *rarely(5, 6), 7, *rarely(8)])
 def test_no_checkpoint_lies_within_an_accumulation(config, tmp_path, minibatches):
     small = [*IMAGES, "model=concise", "trainer.accumulate_grad_batches=3"]
     cfg = config(*small, "callbacks.last.every_n_train_steps=1", "model.optimizer.name=AdamW")
@@ -253,11 +263,15 @@ def test_no_checkpoint_lies_within_an_accumulation(config, tmp_path, minibatches
 @pytest.mark.parametrize(
     ("model", "argument"),
     [
-        *[(model, "precision=64-true") for model in ("scratch", "closed_form", "grid", "concise")],
-        *[(model, "precision=bf16-mixed") for model in ("scratch", "grid")],
-        ("scratch", "limit_train_batches=3"),
+        ("scratch", "precision=64-true"),
+        ("grid", "precision=bf16-mixed"),
         ("concise", "check_val_every_n_epoch=2"),
-        ("concise", "gradient_clip_val=0.3"),
+        pytest.param("closed_form", "precision=64-true", marks=pytest.mark.thorough),
+        pytest.param("grid", "precision=64-true", marks=pytest.mark.thorough),
+        pytest.param("concise", "precision=64-true", marks=pytest.mark.thorough),
+        pytest.param("scratch", "precision=bf16-mixed", marks=pytest.mark.thorough),
+        pytest.param("scratch", "limit_train_batches=3", marks=pytest.mark.thorough),
+        pytest.param("concise", "gradient_clip_val=0.3", marks=pytest.mark.thorough),
     ],
 )
 def test_an_interrupted_run_equals_one_that_was_not(config, tmp_path, model, argument):
