@@ -102,13 +102,12 @@ def build(cfg: DictConfig, key: str, **objects: Any) -> Any:
     from src.runs.build import build as build_at
     from src.runs.build import build_model
     from src.runs.config import plain
-    from src.signatures import arguments
+    from src.training.arguments import trainer_arguments
     from src.training.trainer import build_trainer
 
     settings = plain(cfg)
     if key == "trainer":
-        given = arguments(key, build_trainer, settings[key], ("folder", "callbacks"))
-        return build_trainer(**given, **objects)
+        return build_trainer(trainer_arguments(settings), **objects)
     if key == "model":
         return build_model(settings, build(cfg, "data"))
     group, _, name = key.partition(".")

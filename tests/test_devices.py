@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from src.data.synthetic import SyntheticRegression
 from src.models import closed_form, concise, scratch
+from src.training.arguments import trainer_arguments
 from src.training.trainer import build_trainer
 
 META = torch.device("meta")
@@ -108,4 +109,5 @@ def test_auto_is_a_gpu_if_torch_has_one_whatever_else_lightning_would_take(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(L, "Trainer", lambda **arguments: arguments)
-    assert build_trainer(accelerator="auto")["accelerator"] == accelerator
+    values = trainer_arguments({"trainer": {"accelerator": "auto"}})
+    assert build_trainer(values)["accelerator"] == accelerator

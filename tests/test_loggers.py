@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import Logger
 from src.errors import UserError
 from src.runs import Run
 from src.training.experiment import train
+from src.training.late import Late
 from src.training.loggers.wandb_files import history_of
 from src.training.resuming import resume
 from tests.tools.faults import differences
@@ -191,6 +192,25 @@ def test_a_run_that_is_interrupted_is_one_run_at_the_server(config, tmp_path, se
         f"figures/{path.name}" for path in run.figures.glob("*.png") if path.stem != "curves"
     }
     assert pictures
+
+
+class StopAfterTest(Late):
+    """An error when the results have been sent."""
+
+    def on_test_end(self, trainer, model) -> None:
+        raise RuntimeError("stopped")
+
+
+@pytest.mark.slow
+def test_results_are_sent_once(config, tmp_path, server, to_mlflow):
+    run = Run(tmp_path / "tested_twice")
+    with pytest.raises(RuntimeError, match="stopped"):
+        train(config(*SMALL, *to_mlflow), run.path, StopAfterTest())
+    resume(run.path)
+    (found,) = of_run(server, "tested_twice")
+    check_rows(server, run, found)
+    history = server.history(found.info.run_id, "tested/test_loss")
+    assert history == [(4, run.results()["test/loss"])]
 
 
 class AtEpoch(L.Callback):

@@ -315,7 +315,7 @@ def test_arguments_that_a_run_cannot_have_are_refused_with_what_to_take(config, 
 def test_all_arguments_of_lightnings_trainer_are_ours_accepted_or_refused():
     from inspect import signature
 
-    from src.training.trainer import defaults
+    from src.training.arguments import defaults
 
     known = {*signature(L.Trainer).parameters}
     assert known >= REFUSED.keys()
@@ -364,7 +364,7 @@ def test_a_grid_needs_its_validation(config, tmp_path, argument):
 def test_the_page_has_every_argument_where_it_belongs():
     from inspect import signature
 
-    from src.training.trainer import defaults
+    from src.training.arguments import defaults
 
     page = (ROOT / "docs/lightning.md").read_text()
     degrees = {}

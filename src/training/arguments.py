@@ -2,8 +2,16 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+import lightning as L
+from pydantic import AfterValidator, Field, PositiveInt
 from pydantic_core import PydanticCustomError
+
+from src.errors import UserError
+from src.formats import ROWS
+from src.signatures import arguments, parameters
+from src.training.devices import CORES, Accelerator, available_accelerator
+
+MOST_EPOCHS = ROWS  # so that the metrics of all can be read again
 
 Duration = Annotated[str, Field(pattern=r"^\d+:\d\d:\d\d:\d\d$")]  # DD:HH:MM:SS
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -52,3 +60,87 @@ REFUSED = {
     "val_check_interval": "a row of metrics.csv is an epoch; for shorter epochs take "
     "trainer.limit_train_batches=0.25, for fewer validations trainer.check_val_every_n_epoch=2",
 }
+
+
+def declared(
+    max_epochs: Annotated[int, Field(gt=0, le=MOST_EPOCHS)] = 20,
+    max_time: Duration | None = None,
+    accelerator: Accelerator = "cpu",
+    devices: PositiveInt = 1,
+    strategy: Literal["auto", "ddp"] = "auto",
+    precision: Precision = "32-true",
+    limit_train_batches: Limit = 1.0,
+    limit_val_batches: LimitOrNone = 1.0,
+    limit_test_batches: Limit = 1.0,
+    check_val_every_n_epoch: PositiveInt = 1,
+    accumulate_grad_batches: PositiveInt = 1,
+    gradient_clip_val: Positive | None = None,
+    gradient_clip_algorithm: Literal["norm", "value"] = "norm",
+    deterministic: bool | Literal["warn"] = False,
+    detect_anomaly: bool = False,
+    profiler: Literal["simple", "advanced", "pytorch"] | None = None,
+    fast_dev_run: bool | PositiveInt = False,
+    enable_progress_bar: bool = True,
+    threads: Annotated[int, Field(ge=1, le=CORES)] = 1,
+    **further: Any,
+) -> None:
+    """The arguments that keep all that a run promises, and their defaults.
+
+    conf/trainer/default.yaml says what they mean. `further` ones are Lightning's.
+    """
+
+
+def trainer_arguments(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the trainer that `build_trainer` takes, with the defaults of the others.
+
+    fast_dev_run is an epoch of one minibatch, or so many, of each split. Raises UserError for an
+    argument that there is not, that is refused, or whose value does not fit.
+    """
+    known = defaults()
+    for name, value in settings["trainer"].items():
+        if name in REFUSED:
+            raise UserError(f"trainer.{name}={value} is refused: {REFUSED[name]}")
+    given = arguments("trainer", declared, settings["trainer"], ("further",))
+    check_further({name: value for name, value in given.items() if name not in known})
+    values = known | given
+    precision = str(values["precision"])
+    values["precision"] = PRECISIONS.get(precision, precision)
+    if values["fast_dev_run"]:
+        values["max_epochs"] = 1
+        values |= dict.fromkeys(LIMITS, int(values["fast_dev_run"]))
+    return values
+
+
+def defaults() -> dict[str, Any]:
+    """The arguments that keep all that a run promises, with their defaults."""
+    values = {}
+    for name, parameter in parameters(declared).items():
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+            values[name] = parameter.default
+    return values
+
+
+def check_further(further: dict[str, Any]) -> None:
+    """Raises UserError for arguments that Lightning does not have, or whose values do not fit."""
+    of_lightning = parameters(L.Trainer)
+    for name, value in further.items():
+        if name not in of_lightning:
+            raise UserError(
+                f"trainer.{name}={value}: there is no such setting; there are "
+                f"{', '.join(defaults())}, and what docs/lightning.md has of lightning.Trainer"
+            )
+    arguments("trainer", L.Trainer, further)
+
+
+def untested_arguments(settings: dict[str, Any]) -> list[str]:
+    """The accepted settings of the trainer that no test has tried with all that a run promises."""
+    names = []
+    for name in settings["trainer"]:
+        if name not in defaults():
+            names.append(f"trainer.{name}")
+    values = trainer_arguments(settings)
+    if available_accelerator(values["accelerator"], values["devices"]) != "cpu":
+        names.append("trainer.accelerator")
+    if values["precision"] == "16-mixed":
+        names.append("trainer.precision")
+    return names

@@ -19,6 +19,7 @@ from src.processes import main_process
 from src.runs import Run, check_free, claim
 from src.runs.build import WIDTH, build, build_model, check
 from src.runs.config import plain
+from src.training.arguments import trainer_arguments, untested_arguments
 from src.training.callbacks import (
     Foreign,
     build_callbacks,
@@ -33,7 +34,7 @@ from src.training.loggers.sender import Sender
 from src.training.loggers.state import name_job, state_file
 from src.training.saving import Last
 from src.training.stopping import Ending
-from src.training.trainer import build_trainer, trainer_arguments, untested_arguments
+from src.training.trainer import build_trainer
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +136,7 @@ def assemble(
         "callbacks": [*writers, *configured.values(), Ending(goes_on), last, *further],
         "loggers": [*loggers.values()],
     }
-    trainer = build_trainer(**chosen, folder=run.path, **parts)
+    trainer = build_trainer(chosen, run.path, **parts)
     return trainer, model, data
 
 

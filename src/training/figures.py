@@ -30,7 +30,7 @@ class Figures(Late):
     def __init__(self, draw: bool | Literal["auto"] = "auto", live: bool = False):
         self.draw, self.live = draw, live
         self.shown = False  # in the notebook
-        self.outputs = Outputs()  # of the tested model
+        self.outputs = Outputs()
 
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         # the last one is drawn after the test, with its results
@@ -51,14 +51,16 @@ class Figures(Late):
             return
         drawn = {}
         if model.classifies:
-            output, y = self.outputs.whole(trainer)  # of all processes
+            output, y = self.outputs.whole(trainer)
             if trainer.is_global_zero:
                 drawn = pictures(model, trainer.datamodule, output, y)
         if not trainer.is_global_zero:
             return
         rows = []
         for row in history(trainer).rows:
-            rows.append(row | logged(trainer) if row == history(trainer).tested else row)
+            if row == history(trainer).tested:
+                row = row | logged(trainer)
+            rows.append(row)
         self.draw_curves(trainer, rows)
         for name, picture in drawn.items():
             path = run_of(trainer).figures / f"{name}.png"

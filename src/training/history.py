@@ -46,7 +46,7 @@ class History(Late):
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
-        self.earlier: dict[str, torch.Tensor] = {}  # what was logged up to the epoch before
+        self.earlier: dict[str, torch.Tensor] = {}  # metrics at the end of the epoch before
         self.tested: dict[str, float] = {}  # the row whose checkpoint is tested
 
     def on_fit_start(self, trainer: L.Trainer, model: L.LightningModule) -> None:

@@ -15,10 +15,10 @@ from src.runs import Run, check_version
 from src.runs.build import check, restore
 from src.runs.checkpoint import load_checkpoint
 from src.runs.config import identity, plain
+from src.training.arguments import trainer_arguments
 from src.training.experiment import assemble, check_settings, fit, untested
 from src.training.history import keep_record
 from src.training.loggers.sender import send_missing, unsent
-from src.training.trainer import trainer_arguments
 
 log = logging.getLogger(__name__)
 

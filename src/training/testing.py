@@ -7,8 +7,9 @@ from torch import Tensor
 from src.data.module import SplitDataModule
 from src.models.outputs import Outputs
 from src.models.regression import Regression
+from src.training.arguments import trainer_arguments
 from src.training.history import logged
-from src.training.trainer import build_trainer, trainer_arguments
+from src.training.trainer import build_trainer
 
 # Settings of a run's trainer that a test has in common with the run's.
 OF_THE_RUN = ("accelerator", "precision", "limit_test_batches", "fast_dev_run")
@@ -37,6 +38,6 @@ def measure(
     if accelerator is not None:
         chosen["accelerator"] = accelerator
     outputs = Outputs()
-    trainer = build_trainer(**trainer_arguments({"trainer": chosen}), callbacks=[outputs])
+    trainer = build_trainer(trainer_arguments({"trainer": chosen}), callbacks=[outputs])
     trainer.test(model, data, verbose=False)
     return Tested(logged(trainer), *outputs.whole(trainer))

@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import lightning as L
 import torch
@@ -20,26 +20,14 @@ from lightning.pytorch.profilers import (
     PyTorchProfiler,
     SimpleProfiler,
 )
-from pydantic import Field, PositiveInt
 
 from src.errors import UserError
-from src.formats import ROWS
-from src.signatures import arguments, parameters
-from src.training.arguments import (
-    LIMITS,
-    PRECISIONS,
-    REFUSED,
-    Duration,
-    Limit,
-    LimitOrNone,
-    Positive,
-    Precision,
-)
-from src.training.devices import CORES, Accelerator, available_accelerator, launched
+from src.training.devices import available_accelerator, launched
 from src.training.progress import ProgressBar
 from src.training.saving import CheckpointIO
 
-MOST_EPOCHS = ROWS  # so that the metrics of all can be read again
+# Arguments of a run that are not Lightning's, or that Lightning gets as an object.
+OF_OURS = ("max_time", "fast_dev_run", "threads")
 NOTHING = contextlib.nullcontext()
 IGNORED = [  # warnings of Lightning's
     ".*LeafSpec.*",  # its own use of a torch name that is on its way out
@@ -55,85 +43,51 @@ IGNORED = [  # warnings of Lightning's
 
 
 def build_trainer(
-    max_epochs: Annotated[int, Field(gt=0, le=MOST_EPOCHS)] = 20,
-    max_time: Duration | None = None,
-    accelerator: Accelerator = "cpu",
-    devices: PositiveInt = 1,
-    strategy: Literal["auto", "ddp"] = "auto",
-    precision: Precision = "32-true",
-    limit_train_batches: Limit = 1.0,
-    limit_val_batches: LimitOrNone = 1.0,
-    limit_test_batches: Limit = 1.0,
-    check_val_every_n_epoch: PositiveInt = 1,
-    accumulate_grad_batches: PositiveInt = 1,
-    gradient_clip_val: Positive | None = None,
-    gradient_clip_algorithm: Literal["norm", "value"] = "norm",
-    deterministic: bool | Literal["warn"] = False,
-    detect_anomaly: bool = False,
-    profiler: Literal["simple", "advanced", "pytorch"] | None = None,
-    fast_dev_run: bool | PositiveInt = False,
-    enable_progress_bar: bool = True,
-    threads: Annotated[int, Field(ge=1, le=CORES)] = 1,
-    *,
+    values: dict[str, Any],
     folder: Path = Path("."),
     callbacks: Sequence[L.Callback] = (),
     loggers: Sequence[Logger] = (),
-    **further: Any,
 ) -> L.Trainer:
     """Lightning's Trainer of the run in `folder`, with its callbacks and loggers.
 
-    conf/trainer/default.yaml says what the arguments mean; `further` ones are Lightning's.
-    `trainer_arguments` has replaced fast_dev_run by what it stands for.
+    `values` are those of `trainer_arguments`.
 
     From here on, torch uses `threads` threads on the CPU: one is enough for products of this size,
     gives the same bits whatever the number of cores, and does not wait for others on a busy
     machine. Raises UserError for hardware that is not there, for processes that a launcher has
     started unasked, and for what Lightning refuses.
     """
-    accelerator = available_accelerator(accelerator, devices)
+    of_lightning = {name: value for name, value in values.items() if name not in OF_OURS}
+    accelerator = available_accelerator(values["accelerator"], values["devices"])
+    check_precision(values["precision"], accelerator)
+    torch.set_num_threads(values["threads"])
+    silence_lightning()
+    bar = [ProgressBar()] if values["enable_progress_bar"] else []
+    timer = Timer(values["max_time"], interval="epoch", verbose=False)
+    own = {
+        "accelerator": accelerator,
+        "callbacks": [timer, *callbacks, *bar],
+        "logger": [*loggers],
+        "profiler": build_profiler(values["profiler"], folder),
+        "plugins": [CheckpointIO(), *launched(values["devices"])],
+        "default_root_dir": folder.absolute(),
+        "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
+        "enable_progress_bar": False,  # ours is quicker, and one for all epochs
+        "num_sanity_val_steps": 0,  # the model checks its inputs itself
+        "use_distributed_sampler": False,  # src.data.batches divides the examples exactly
+    }
+    try:
+        return L.Trainer(**{"enable_model_summary": False, **of_lightning, **own})
+    except (MisconfigurationException, ValueError) as error:
+        raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def check_precision(precision: str, accelerator: str) -> None:
+    """Raises UserError for a precision that the kind of device does not have."""
     if precision == "16-mixed" and accelerator == "cpu":
         raise UserError("trainer.precision=16-mixed needs a GPU; take trainer.precision=bf16-mixed")
     if precision == "64-true" and accelerator == "mps":
-        raise UserError(
-            "trainer.precision=64-true: mps has no 64 bit; take trainer.accelerator=cpu"
-        )
-    torch.set_num_threads(threads)
-    silence_lightning()
-    cluster = launched(devices)
-    bar = [ProgressBar()] if enable_progress_bar else []
-    own = {
-        "enable_progress_bar": False,  # ours is quicker, and one for all epochs
-        "callbacks": [Timer(max_time, interval="epoch", verbose=False), *callbacks, *bar],
-        "logger": [*loggers],
-        "default_root_dir": folder.absolute(),
-        "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
-        "num_sanity_val_steps": 0,  # the model checks its inputs itself
-        "use_distributed_sampler": False,  # src.data.batches divides the examples exactly
-        "plugins": [CheckpointIO(), *cluster],
-        "profiler": build_profiler(profiler, folder),
-    }
-    further.setdefault("enable_model_summary", False)
-    try:
-        return L.Trainer(
-            max_epochs=max_epochs,
-            accelerator=accelerator,
-            devices=devices,
-            strategy=strategy,
-            precision=precision,
-            limit_train_batches=limit_train_batches,
-            limit_val_batches=limit_val_batches,
-            limit_test_batches=limit_test_batches,
-            check_val_every_n_epoch=check_val_every_n_epoch,
-            accumulate_grad_batches=accumulate_grad_batches,
-            gradient_clip_val=gradient_clip_val,
-            gradient_clip_algorithm=gradient_clip_algorithm,
-            deterministic=deterministic,
-            detect_anomaly=detect_anomaly,
-            **own,
-            **further,
-        )
-    except (MisconfigurationException, ValueError) as error:
-        raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+        raise UserError("trainer.precision=64-true: mps has no 64 bit; take trainer=cpu")
 
 
 def build_profiler(name: str | None, folder: Path) -> Profiler:
@@ -149,58 +103,6 @@ def build_profiler(name: str | None, folder: Path) -> Profiler:
     # The profiler of torch says on the terminal what it cannot find, and that it begins.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     return profilers[name](dirpath=folder.absolute(), filename=f"{name}_profile")
-
-
-def trainer_arguments(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of the trainer as `build_trainer` takes them, with the defaults of the others.
-
-    fast_dev_run is an epoch of one minibatch, or so many, of each split. Raises UserError for an
-    argument that there is not, that is refused, or whose value does not fit.
-    """
-    known = defaults()
-    for name, value in settings["trainer"].items():
-        if name in REFUSED:
-            raise UserError(f"trainer.{name}={value} is refused: {REFUSED[name]}")
-    objects = ("folder", "callbacks", "loggers", "further")
-    given = arguments("trainer", build_trainer, settings["trainer"], objects)
-    check_further({name: value for name, value in given.items() if name not in known})
-    values = known | given
-    precision = str(values["precision"])
-    values["precision"] = PRECISIONS.get(precision, precision)
-    if values["fast_dev_run"]:
-        values["max_epochs"] = 1
-        values |= dict.fromkeys(LIMITS, int(values["fast_dev_run"]))
-    return values
-
-
-def defaults() -> dict[str, Any]:
-    """The arguments that keep all that a run promises, with their defaults."""
-    values = {}
-    for name, parameter in parameters(build_trainer).items():
-        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
-            values[name] = parameter.default
-    return values
-
-
-def check_further(further: dict[str, Any]) -> None:
-    """Raises UserError for arguments that Lightning does not have, or whose values do not fit."""
-    of_lightning = parameters(L.Trainer)
-    for name, value in further.items():
-        if name not in of_lightning:
-            raise UserError(
-                f"trainer.{name}={value}: there is no such setting; there are "
-                f"{', '.join(defaults())}, and what docs/lightning.md has of lightning.Trainer"
-            )
-    arguments("trainer", L.Trainer, further)
-
-
-def untested_arguments(settings: dict[str, Any]) -> list[str]:
-    """The accepted settings of the trainer that no test has tried with all that a run promises."""
-    names = []
-    for name in settings["trainer"]:
-        if name not in defaults():
-            names.append(f"trainer.{name}")
-    return names
 
 
 def silence_lightning() -> None:

@@ -13,8 +13,8 @@ class Origin(NamedTuple):
     """The run that the rows are of."""
 
     run: Run
-    epochs: int  # of its checkpoint, if it goes on, else 0
-    identity: str  # of the run at a server, for as long as its folder lives
+    epochs: int  # those of its checkpoint, if it goes on, else 0
+    identity: str  # the same at every server, for as long as the folder lives
     job: str  # its name in a sweep, as in "lr=0.3 seed=1", else ""
     settings: dict[str, Any]  # dotted key -> value
 
@@ -27,6 +27,7 @@ class Destination:
     """
 
     remote = False
+    tested_epoch = 0  # the epoch with which it has results already
     # Arguments of the logger that are not settings, because the run decides them.
     decided: tuple[str, ...] = ()
 

@@ -49,7 +49,8 @@ class MLflow(Destination):
         earlier = self.found(IDENTITY, self.origin.identity)
         if earlier:
             self.logger._run_id = earlier.info.run_id
-            return self.last_epoch()
+            self.tested_epoch = self.last_epoch("tested/test_loss")
+            return self.last_epoch("train/loss")
         if self.origin.run.in_sweep():
             self.logger.tags[PARENT] = self.parent()
         self.logger.log_hyperparams(self.origin.settings)
@@ -65,9 +66,10 @@ class MLflow(Destination):
         runs = client.search_runs([experiment.experiment_id], text, max_results=1)
         return runs[0] if runs else None
 
-    def last_epoch(self) -> int:
-        history = self.logger.experiment.get_metric_history(self.logger.run_id, "train/loss")
-        return max((metric.step for metric in history), default=0)
+    def last_epoch(self, metric: str) -> int:
+        """The last epoch with which the server has the metric."""
+        history = self.logger.experiment.get_metric_history(self.logger.run_id, metric)
+        return max((entry.step for entry in history), default=0)
 
     def parent(self) -> str:
         """The id of the sweep's run at the server; the first job that asks makes it."""

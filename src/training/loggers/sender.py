@@ -99,7 +99,12 @@ class Sender:
         self.put(send)
 
     def results(self, results: dict[str, float], epoch: int) -> None:
-        self.put(lambda destination: destination.log_results(results, epoch))
+        def send(destination: Destination) -> None:
+            if epoch > destination.tested_epoch:
+                destination.log_results(results, epoch)
+                destination.tested_epoch = epoch
+
+        self.put(send)
 
     def picture(self, path: Path, pixels: np.ndarray, epoch: int) -> None:
         self.put(lambda destination: destination.log_picture(path, pixels, epoch))

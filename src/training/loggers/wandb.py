@@ -44,6 +44,8 @@ class Wandb(Destination):
             for row in history_of(files, self.origin.identity):
                 if "train/loss" in row:
                     known = max(known, row["trainer/global_step"])
+                if "tested/test_loss" in row:
+                    self.tested_epoch = row["trainer/global_step"]
         self.logger._wandb_init.pop("anonymous")  # W&B warns of it, whatever its value
         self.logger.log_hyperparams(self.origin.settings)
         return known
