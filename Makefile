@@ -33,7 +33,7 @@ bench: setup  ## measure against plain loops, then check that no ratio has becom
 	$(VENV)/bin/python -m src.benchmark
 	$(VENV)/bin/python -m pytest -o faulthandler_timeout=3600 tests/tools/guard_benchmark.py
 
-reproduce: setup  ## run every recipe of the notes, check it against its yardstick, write docs/results.md (9 minutes)
+reproduce: setup  ## run every experiment of the notes, check it against its yardstick, write docs/results.md (9 minutes)
 	$(VENV)/bin/python -m src.reproduce hydra.run.dir=$(REPRODUCED)
 	sed -e '/^<!-- results -->$$/,/^<!-- .results -->$$/{ /^|/d; }' -e '/^<!-- results -->$$/r $(REPRODUCED)/results.md' \
 		docs/results.md > $(REPRODUCED)/page.md

@@ -71,7 +71,7 @@ def test_experiment_wins_over_defaults_and_the_command_line_over_both(config):
         ("concise", {"model.gamma": 1.0, "trainer.max_epochs": 10}),
     ],
 )
-def test_recipes_are_those_of_the_notes(config, experiment, expected):
+def test_experiments_are_those_of_the_notes(config, experiment, expected):
     cfg = config(f"experiment={experiment}")
     common = {"model.lr": 0.1, "model.sigma": 0.01, "data.batch_size": 256, "data.val_size": 0}
     for key, value in (common | expected).items():

@@ -199,7 +199,7 @@ def contents(folder: Path) -> dict[str, str]:
 def test_nobodys_files_are_written_over(cli, thesis, how):
     before = contents(thesis)
     module, *settings = how
-    quick = QUICK if module != "src.reproduce" else ["recipes=[linear_scratch]"]
+    quick = QUICK if module != "src.reproduce" else ["experiments=[linear_scratch]"]
     status, output = cli(module, *quick, "hydra.run.dir=mine", *settings, data=False)
     assert status == 1
     *_, line = output.splitlines()

@@ -89,7 +89,7 @@ def test_the_layout_is_that_of_the_folders():
 
 # What stands in several places: the patterns find all of them, and one value.
 SAME = {
-    "accuracy of the best recipe": [
+    "accuracy of the best experiment": [
         r"\| `experiment=best` \| (0\.\d+ \(0\.\d+ to 0\.\d+)",
         r"\| best +\| .*?test/acc (0\.\d+ \(0\.\d+ to 0\.\d+)",
         r"test accuracy is (0\.\d+ \(0\.\d+ to 0\.\d+)",
@@ -133,11 +133,11 @@ def test_figures_that_follow_from_others():
     ]
     assert f"There were {sum(kills)} kills" in resume
     found = {}
-    for recipe in ("overfit", "overfit_fixed"):
+    for experiment in ("overfit", "overfit_fixed"):
         gap, val = re.search(
-            rf"\| {recipe} \| .*? gap ([\d.]+); last val/loss ([\d.]+)", results
+            rf"\| {experiment} \| .*? gap ([\d.]+); last val/loss ([\d.]+)", results
         ).groups()
-        found[recipe] = f"{float(val) - float(gap):.2f}", f"{float(val):.2f}"
+        found[experiment] = f"{float(val) - float(gap):.2f}", f"{float(val):.2f}"
     (train, val), both = found["overfit"], " and ".join(found["overfit_fixed"])
     assert (
         f"the training loss is {train}. The validation loss, 0.81 at its lowest, is {val}"

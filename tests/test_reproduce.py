@@ -1,4 +1,4 @@
-"""The page of results: its verdicts, and that every recipe has its place on it."""
+"""The page of results: its verdicts, and that every experiment has its place on it."""
 
 import json
 import math
@@ -14,8 +14,8 @@ from hydra import initialize_config_dir
 
 from src.cli.options import checked
 from src.errors import UserError
-from src.reproduce import recipes as reproduce
-from src.reproduce.recipes import Check, Reproduction, row
+from src.reproduce import experiments as reproduce
+from src.reproduce.experiments import Check, Reproduction, row
 from src.runs import Run
 from src.runs.config import CONF
 from src.training.experiment import train
@@ -67,18 +67,18 @@ def conf() -> Iterator[None]:
 
 
 def test_a_run_that_raises_says_why_in_text(tmp_path, monkeypatch, conf):
-    failed = reproduce.run_recipe("linear_l1", 3, ["nope=1"], tmp_path / "run")
+    failed = reproduce.run_experiment("linear_l1", 3, ["nope=1"], tmp_path / "run")
     assert failed["reason"].startswith("Could not override 'nope'.")
     monkeypatch.setattr(reproduce, "compose", lambda *arguments, **settings: {}["weights"])
-    failed = reproduce.run_recipe("linear_l1", 3, [], tmp_path / "run")
+    failed = reproduce.run_experiment("linear_l1", 3, [], tmp_path / "run")
     assert failed == {"seed": 3, "reason": "KeyError: 'weights'"}
 
 
 @pytest.mark.parametrize(
     ("override", "complaint"),
     [
-        ("recipes=best", "recipes: input should be a valid list, got 'best'"),
-        ("recipes=[]", "recipes: list should have at least 1 item"),
+        ("experiments=best", "experiments: input should be a valid list, got 'best'"),
+        ("experiments=[]", "experiments: list should have at least 1 item"),
         ("overrides=[1]", "overrides.0: input should be a valid string, got 1"),
         ("checks.best.seeds=0", "checks.best.seeds: input should be greater than 0, got 0"),
     ],
@@ -89,7 +89,7 @@ def test_options_of_a_wrong_kind_are_one_line(override, complaint):
     assert str(error.value).startswith(complaint)
 
 
-def test_a_shortened_recipe_says_so():
+def test_a_shortened_experiment_says_so():
     check = CHECK.model_copy(update={"overrides": ["trainer.max_epochs=2"]})
     assert (
         row("name", check, [record(0.85, 0.5)])["settings"] == "settings; here trainer.max_epochs=2"
@@ -105,13 +105,13 @@ def yardsticks() -> dict[str, Check]:
     return checked(Reproduction, compose_config("reproduce")).checks
 
 
-def test_every_recipe_is_checked():
+def test_every_experiment_is_checked():
     assert sorted(yardsticks()) == options("experiment")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", options("experiment"))
-def test_every_recipe_runs(config, experiment, tmp_path):
+def test_every_experiment_runs(config, experiment, tmp_path):
     cfg = config(f"experiment={experiment}", "debug=fast", "~callbacks.figures", "~logger")
     train(cfg, tmp_path / "run")
     record = Run(tmp_path / "run").results()
@@ -138,7 +138,7 @@ def test_the_page_is_written_and_nothing_raised_if_all_bounds_are_kept(tmp_path,
 @pytest.mark.slow
 def test_the_command_fails_if_a_run_raises_or_a_bound_is_missed(cli, data_root, tmp_path):
     quick = f"'trainer.max_epochs=1','data.root={data_root}'"
-    arguments = ["recipes=[linear_l1,overfit,overfit_fixed]", "hydra.run.dir=out"]
+    arguments = ["experiments=[linear_l1,overfit,overfit_fixed]", "hydra.run.dir=out"]
     arguments += [f"+checks.{name}.overrides=[{quick}]" for name in ("overfit", "overfit_fixed")]
     arguments += ["+checks.linear_l1.overrides=['nope=1']"]
     status, output = cli("src.reproduce", *arguments, data=False)
@@ -192,14 +192,14 @@ def test_make_reproduce_leaves_the_page_as_it_was_if_something_fails(project):
     assert (project / "docs/results.md").read_text() == before
 
 
-def test_the_page_of_this_project_has_its_marks_and_all_recipes():
+def test_the_page_of_this_project_has_its_marks_and_all_experiments():
     page = (ROOT / "docs/results.md").read_text()
     (results,) = re.findall(r"(?ms)^<!-- results -->\n(.*?)^<!-- /results -->$", page)
     rows = [line.strip("| ").split(" | ") for line in results.splitlines()[2:]]
     shown = {cells[0].strip(): [cell.strip() for cell in cells] for cells in rows}
     assert list(shown) == list(yardsticks())
-    for recipe, check in yardsticks().items():
-        _, settings, ours, yardstick, _, verdict = shown[recipe]
+    for experiment, check in yardsticks().items():
+        _, settings, ours, yardstick, _, verdict = shown[experiment]
         assert settings.partition("; here ")[0] == check.settings
         assert (yardstick, verdict) == (check.yardstick, "pass")
         for metric, (low, high) in check.bounds.items():
@@ -207,15 +207,15 @@ def test_the_page_of_this_project_has_its_marks_and_all_recipes():
 
 
 @pytest.mark.slow
-def test_a_recipe_without_a_check_is_refused(cli):
-    status, output = cli("src.reproduce", "recipes=[nope]", data=False)
+def test_an_experiment_without_a_check_is_refused(cli):
+    status, output = cli("src.reproduce", "experiments=[nope]", data=False)
     assert (status, output.count("\n")) == (1, 1)
-    assert output.startswith("error: recipes: no check for nope; choose from scratch_decay, ")
+    assert output.startswith("error: experiments: no check for nope; choose from scratch_decay, ")
 
 
 @pytest.mark.slow
 def test_a_signal_ends_the_runs_too(start, tmp_path):
-    long = ["recipes=[linear_l1,linear_huber]", "overrides=['trainer.max_epochs=20000']"]
+    long = ["experiments=[linear_l1,linear_huber]", "overrides=['trainer.max_epochs=20000']"]
     command = start("src.reproduce", *long, "hydra.run.dir=out", data=False)
     run = Run(tmp_path / "out/linear_l1/seed0")
     command.until(run.last.exists)

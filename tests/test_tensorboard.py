@@ -109,7 +109,7 @@ def test_final_metrics_are_those_of_metrics_json(trained):
     assert logged == expected
 
 
-def test_hyperparameters_are_plain_values_of_the_recipe(trained):
+def test_hyperparameters_are_plain_values_of_the_experiment(trained):
     run = trained("model=concise", *SMALL, "model.lr=0.2", "seed=3", "~callbacks.figures")
     model = {
         "_target_": "src.models.concise.SoftmaxRegression",

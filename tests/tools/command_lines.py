@@ -42,7 +42,7 @@ LINES = [
     ["src.stability"],
     ["src.tune", *SMALL, "n_trials=2", "folder=study", "space.model.lr='interval(0.01, 0.03)'"],
     ["src.benchmark", "suite=classes", "classes=[10]", "repeats=1", "num_examples=4"],
-    ["src.reproduce", "recipes=[linear_scratch]", 'overrides=["trainer.max_epochs=1"]'],
+    ["src.reproduce", "experiments=[linear_scratch]", 'overrides=["trainer.max_epochs=1"]'],
 ]
 VALUES = [
     "abc",

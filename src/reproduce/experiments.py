@@ -1,4 +1,4 @@
-"""The recipes of the notes: their runs, and whether the results keep their bounds."""
+"""The experiments of the notes: their runs, and whether the results keep their bounds."""
 
 import logging
 import math
@@ -35,15 +35,15 @@ class Check(Options):
 
 
 class Reproduction(Options):
-    recipes: Annotated[list[str], Field(min_length=1)] | None
+    experiments: Annotated[list[str], Field(min_length=1)] | None
     overrides: list[str]
     checks: dict[str, Check]
 
 
-def run_recipe(recipe: str, seed: int, overrides: Sequence[str], folder: Path) -> Record:
+def run_experiment(experiment: str, seed: int, overrides: Sequence[str], folder: Path) -> Record:
     """Train. The record has the losses of the last epoch too."""
     arguments = [
-        f"experiment={recipe}",
+        f"experiment={experiment}",
         f"seed={seed}",
         "trainer.enable_progress_bar=false",
         *overrides,
@@ -58,7 +58,7 @@ def run_recipe(recipe: str, seed: int, overrides: Sequence[str], folder: Path) -
     return record
 
 
-def row(recipe: str, check: Check, records: Sequence[Record]) -> dict[str, Any]:
+def row(experiment: str, check: Check, records: Sequence[Record]) -> dict[str, Any]:
     """A row of the page, with its verdict.
 
     It has the mean of each bounded metric over the seeds, and its spread.
@@ -81,7 +81,7 @@ def row(recipe: str, check: Check, records: Sequence[Record]) -> dict[str, Any]:
         figures.append(f"{name} {statistics.fmean(values):.4f}{spread}")
     shortened = f"; here {', '.join(check.overrides)}" if check.overrides else ""
     return {
-        "recipe": recipe,
+        "experiment": experiment,
         "settings": check.settings + shortened,
         "ours": "; ".join(figures),
         "yardstick": check.yardstick,
@@ -95,34 +95,35 @@ def reproduce(checks: dict[str, Check], overrides: Sequence[str], folder: Path) 
 
     Raises UserError unless all pass.
     """
-    runs = [(recipe, seed) for recipe, check in checks.items() for seed in range(check.seeds)]
+    runs = [
+        (experiment, seed) for experiment, check in checks.items() for seed in range(check.seeds)
+    ]
     records: dict[str, list[Record]] = {}
-    for done, (recipe, seed) in enumerate(runs, start=1):
-        check = checks[recipe]
-        run_folder = folder / recipe / f"seed{seed}"
-        record = run_recipe(recipe, seed, [*check.overrides, *overrides], run_folder)
-        records.setdefault(recipe, []).append(record)
+    for done, (experiment, seed) in enumerate(runs, start=1):
+        check = checks[experiment]
+        run_folder = folder / experiment / f"seed{seed}"
+        record = run_experiment(experiment, seed, [*check.overrides, *overrides], run_folder)
+        records.setdefault(experiment, []).append(record)
         log.info(
             "%d/%d  %s seed %d  %s",
             done,
             len(runs),
-            recipe,
+            experiment,
             seed,
-            row(recipe, check, [record])["ours"],
+            row(experiment, check, [record])["ours"],
         )
-    rows = [row(recipe, check, records[recipe]) for recipe, check in checks.items()]
+    rows = [row(experiment, check, records[experiment]) for experiment, check in checks.items()]
     write(folder / "results.md", table(rows) + "\n")
     log.info("\n%s\n\n%s", table(rows), pasteable(folder / "results.md"))
-    if failed := [row["recipe"] for row in rows if row["verdict"] != "pass"]:
+    if failed := [row["experiment"] for row in rows if row["verdict"] != "pass"]:
         raise UserError(f"failed, or outside the bounds: {', '.join(failed)}")
 
 
 def main(cfg: DictConfig) -> None:
     options = checked(Reproduction, cfg)
-    recipes = options.recipes or options.checks
-    if unknown := [recipe for recipe in recipes if recipe not in options.checks]:
-        raise UserError(
-            f"recipes: no check for {', '.join(unknown)}; choose from {', '.join(options.checks)}"
-        )
-    checks = {recipe: options.checks[recipe] for recipe in recipes}
+    experiments = options.experiments or options.checks
+    if unknown := [experiment for experiment in experiments if experiment not in options.checks]:
+        there = ", ".join(options.checks)
+        raise UserError(f"experiments: no check for {', '.join(unknown)}; choose from {there}")
+    checks = {experiment: options.checks[experiment] for experiment in experiments}
     reproduce(checks, options.overrides, Path(HydraConfig.get().runtime.output_dir))
