@@ -47,6 +47,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", GUARANTEED, ids=lambda kind: kind.__name__)
 def test_a_promised_callback_changes_no_bit_of_a_run_that_is_interrupted(config, tmp_path, kind):
     settings = SETTINGS.get(kind.__name__, {})

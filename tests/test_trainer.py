@@ -90,6 +90,7 @@ def trained_weights(run: Run) -> tuple[torch.Tensor, torch.Tensor]:
     return model.weights()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model", ["scratch", pytest.param("closed_form", marks=pytest.mark.thorough), "concise"]
 )
@@ -119,6 +120,7 @@ def test_training_equals_a_plain_loop(config, tmp_path, model, argument, loop, t
     assert result["test/loss"] == run.results()["test/loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
 @pytest.mark.parametrize(
     "model",
@@ -197,6 +199,7 @@ def test_fast_dev_run_is_an_epoch_of_a_minibatch_with_everything_else(config, tm
     assert evaluate(compose_config("evaluate", f"run={run.path}"))["test/acc"] == record["test/acc"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["simple", "advanced", "pytorch"])
 def test_the_report_of_a_profiler_lies_in_the_run_folder(config, tmp_path, name):
     run = train(config(*SYNTHETIC, f"trainer.profiler={name}"), tmp_path / "run")
@@ -205,12 +208,14 @@ def test_the_report_of_a_profiler_lies_in_the_run_folder(config, tmp_path, name)
     assert differences(run, other) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("argument", ["deterministic=true", "detect_anomaly=true"])
 def test_what_only_watches_changes_no_bit(config, tmp_path, argument):
     run = train(config(*IMAGES, f"trainer.{argument}"), tmp_path / "run")
     assert differences(run, train(config(*IMAGES), tmp_path / "other")) == []
 
 
+@pytest.mark.slow
 def test_max_time_ends_a_run_with_an_epoch_and_a_longer_one_goes_on(config, tmp_path):
     endless = [*SYNTHETIC, "trainer.max_epochs=20000", "trainer.max_time=00:00:00:01"]
     run = train(config(*endless), tmp_path / "run")
@@ -246,6 +251,7 @@ class StopAt(L.Callback):
             raise RuntimeError("stopped")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("minibatches", [*rarely(1, 2, 3), 4, *rarely(5, 6), 7, *rarely(8)])
 def test_no_checkpoint_lies_within_an_accumulation(config, tmp_path, minibatches):
     small = [*IMAGES, "model=concise", "trainer.accumulate_grad_batches=3"]
@@ -260,6 +266,7 @@ def test_no_checkpoint_lies_within_an_accumulation(config, tmp_path, minibatches
     assert differences(run, train(cfg, tmp_path / "whole")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "argument"),
     [
