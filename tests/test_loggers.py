@@ -88,6 +88,13 @@ def test_what_a_logger_cannot_have_is_one_line(config, tmp_path, argument, said)
     assert "\n" not in str(refused.value)
 
 
+def test_a_logger_without_a_name_is_one_line(config, tmp_path):
+    cfg = config(*SMALL)
+    cfg.logger = {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": "x"}
+    with pytest.raises(UserError, match=r"^logger is a group of loggers by name: logger=csv, or"):
+        train(cfg, tmp_path / "run")
+
+
 @pytest.mark.parametrize("name", ["mlflow", "wandb"])
 def test_a_package_that_is_not_installed_is_named(config, tmp_path, monkeypatch, name):
     found = importlib.util.find_spec

@@ -362,6 +362,13 @@ def test_a_value_that_does_not_fit_is_one_line(config, tmp_path, argument, said)
     assert "\n" not in str(refused.value)
 
 
+def test_a_schedule_that_waits_for_a_metric_needs_it_after_every_epoch(config, tmp_path):
+    plateau = ["model=concise", "model.scheduler.name=ReduceLROnPlateau"]
+    cfg = config(*IMAGES, *plateau, "trainer.check_val_every_n_epoch=2")
+    with pytest.raises(UserError, match="ReduceLROnPlateau looks at val/loss after every epoch"):
+        train(cfg, tmp_path / "run")
+
+
 @pytest.mark.parametrize("argument", ["limit_val_batches=0", "check_val_every_n_epoch=2"])
 def test_a_grid_needs_its_validation(config, tmp_path, argument):
     with pytest.raises(UserError, match=rf"trainer\.{argument}: model=grid selects by val/loss"):

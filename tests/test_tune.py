@@ -252,6 +252,12 @@ def test_a_trial_that_diverges_is_a_line_and_the_others_go_on(tmp_path, capsys):
         ),
         ("trainer.devices", 2, r"^a search trains on one device"),
         ("data.val_size", 0, r"^data\.val_size=0: tuning needs a validation split"),
+        ("trainer.limit_val_batches", 0, r"^trainer\.limit_val_batches=0: tuning selects by val"),
+        (
+            "trainer.check_val_every_n_epoch",
+            99,
+            r"=99: tuning selects by val/loss, and no epoch wou",
+        ),
         ("space.model.lrr", "interval(1, 2)", r"^space\.model\.lrr: there is no key model\.lrr"),
         ("space.optim.lr", "interval(1, 2)", r"^space\.optim\.lr: there is no key optim\.lr"),
     ],

@@ -124,7 +124,7 @@ def assemble(
     model = build_model(settings, data)
     configured = build_callbacks(settings, run, foreign)
     chosen = trainer_arguments(settings)
-    check_optimization(chosen, model)
+    check_optimization(chosen, model, settings["model"])
     measured = measured_metrics(model, data, chosen)
     check_callbacks(configured, measured)
     last = configured.pop("last", None) or Last()
@@ -140,7 +140,9 @@ def assemble(
     return trainer, model, data
 
 
-def check_optimization(trainer: dict[str, Any], model: Regression) -> None:
+def check_optimization(
+    trainer: dict[str, Any], model: Regression, settings: dict[str, Any]
+) -> None:
     """Raises UserError for arguments of the trainer that the model does not take."""
     without = {"accumulate_grad_batches": 1, "gradient_clip_val": None}
     for name, off in without.items():
@@ -153,6 +155,12 @@ def check_optimization(trainer: dict[str, Any], model: Regression) -> None:
         raise UserError(
             "trainer.precision=16-mixed scales the loss, and this model takes its steps itself; "
             "take trainer.precision=bf16-mixed, or model=concise"
+        )
+    schedule = (settings.get("scheduler") or {}).get("name")
+    if schedule == "ReduceLROnPlateau" and trainer["check_val_every_n_epoch"] > 1:
+        raise UserError(
+            f"trainer.check_val_every_n_epoch={trainer['check_val_every_n_epoch']}: "
+            "ReduceLROnPlateau looks at val/loss after every epoch; leave it out"
         )
     if model.has_members and trainer["limit_val_batches"] == 0:
         raise UserError("trainer.limit_val_batches=0: model=grid selects by val/loss; leave it out")

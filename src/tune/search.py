@@ -33,7 +33,9 @@ from src.errors import UserError
 from src.files import expanded
 from src.runs import Run, leaves
 from src.runs.config import Seed, plain
+from src.training.arguments import trainer_arguments
 from src.training.experiment import check_settings, train
+from src.training.history import history
 from src.training.late import Late
 from src.training.resuming import resume
 from src.tune.study import DATABASE, STATUS, claim_study, conclude, joined
@@ -70,8 +72,11 @@ class Prune(Late):
         self.trial = trial
 
     def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        epoch = trainer.current_epoch + 1
-        self.trial.report(trainer.callback_metrics["val/loss"].item(), epoch)
+        row = history(trainer).rows[-1]
+        if "val/loss" not in row:  # an epoch without validation
+            return
+        epoch = int(row["epoch"])
+        self.trial.report(row["val/loss"], epoch)
         if self.trial.should_prune():
             raise Pruned(f"pruned after epoch {epoch}")
 
@@ -134,6 +139,14 @@ def check_trial(cfg: DictConfig, folder: Path) -> None:
         )
     if settings["data"].get("val_size") == 0:
         raise UserError("data.val_size=0: tuning needs a validation split; try data.val_size=5000")
+    chosen = trainer_arguments(settings)
+    if chosen["limit_val_batches"] == 0:
+        raise UserError("trainer.limit_val_batches=0: tuning selects by val/loss; leave it out")
+    if chosen["check_val_every_n_epoch"] > chosen["max_epochs"]:
+        raise UserError(
+            f"trainer.check_val_every_n_epoch={chosen['check_val_every_n_epoch']}: tuning selects "
+            "by val/loss, and no epoch would have it; try trainer.check_val_every_n_epoch=1"
+        )
 
 
 def ends(distribution: BaseDistribution) -> list[Any]:

@@ -33,6 +33,10 @@ def check_loggers(settings: dict[str, Any], foreign: Foreign = None) -> dict[str
 
     Raises UserError for a logger whose settings do not fit, or whose package is not installed.
     """
+    if "_target_" in settings["logger"]:
+        raise UserError(
+            "logger is a group of loggers by name: logger=csv, or +logger.NAME._target_=CLASS"
+        )
     kinds = {}
     for name, values in settings["logger"].items():
         key, allowed = f"logger.{name}", targets(settings, foreign)
