@@ -69,7 +69,8 @@ def log_results(run: Run) -> None:
     if names := unsent(run, run.settings()):
         command = command_line("src.resume", override("run", run.path))
         log.info("to send what %s lacks: %s", ", ".join(names), command)
-    log.info("look at it: %s", how_to_look(run.path.parent))
+    if run.events():
+        log.info("look at it: %s", how_to_look(run.path.parent))
 
 
 def how_to_train_on(run: Run) -> str:

@@ -85,11 +85,47 @@ def test_further_checkpoints_lie_in_a_folder_of_their_own_and_none_is_written_tw
         assert torch.equal(last["state_dict"][name], tensor)
 
 
-@pytest.mark.parametrize("dirpath", ["/tmp/elsewhere", "..", "checkpoints", "."])
+@pytest.mark.parametrize(
+    "dirpath",
+    ["/tmp/elsewhere", "..", "checkpoints", ".", ".hydra", "metrics.csv", "checkpoints/best.ckpt"],
+)
 def test_further_checkpoints_elsewhere_are_refused(config, tmp_path, dirpath):
     cfg = with_callback(config(*SMALL), f"{OF_LIGHTNING}.ModelCheckpoint", dirpath=dirpath)
     with pytest.raises(UserError, match=r"must be a folder of its own.*dirpath=checkpoints/x$"):
         train(cfg, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("filename", "../best"),
+        ("filename", "../../../escape"),
+        ("filename", "/tmp/x"),
+        ("filename", "{epoch:zzz}"),
+        ("filename", "{0[}{"),
+        ("save_last", "link"),
+    ],
+)
+def test_names_of_further_checkpoints_are_checked(config, tmp_path, name, value):
+    cfg = with_callback(config(*SMALL), f"{OF_LIGHTNING}.ModelCheckpoint", **{name: value})
+    with pytest.raises(UserError, match=rf"^callbacks\.x\.{name}") as refused:
+        train(cfg, tmp_path / "run")
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "run/checkpoints").exists()
+
+
+class HasSet(L.Callback):
+    """A state that no checkpoint can hold."""
+
+    def state_dict(self) -> dict:
+        return {"seen": {1, 2}}
+
+
+def test_a_state_that_cannot_be_loaded_ends_the_run_with_its_first_checkpoint(config, tmp_path):
+    run = Run(tmp_path / "run")
+    with pytest.raises(UserError, match="not loaded"):
+        train(config(*SMALL), run.path, HasSet())
+    assert len(run.epochs()) == 1
 
 
 @pytest.mark.parametrize("kind", ["EarlyStopping", "ModelCheckpoint"])

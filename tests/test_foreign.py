@@ -337,6 +337,20 @@ GOING_ON: dict[str, Callable[[dict, Path], object]] = {
             }
         }
     ),
+    "a database by another name": lambda config, path: config.update(
+        logger={
+            "x": {
+                "_target_": "lightning.pytorch.loggers.MLFlowLogger",
+                "tracking_uri": f"sqlite+pysqlite:///{path}",
+            }
+        }
+    ),
+    "a checkpoint that leads out": lambda config, path: config["callbacks"].update(
+        x={
+            "_target_": "lightning.pytorch.callbacks.ModelCheckpoint",
+            "filename": f"../../../{path.name}",
+        }
+    ),
     "files of a logger's": lambda config, path: config.update(
         logger={"x": {"_target_": "lightning.pytorch.loggers.WandbLogger", "save_dir": str(path)}}
     ),
@@ -371,7 +385,7 @@ def test_going_on_builds_each_part_in_its_role_and_takes_no_path(route, run, tmp
     GOING_ON[route](config, path)
     run.config.write_text(yaml.safe_dump(config))
     key = "it must not have|is damaged|there is no such setting|_target_ is|input should be|"
-    key += "must be a folder of its own in the run folder|is refused|on the command line too|the run decides it"
+    key += "must be a folder of its own in the run folder|is refused|on the command line too|the run decides it|must not lead out"
     with pytest.raises(UserError, match=key) as refused:
         resume(run.path, run.settings(), [])
     assert "\n" not in str(refused.value)

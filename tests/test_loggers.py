@@ -79,6 +79,11 @@ def test_several_loggers_and_none_make_the_same_run(config, tmp_path):
             "logger.csv._target_=os.system",
             r"logger\.csv\._target_ is 'os\.system', but must be a L",
         ),
+        ("+logger.csv.flush_logs_every_n_steps=0", r"flush_logs_every_n_steps: input should be gr"),
+        (
+            "+logger.b._target_=lightning.pytorch.loggers.CSVLogger",
+            "is of the same class as logger",
+        ),
         ("+logger.x=3", r"logger\.x must be a group of settings with a _target_, got 3"),
     ],
 )

@@ -2,10 +2,12 @@
 
 import logging
 import re
+import time
 
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import LambdaCallback
 from omegaconf import OmegaConf
 from torch.nn import functional as F
 
@@ -251,6 +253,22 @@ class StopAt(L.Callback):
             raise RuntimeError("stopped")
 
 
+def slow_step(*_) -> None:
+    time.sleep(1)
+
+
+@pytest.mark.slow
+def test_a_run_whose_time_was_over_when_it_was_stopped_ends_with_an_epoch(config, tmp_path):
+    run = Run(tmp_path / "run")
+    cfg = config(*IMAGES, "trainer.max_epochs=9", "callbacks.last.every_n_train_steps=1")
+    cfg.trainer.max_time = "00:00:00:01"
+    with pytest.raises(RuntimeError, match="stopped"):
+        train(cfg, run.path, LambdaCallback(on_train_batch_start=slow_step), StopAt(2))
+    resume(run.path)
+    assert len(run.epochs()) == 1
+    assert run.results()["ended"] == "max_time at epoch 1"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("minibatches", [*rarely(1, 2, 3), 4, *rarely(5, 6), 7, *rarely(8)])
 def test_no_checkpoint_lies_within_an_accumulation(config, tmp_path, minibatches):
@@ -344,7 +362,9 @@ def test_all_arguments_of_lightnings_trainer_are_ours_accepted_or_refused():
         ("trainer.limit_val_batches=-1", "input should be a part of all, 0.0 to 1.0, or a number"),
         ("trainer.limit_test_batches=true", "input should be a part of all, 0.0 to 1.0"),
         ("trainer.max_time=5", "trainer.max_time: input should be a valid string"),
-        ("trainer.max_time='5 minutes'", r"trainer\.max_time: string should match pattern"),
+        ("trainer.max_time=00:00:00:00", r"trainer\.max_time: input should be DD:HH:MM:SS"),
+        ("trainer.max_time=99999999999999999999:00:00:00", "input should be DD:HH:MM:SS"),
+        ("trainer.max_time='5 minutes'", r"trainer\.max_time: input should be DD:HH:MM:SS"),
         ("trainer.precision=bf16-true", "trainer.precision: input should be '32-true', '64-true'"),
         ("trainer.precision=16-mixed", "take trainer.precision=bf16-mixed"),
         ("trainer.gradient_clip_val=0", "input should be greater than 0"),

@@ -9,12 +9,13 @@ import importlib
 import inspect
 from collections.abc import Collection
 from pathlib import Path
+from string import Formatter
 from typing import Annotated, Any
 
 import lightning as L
 from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
-from pydantic import Field, NonNegativeInt
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
 
 from src.data.module import SplitDataModule
 from src.errors import UserError
@@ -29,12 +30,30 @@ ROLES: dict[str, tuple[tuple[str, ...], type]] = {
     "callbacks": (("src.", "lightning.pytorch.callbacks."), L.Callback),
     "logger": (("src.", "lightning.pytorch.loggers."), Logger),
 }
-# What Lightning does not check of its own callbacks.
-LIGHTNING = {
-    "lightning.pytorch.callbacks.EarlyStopping": {
+
+
+def check_file_name(text: str) -> str:
+    """The text, if it is a pattern of a file name within a folder. Raises ValueError."""
+    if text.startswith(("/", "~")) or ".." in Path(text).parts:
+        raise ValueError("it must not lead out of its folder")
+    for _, name, spec, _ in Formatter().parse(text):
+        if name is not None:
+            format(0 if name in ("epoch", "step") else 0.0, spec or "")
+    return text
+
+
+# What Lightning does not check of its own callbacks and loggers.
+LIGHTNING: dict[str, dict[str, Any]] = {
+    "EarlyStopping": {
         "patience": NonNegativeInt,
         "min_delta": Annotated[float, Field(ge=0, allow_inf_nan=False)],
-    }
+    },
+    "ModelCheckpoint": {
+        "filename": Annotated[str, AfterValidator(check_file_name)] | None,
+        "save_last": bool | None,
+    },
+    "CSVLogger": {"flush_logs_every_n_steps": PositiveInt},
+    "TensorBoardLogger": {"max_queue": PositiveInt, "flush_secs": PositiveInt},
 }
 WIDTH = ("num_inputs", "num_outputs")  # arguments of a model that its data decide
 
@@ -66,7 +85,8 @@ def check(
         raise UserError(f"{key} must be a group of settings with a _target_, got {settings!r}")
     values = {name: value for name, value in settings.items() if name != "_target_"}
     kind = _class(key, settings["_target_"], foreign)
-    return kind, arguments(key, kind, values, objects, LIGHTNING.get(settings["_target_"]))
+    narrower = LIGHTNING.get(kind.__name__) if kind.__module__.startswith("lightning.") else None
+    return kind, arguments(key, kind, values, objects, narrower)
 
 
 def _class(key: str, target: str, foreign: Collection[str]) -> type:
@@ -85,7 +105,7 @@ def _class(key: str, target: str, foreign: Collection[str]) -> type:
     names = " or ".join(package[:-1] for package in packages)
     must = f"must be a {base.__name__} that is defined in {names}"
     also = ""
-    if len(packages) > 1:
+    if len(packages) > 1 and target not in foreign:
         also = f"; for another, give {key}._target_ on the command line too"
     raise UserError(f"{key}._target_ is {target!r}, but {must}{also}")
 

@@ -1,5 +1,6 @@
 """What arguments of Lightning's Trainer may be, and which a run cannot have."""
 
+import re
 from typing import Annotated, Any, Literal
 
 import lightning as L
@@ -13,7 +14,15 @@ from src.training.devices import CORES, Accelerator, available_accelerator
 
 MOST_EPOCHS = ROWS  # so that the metrics of all can be read again
 
-Duration = Annotated[str, Field(pattern=r"^\d+:\d\d:\d\d:\d\d$")]  # DD:HH:MM:SS
+
+def check_duration(text: str) -> str:
+    """The text, if it is a time. Raises pydantic's error."""
+    if not re.fullmatch(r"\d{1,4}:\d\d:\d\d:\d\d", text) or not text.strip("0:"):
+        raise PydanticCustomError("duration", "input should be DD:HH:MM:SS, at least a second")
+    return text
+
+
+Duration = Annotated[str, AfterValidator(check_duration)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 

@@ -114,10 +114,10 @@ def within_run(key: str, settings: dict[str, Any], run: Run, name: str) -> dict[
     A run that goes on writes a file again that it has written before, not one beside it. Raises
     UserError for another folder.
     """
-    folder = run.path.absolute()
+    folder = run.path.resolve()
     asked = settings.get("dirpath") or f"checkpoints/{name}"
     path = Path(folder, asked).resolve()
-    if folder.resolve() not in path.parents or path == folder.resolve() / "checkpoints":
+    if folder / "checkpoints" not in path.parents or path.suffix == ".ckpt":
         raise UserError(
             f"{key}.dirpath={asked} must be a folder of its own in the run folder; "
             f"try {key}.dirpath=checkpoints/{name}"
@@ -136,9 +136,12 @@ def check_callbacks(callbacks: dict[str, L.Callback], measured: list[str]) -> No
     for name, callback in callbacks.items():
         waiting = isinstance(callback, EarlyStopping | ModelCheckpoint) and callback.monitor
         if waiting and callback.monitor not in measured:
+            advice = ""
+            if isinstance(callback, EarlyStopping):
+                advice = "; early stopping needs a validation split (data.val_size)"
             raise UserError(
                 f"callbacks.{name}.monitor={callback.monitor}, but this run measures "
-                f"{', '.join(measured)}; early stopping needs a validation split (data.val_size)"
+                f"{', '.join(measured)}{advice}"
             )
         if type(callback).state_dict is L.Callback.state_dict:  # it has no state
             continue

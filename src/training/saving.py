@@ -76,7 +76,14 @@ class Last(Late):
 
 
 class CheckpointIO(TorchCheckpointIO):
-    """How Lightning reads and writes checkpoints here: checked, and in one step."""
+    """How Lightning reads and writes checkpoints here: checked, and in one step.
+
+    The first checkpoint of a run is read again: a callback may have a state that cannot be loaded.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.proven = False
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str, storage_options: Any = None
@@ -88,6 +95,9 @@ class CheckpointIO(TorchCheckpointIO):
                 f"the checkpoint of this model has {content.tell():,} bytes, more than {LARGEST:,}"
             )
         write(Path(path), content.getbuffer())
+        if not self.proven:
+            load_checkpoint(Path(path))
+            self.proven = True
 
     def load_checkpoint(
         self, path: str, map_location: Any = None, weights_only: bool | None = None

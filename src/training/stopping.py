@@ -39,7 +39,9 @@ class Ending(L.Callback):
         if trainer.should_stop:
             self.how = f"a callback at epoch {trainer.current_epoch}"
             left = only(trainer, Timer).time_remaining()
-            if left is not None and left <= 0:
+            if trainer.current_epoch == trainer.max_epochs:
+                self.how = ALL_EPOCHS
+            elif left is not None and left <= 0:
                 self.how = f"max_time at epoch {trainer.current_epoch}"
         for stopper in trainer.early_stopping_callbacks:
             if trainer.should_stop and stopper.stopping_reason_message:

@@ -63,7 +63,7 @@ def build_trainer(
     torch.set_num_threads(values["threads"])
     silence_lightning()
     bar = [ProgressBar()] if values["enable_progress_bar"] else []
-    timer = Timer(values["max_time"], interval="epoch", verbose=False)
+    timer = EpochTimer(values["max_time"], interval="epoch", verbose=False)
     own = {
         "accelerator": accelerator,
         "callbacks": [timer, *callbacks, *bar],
@@ -111,6 +111,21 @@ def silence_lightning() -> None:
         logging.getLogger(f"lightning.{part}").setLevel(logging.WARNING)
     for message in IGNORED:
         warnings.filterwarnings("ignore", message=message)
+
+
+class EpochTimer(Timer):
+    """Lightning's Timer, for a run that ends with an epoch however much time is over.
+
+    Lightning would not even begin if the time was over when the run was stopped, and leave it
+    within an epoch.
+    """
+
+    @property
+    def state_key(self) -> str:
+        return "Timer"
+
+    def on_fit_start(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
+        """The time is looked at after the epoch."""
 
 
 class Unprofiled(PassThroughProfiler):

@@ -27,6 +27,7 @@ class Destination:
     """
 
     remote = False
+    advice = "start its server, give it another address"  # when it cannot be begun with
     tested_epoch = 0  # the epoch with which it has results already
     # Arguments of the logger that are not settings, because the run decides them.
     decided: tuple[str, ...] = ()
@@ -66,8 +67,9 @@ class Destination:
         """Log a picture of the tested model, (height, width, 3) pixels, if pictures are taken."""
 
     def log_steps(self, metrics: dict[str, float], step: int | None) -> None:
-        """Log what a callback of Lightning's measures within epochs."""
-        self.logger.log_metrics(metrics, step)
+        """Log what a callback of Lightning's measures within epochs, as steps/NAME."""
+        named = {f"steps/{name}": value for name, value in metrics.items()}
+        self.logger.log_metrics(named, step)
 
     def address(self) -> str:
         """The server of a remote one."""

@@ -25,6 +25,7 @@ GUARANTEED: dict[type, type[Destination]] = {
 }
 # Settings of loggers that are places on this machine, or may be.
 PLACES = ("tracking_uri", "artifact_location", "save_dir", "dir", "root_dir")
+SERVERS = ("http://", "https://", "databricks")
 EXTRAS = {of_lightning.MLFlowLogger: "mlflow", of_lightning.WandbLogger: "wandb"}
 
 
@@ -83,10 +84,10 @@ def check_places(key: str, settings: dict[str, Any], named: Collection[str]) -> 
     """
     for name in PLACES:
         place = str(settings.get(name) or "")
-        local = place.removeprefix("sqlite:///").removeprefix("file:").removeprefix("//")
-        if "://" in local or f"{key}.{name}={place}" in named:
+        if place.startswith(SERVERS) or f"{key}.{name}={place}" in named:
             continue
-        if local.startswith(("/", "~")) or ".." in Path(local).parts:
+        local = place.removeprefix("sqlite:///")
+        if ":" in local or local.startswith(("/", "~")) or ".." in Path(local).parts:
             raise UserError(
                 f"{key}.{name}={place} is not in this folder; to go on with it, give "
                 f"{key}.{name}={place} on the command line too"
@@ -106,8 +107,14 @@ def build_destinations(
     settings: dict[str, Any], origin: Origin, foreign: Foreign = None
 ) -> list[Destination]:
     """What the rows of the run are sent to."""
-    destinations = []
+    destinations: list[Destination] = []
     for name, kind in check_loggers(settings, foreign).items():
+        for other in destinations:
+            if not other.remote and type(other.logger) is kind:
+                raise UserError(
+                    f"logger.{name} is of the same class as logger.{other.name}, and writes the "
+                    f"same files; leave one out: ~logger.{name}"
+                )
         destination = GUARANTEED.get(kind, Destination)
         values = dict(settings["logger"][name])
         decided = destination.arguments(values, origin)

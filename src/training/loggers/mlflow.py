@@ -10,11 +10,21 @@ import numpy as np
 from filelock import FileLock
 from lightning.pytorch.loggers import MLFlowLogger
 
+from src.errors import UserError
 from src.training.loggers.destination import Destination, Origin
 
 IDENTITY, SWEEP = "softmax_lab.run", "softmax_lab.sweep"  # tags
 PARENT = "mlflow.parentRunId"  # MLflow's own
 SQLITE = "sqlite:///"
+
+
+def prepare_database(address: str, database: Path) -> None:
+    """Make a new database, of which two runs that begin at once would make a ruin."""
+    from mlflow.tracking import MlflowClient
+
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{database}.lock"):
+        MlflowClient(address)
 
 
 class MLflow(Destination):
@@ -36,8 +46,13 @@ class MLflow(Destination):
         given: dict[str, Any] = {}
         address = settings.get("tracking_uri") or ""
         if address.startswith(SQLITE):
-            database = Path(address.removeprefix(SQLITE)).absolute()
-            database.parent.mkdir(parents=True, exist_ok=True)
+            file = address.removeprefix(SQLITE)
+            if not file or ":memory:" in file:
+                raise UserError(
+                    f"logger.mlflow.tracking_uri={address} names no file; try sqlite:///mlflow.db"
+                )
+            database = Path(file).absolute()
+            prepare_database(address, database)
             if not settings.get("artifact_location"):
                 given["artifact_location"] = str(database.parent / "mlflow_artifacts")
         if not settings.get("run_name"):

@@ -45,11 +45,13 @@ class Sender:
             try:
                 known = destination.open()
             except Exception as error:
-                if not destination.remote or isinstance(error, UserError):
+                if isinstance(error, UserError | OSError) and not destination.remote:
                     raise
+                if not destination.remote:
+                    raise UserError(f"logger.{name}: {reason(error)}") from error
                 raise UserError(
-                    f"logger.{name} does not answer ({reason(error)}); start its server, give it "
-                    f"another address, or leave it out: ~logger.{name}"
+                    f"logger.{name} does not answer ({reason(error)}); {destination.advice}, "
+                    f"or leave it out: ~logger.{name}"
                 ) from error
             self.waiting[name] = deque()
             if destination.remote:

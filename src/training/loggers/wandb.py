@@ -19,6 +19,7 @@ class Wandb(Destination):
     """
 
     remote = True
+    advice = "wandb login, or take logger.wandb.offline=true"
     decided = ("id", "version", "resume", "experiment", "settings")
     logger: WandbLogger
 
