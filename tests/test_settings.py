@@ -133,7 +133,7 @@ def test_an_argument_that_is_missing_is_named(config, tmp_path):
     with pytest.raises(UserError, match=rf"^{STOPPER}\.monitor is missing$"):
         train(config(*SMALL, EARLY[0]), tmp_path / "run")
     with pytest.raises(UserError, match=r"^callbacks\.p\.trial is missing$"):
-        train(config(*SMALL, "+callbacks.p._target_=src.tune.search.Prune"), tmp_path / "other")
+        train(config(*SMALL, "+callbacks.p._target_=src.tune.pruning.Prune"), tmp_path / "other")
 
 
 def test_two_callbacks_with_the_same_state_are_refused(config, tmp_path):

@@ -30,7 +30,8 @@ from src.cli.console import relative
 from src.errors import UserError
 from src.runs import Run
 from src.signals import Stopped
-from src.tune.search import Prune, Search, distributions, next_trial, tune
+from src.tune.pruning import Prune
+from src.tune.search import Search, distributions, next_trial, tune
 from tests.conftest import compose_config
 
 # a trial takes a tenth of a second

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import lightning as L
 import optuna
 from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
@@ -35,9 +34,8 @@ from src.runs import Run, leaves
 from src.runs.config import Seed, plain
 from src.training.arguments import trainer_arguments
 from src.training.experiment import check_settings, train
-from src.training.history import history
-from src.training.late import Late
 from src.training.resuming import resume
+from src.tune.pruning import Prune
 from src.tune.study import DATABASE, STATUS, claim_study, conclude, joined
 
 
@@ -56,29 +54,6 @@ class Search(Options, extra="ignore"):
 OWN = tuple(Search.model_fields.keys() - {"seed"})  # keys that src.train does not know
 # The end of a trial: its value, if there is one, its state, and both in words.
 Ending = tuple[float | None, TrialState, str]
-
-
-class Pruned(optuna.TrialPruned):
-    status = "pruned"  # the run's, in its record
-
-
-class Prune(Late):
-    """Reports val/loss to the trial after each epoch.
-
-    It ends the run if others were better by then.
-    """
-
-    def __init__(self, trial: BaseTrial):
-        self.trial = trial
-
-    def on_train_epoch_end(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        row = history(trainer).rows[-1]
-        if "val/loss" not in row:  # an epoch without validation
-            return
-        epoch = int(row["epoch"])
-        self.trial.report(row["val/loss"], epoch)
-        if self.trial.should_prune():
-            raise Pruned(f"pruned after epoch {epoch}")
 
 
 def tune(cfg: DictConfig, overrides: Sequence[str] = ()) -> list[FrozenTrial]:
