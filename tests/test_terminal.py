@@ -111,6 +111,14 @@ BAD = {
 }
 
 
+@pytest.mark.parametrize("argument", ["trainer.max_steps=9", "callbacks.lr._target_=x"])
+def test_what_a_group_takes_beside_its_config_is_added_with_a_plus(config, monkeypatch, argument):
+    monkeypatch.setattr("sys.argv", ["src.train", argument])
+    with pytest.raises(USER_ERRORS) as refused:
+        config(argument)
+    assert explain(refused.value).endswith(f"To add what is not there: +{argument}")
+
+
 @pytest.mark.parametrize("argument", BAD)
 def test_bad_input_is_one_clear_line(config, tmp_path, argument):
     with pytest.raises(USER_ERRORS) as refused:

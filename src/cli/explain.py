@@ -21,6 +21,7 @@ from omegaconf.errors import (
 from src.errors import UserError, printable
 from src.runs.config import suggestion
 
+OPEN = ("trainer", "callbacks", "logger")  # groups that take more than conf/ has
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
 USER_ERRORS = (UserError, OSError, yaml.YAMLError, *HYDRA_ERRORS)  # anything else is a bug of ours
 
@@ -112,6 +113,9 @@ def _meant(error: ConfigAttributeError | ConfigKeyError) -> str:
         return f"{group} is a value, not a group of settings."
     text = suggestion(error.full_key, siblings)
     swept = [argument for argument in sys.argv if re.match(rf"{re.escape(group)}=.*,", argument)]
+    for argument in sys.argv:
+        if group.startswith(OPEN) and argument.startswith(error.full_key):
+            text += f" To add what is not there: {shlex.quote(f'+{argument}')}"
     if group and swept:
         text += f" If each of {swept[0]} has it, write ++{error.full_key}=VALUE."
     return text

@@ -62,7 +62,6 @@ RIGHT = [
     f"+callbacks.more._target_={OF_LIGHTNING}.ModelCheckpoint +callbacks.more.every_n_epochs=1 "
     "+callbacks.more.save_top_k=-1",
     f"+callbacks.more._target_={OF_LIGHTNING}.ModelCheckpoint +callbacks.more.monitor=val/loss",
-    f"+callbacks.x._target_={OF_LIGHTNING}.ThroughputMonitor ++callbacks.x.batch_size_fn=null",
     "model=concise ++model.optimizer.name=Adam",
     "model=concise ++model.optimizer.name=SGD ++model.optimizer.momentum=0.9 "
     "++model.optimizer.nesterov=true",
