@@ -6,6 +6,7 @@ import types
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import OmegaConf
 
 from src.errors import UserError
@@ -159,7 +160,11 @@ def own_module(monkeypatch):
         def on_train_epoch_end(self, trainer, model) -> None:
             Counts.epochs += 1
 
-    Counts.__module__ = "somebodys"
+    class Stopper(EarlyStopping):
+        pass
+
+    Counts.__module__ = Stopper.__module__ = "somebodys"
+    module.Stopper = Stopper
     module.Counts, module.NoCallback = Counts, dict
     monkeypatch.setitem(sys.modules, "somebodys", module)
     return module
@@ -185,6 +190,18 @@ def test_one_that_a_folder_names_is_built_only_if_the_command_line_names_it(
     assert own_module.Counts.epochs == 0
     resume(run.path, run.settings(), ["callbacks.x._target_=somebodys.Counts"])
     assert own_module.Counts.epochs == 2
+    assert len(run.epochs()) == 3
+
+
+def test_a_stopper_of_ones_own_ends_a_run_and_with_more_patience_it_goes_on(
+    config, tmp_path, own_module
+):
+    impatient = {"monitor": "val/loss", "min_delta": 100.0, "patience": 1}
+    run = train(with_callback(config(*SMALL), "somebodys.Stopper", **impatient), tmp_path / "run")
+    assert len(run.epochs()) == 2
+    cfg = run.settings()
+    cfg["callbacks"]["x"]["patience"] = 9
+    resume(run.path, cfg, ["callbacks.x._target_=somebodys.Stopper"])
     assert len(run.epochs()) == 3
 
 

@@ -1,7 +1,6 @@
 """The callbacks of a run: which ones it promises, accepts and refuses, and how they are built."""
 
 import importlib.util
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,9 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
 from src.errors import UserError
 from src.runs import Run
 from src.runs.build import build, check
+from src.training.foreign import Foreign, check_named, targets
 from src.training.history import History
 
-# Classes outside of this project and Lightning that may be built, by their full names. None is all
-# that the settings name, which are then one's own.
-Foreign = Collection[str] | None
 # Lightning's callbacks that are tested with all that a run promises.
 GUARANTEED = (
     of_lightning.DeviceStatsMonitor,
@@ -46,18 +43,6 @@ REFUSED = {
 }
 
 
-def targets(settings: dict[str, Any], foreign: Foreign) -> Collection[str]:
-    """The `foreign` classes, or if they are None all those that the settings name."""
-    if foreign is not None:
-        return foreign
-    named = set()
-    for group in ("callbacks", "logger"):
-        for part in settings[group].values():
-            if isinstance(part, dict):
-                named.add(str(part.get("_target_")))
-    return named
-
-
 def check_kinds(settings: dict[str, Any], foreign: Foreign = None) -> dict[str, type]:
     """The class of each callback. Builds none.
 
@@ -73,11 +58,8 @@ def check_kinds(settings: dict[str, Any], foreign: Foreign = None) -> dict[str, 
         kind, _ = check(f"callbacks.{name}", values, foreign=targets(settings, foreign))
         if kind is of_lightning.DeviceStatsMonitor and importlib.util.find_spec("psutil") is None:
             raise UserError(f"{target} needs psutil: pip install psutil")
-        if is_untested(kind) and named not in targets(settings, foreign):
-            raise UserError(
-                f"{target} is not tested with all that a run promises; to go on with it, give "
-                f"{target} on the command line too"
-            )
+        if is_untested(kind):
+            check_named(f"callbacks.{name}", values["_target_"], targets(settings, foreign))
         kinds[name] = kind
     return kinds
 

@@ -21,12 +21,12 @@ from src.runs.build import WIDTH, build, build_model, check
 from src.runs.config import plain
 from src.training.arguments import trainer_arguments, untested_arguments
 from src.training.callbacks import (
-    Foreign,
     build_callbacks,
     check_callbacks,
     check_kinds,
     untested_callbacks,
 )
+from src.training.foreign import Foreign
 from src.training.history import History, history, keep_record, logged, measures, only
 from src.training.loggers.callback import Forwarding, Loggers
 from src.training.loggers.destinations import check_loggers, untested_loggers
@@ -109,7 +109,7 @@ def assemble(
 ) -> tuple[L.Trainer, Regression, SplitDataModule]:
     """Everything that `fit` needs, built and checked, for a run that has trained for `epochs`.
 
-    Nothing is written or trained.
+    Nothing is trained, and nothing written into the run folder.
     """
     check_settings(settings, foreign)
     devices = settings["trainer"].get("devices", 1)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import LambdaCallback
+from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
 from omegaconf import DictConfig
 
 from src.errors import UserError
@@ -17,6 +17,7 @@ from src.runs.checkpoint import load_checkpoint
 from src.runs.config import identity, plain
 from src.training.arguments import trainer_arguments
 from src.training.experiment import assemble, check_settings, fit, untested
+from src.training.foreign import Foreign, named_in, targets
 from src.training.history import keep_record
 from src.training.loggers.sender import send_missing, unsent
 
@@ -32,28 +33,21 @@ def check_same_experiment(before: dict[str, Any], settings: dict[str, Any]) -> N
             raise UserError(f"{change} (it was {old.get(key)}); start a new run with src.train")
 
 
-def what_ends(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings that decide after which epoch a run ends."""
+def what_ends(settings: dict[str, Any], foreign: Foreign) -> dict[str, Any]:
+    """The settings that decide after which epoch a run ends.
+
+    A callback that may not be built decides nothing: the run goes on without it, or not at all.
+    """
     chosen = trainer_arguments(settings)
     endings = {"max_epochs": chosen["max_epochs"], "max_time": chosen["max_time"]}
     for name, callback in settings["callbacks"].items():
-        if str(callback.get("_target_")).endswith("EarlyStopping"):
-            _, endings[name] = check(f"callbacks.{name}", callback)
+        try:
+            kind, values = check(f"callbacks.{name}", callback, foreign=targets(settings, foreign))
+        except UserError:
+            continue
+        if issubclass(kind, EarlyStopping):
+            endings[name] = values
     return endings
-
-
-def named_in(overrides: Sequence[str]) -> set[str]:
-    """The overrides, and the classes that they name.
-
-    A class or a place that the folder names may be used if it is among them.
-    """
-    named = set()
-    for text in overrides:
-        key, _, value = text.lstrip("+").partition("=")
-        named.add(f"{key}={value}")
-        if key.endswith("._target_"):
-            named.add(value)
-    return named
 
 
 def resume(
@@ -77,7 +71,7 @@ def resume(
         settings = plain(before if cfg is None else cfg)
         check_settings(settings, foreign)
         check_same_experiment(before, settings)
-        goes_on = what_ends(settings) != what_ends(before)
+        goes_on = what_ends(settings, foreign) != what_ends(before, foreign)
         if is_done(earlier, settings, goes_on):
             if unsent(run, settings):
                 send_missing(run, settings, foreign)

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import Logger
 
 from src.errors import UserError
 from src.runs.build import build, check
-from src.training.callbacks import Foreign, targets
+from src.training.foreign import Foreign, check_named, targets
 from src.training.loggers.destination import CSV, Destination, Origin
 from src.training.loggers.mlflow import MLflow
 from src.training.loggers.tensorboard import TensorBoard
@@ -41,24 +41,19 @@ def check_loggers(settings: dict[str, Any], foreign: Foreign = None) -> dict[str
     kinds = {}
     for name, values in settings["logger"].items():
         key, allowed = f"logger.{name}", targets(settings, foreign)
-        decided = decided_by_run(values, allowed, key)
-        kind, _ = check(key, values, objects=decided, foreign=allowed)
+        kind, _ = check(key, values, objects=decided_by_run(values, key), foreign=allowed)
         if foreign is not None:
             check_places(key, values, foreign)
         package = EXTRAS.get(kind)
         if package and importlib.util.find_spec(package) is None:
             raise UserError(f"{key} needs {package}: pip install -e '.[{package}]'")
-        if kind not in GUARANTEED and values["_target_"] not in allowed:
-            target = f"{key}._target_={values['_target_']}"
-            raise UserError(
-                f"{target} is not tested with all that a run promises; to go on with it, give "
-                f"{target} on the command line too"
-            )
+        if kind not in GUARANTEED:
+            check_named(key, values["_target_"], allowed)
         kinds[name] = kind
     return kinds
 
 
-def decided_by_run(values: Any, allowed: Collection[str], key: str) -> tuple[str, ...]:
+def decided_by_run(values: Any, key: str) -> tuple[str, ...]:
     """The arguments of the logger that are no settings.
 
     Raises UserError if one of them is set.

@@ -12,7 +12,7 @@ from PIL import Image
 from src.errors import UserError, printable
 from src.runs import Run
 from src.runs.config import identity
-from src.training.callbacks import Foreign
+from src.training.foreign import Foreign
 from src.training.history import measures
 from src.training.loggers.destination import Destination, Origin
 from src.training.loggers.destinations import build_destinations
