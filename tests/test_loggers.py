@@ -14,6 +14,8 @@ from src.errors import UserError
 from src.runs import Run
 from src.training.experiment import train
 from src.training.late import Late
+from src.training.loggers.sender import send_missing
+from src.training.loggers.state import save_state
 from src.training.loggers.wandb_files import history_of
 from src.training.resuming import resume
 from tests.tools.faults import differences
@@ -192,6 +194,8 @@ def of_run(server: MLflowServer, name: str) -> list:
 def test_a_run_that_is_interrupted_is_one_run_at_the_server(config, tmp_path, server, to_mlflow):
     run = Run(tmp_path / "interrupted")
     interrupted(config(*IMAGES, *to_mlflow, "data.batch_size=50"), run)
+    (found,) = of_run(server, "interrupted")
+    assert found.info.status == "FAILED"
     resume(run.path)
     (found,) = of_run(server, "interrupted")
     check_rows(server, run, found)
@@ -267,6 +271,18 @@ def test_what_a_server_misses_is_sent_by_resume(config, tmp_path, server, to_mlf
     check_rows(server, run, found)
     resume(run.path)
     assert "is finished, 4 epochs; nothing is left to do" in caplog.messages[-1]
+
+
+def test_a_finished_run_without_epochs_is_damaged(config, tmp_path):
+    run = train(config(*SMALL, "~logger"), tmp_path / "run")
+    run.metrics_csv.write_text("epoch,step\n")
+    save_state(run, {"identity": "a1", "job": "", "sent": {"mlflow": 0}, "done": []})
+    server = {
+        "_target_": "lightning.pytorch.loggers.MLFlowLogger",
+        "tracking_uri": "http://127.0.0.1:9",
+    }
+    with pytest.raises(UserError, match=r"metrics\.csv is damaged: a finished run has epochs$"):
+        send_missing(run, {**run.settings(), "logger": {"mlflow": server}})
 
 
 def test_a_server_that_is_not_there_ends_the_run_before_it_begins(config, tmp_path):

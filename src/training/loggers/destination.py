@@ -75,8 +75,8 @@ class Destination:
         """The server of a remote one."""
         return self.name
 
-    def close(self) -> None:
-        """End, when the last result has been sent."""
+    def close(self, finished: bool) -> None:
+        """End: the run has finished, or is interrupted and may go on."""
 
 
 class CSV(Destination):

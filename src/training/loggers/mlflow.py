@@ -110,5 +110,5 @@ class MLflow(Destination):
     def address(self) -> str:
         return self.logger._tracking_uri
 
-    def close(self) -> None:
-        self.logger.finalize("success")
+    def close(self, finished: bool) -> None:
+        self.logger.finalize("success" if finished else "failed")

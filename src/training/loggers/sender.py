@@ -130,7 +130,7 @@ class Sender:
                 self.state["done"].append(name)
                 save_state(self.run, self.state)
             try:
-                destination.close()
+                destination.close(finished)
             except Exception as error:
                 if not destination.remote:
                     raise
@@ -160,6 +160,8 @@ def send_missing(run: Run, settings: dict[str, Any], foreign: Foreign = None) ->
     if not names:
         return
     rows, record = run.epochs(), run.results()
+    if not rows:
+        raise UserError(f"{run.metrics_csv} is damaged: a finished run has epochs")
     only_these = {name: settings["logger"][name] for name in names}
     sender = Sender(run, {**settings, "logger": only_these}, len(rows), foreign)
     sender.open()

@@ -92,7 +92,7 @@ class TensorBoard(Destination):
         for name, value in metrics.items():
             self.steps.add_scalar(name, value, step)
 
-    def close(self) -> None:
+    def close(self, finished: bool) -> None:
         # On a full disk the first error is the one to report.
         with contextlib.suppress(OSError):
             self.writer.close()

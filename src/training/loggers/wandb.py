@@ -47,7 +47,7 @@ class Wandb(Destination):
                     known = max(known, row["trainer/global_step"])
                 if "tested/test_loss" in row:
                     self.tested_epoch = row["trainer/global_step"]
-        self.logger._wandb_init.pop("anonymous")  # W&B warns of it, whatever its value
+        self.logger._wandb_init.pop("anonymous", None)  # W&B warns of it, whatever its value
         self.logger.log_hyperparams(self.origin.settings)
         return known
 
@@ -59,5 +59,5 @@ class Wandb(Destination):
             return f"{self.logger.save_dir}/wandb, offline"
         return self.logger.experiment.url or "W&B"
 
-    def close(self) -> None:
-        self.logger.experiment.finish()
+    def close(self, finished: bool) -> None:
+        self.logger.experiment.finish(exit_code=0 if finished else 1)
